@@ -1,0 +1,103 @@
+# Tatami. `make help` lists what there is; `make demo` and `make test` install what they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED := 0
+# sudo and su leave out directories where Go, runc and a snap lie.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin:/snap/bin
+GO ?= go
+TOOLS := $(CURDIR)/.cache/tools
+LINT_VERSION := v2.15.0
+LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PURE := scheduler/{placement,autoscale,keepalive,state,reconcile}/*.go
+# The packages that hold tests on real containers or mounts.
+E2E := ./tests/e2e/... ./runtime/containerd ./internal/bus
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build bin/tatami
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tatami ./cmd/tatami
+
+.PHONY: demo
+demo: deps-demo build ## Deploy, call, queue, scale to zero and back on this machine (root; KEEP=1 leaves it running)
+	@KEEP='$(KEEP)' $(GO) run ./tests/demo -tatami bin/tatami -function functions/examples/hello
+
+.PHONY: check
+check: fmt-check lint vet unit cross ## Format, lint, vet, unit tests, cross builds (no root)
+	@echo 'check: passed (format, lint, vet, unit tests, macOS and Windows builds)'
+
+.PHONY: test
+test: deps-test check e2e ## Everything: check, and the end-to-end tests on real containers (root)
+	@echo 'test: passed (check, and the end-to-end tests on real containers)'
+
+.PHONY: fmt
+fmt: ## Format the code
+	gofmt -w .
+
+.PHONY: fmt-check
+fmt-check:
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not formatted (run 'make fmt'):"; echo "$$bad"; exit 1; }
+
+.PHONY: lint
+lint: $(LINT) ## Lint: dependency direction, pure packages, file sizes and the usual
+	$(LINT) run ./...
+	@! grep -nE '^[[:space:]]*(go|select) ' $(PURE) || { echo 'a pure package starts a goroutine or waits'; exit 1; }
+	@find . -name '*_test.go' -print0 | xargs -0 wc -l | awk '$$2 != "total" && $$1 > 800 {print substr($$2, 3) ": " $$1 " lines, more than 800"; bad = 1} END {exit bad}'
+
+$(LINT):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv $(TOOLS)/golangci-lint $@
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./...
+
+.PHONY: unit
+unit: ## Unit tests (no root)
+	$(GO) test ./...
+
+.PHONY: cross
+cross: ## Build the client verbs for macOS and Windows
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tatami
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/tatami
+
+.PHONY: e2e
+e2e: deps-test build ## End-to-end tests on real containers (root)
+	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -p 1 -timeout 20m $(E2E)
+
+.PHONY: bench
+bench: deps-test build ## Figures beside their baselines, measured in one run (about 6 minutes); appends to out/bench.jsonl
+	@echo 'time limit: 15 minutes'
+	@mkdir -p out
+	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl
+	@$(MAKE) --no-print-directory bench-scheduler
+
+.PHONY: bench-scheduler
+bench-scheduler: ## The scheduler's decisions and packing beside their baselines (no root); appends to out/bench.jsonl
+	@echo 'time limit: 10 minutes'
+	@mkdir -p out
+	timeout 600 $(GO) run ./tests/bench scheduler -out out/bench.jsonl
+
+.PHONY: soak-scheduler
+soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)
+	@echo 'time limit: 40 minutes (about 6 on two idle cores)'
+	$(GO) test ./scheduler/placement -run '^TestRandomSteps$$' -count=1 -v -timeout 40m -args -steps 100000000
+
+.PHONY: deps-demo
+deps-demo: ## Install the Debian packages that running functions needs
+	@deploy/packages.sh runc
+
+.PHONY: deps-test
+deps-test: ## Install the Debian packages that the tests and benchmarks need
+	@deploy/packages.sh runc wrk chromium
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin out .cache

@@ -1,0 +1,281 @@
+package functions
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Bytes.
+const (
+	KiB int64 = 1 << 10
+	MiB int64 = 1 << 20
+	GiB int64 = 1 << 30
+)
+
+// Config is how a revision's artifact is run. A zero field stands for its default; WithDefaults fills them in.
+type Config struct {
+	// Command replaces the image's entrypoint and command; empty keeps them.
+	Command []string `json:"command,omitempty"`
+	// Port is where the function listens for HTTP, 1 to 65535. Default 8080.
+	Port int `json:"port"`
+	// Protocol is what the function speaks on its port: ProtocolH2C, or ProtocolHTTP1, for which the empty one stands.
+	Protocol string `json:"protocol,omitempty"`
+	// Env is added to the image's environment.
+	Env    map[string]string `json:"env,omitempty"`
+	Limits Limits            `json:"limits"`
+	// Timeout is how long an attempt may take until its response ended, waiting for an instance included. Default 60s, at most 1h.
+	Timeout Duration `json:"timeout"`
+	// IdleTimeout ends a stream on which no byte moved for so long; it applies to upgraded connections, and to event streams and gRPC
+	// from the head of their answer on, which Timeout does not. Default 5m.
+	IdleTimeout Duration `json:"idleTimeout"`
+	// Concurrency is how many invocations one instance runs at once, 1 to 1000. Default 10.
+	Concurrency int       `json:"concurrency"`
+	Scale       Scale     `json:"scale"`
+	Readiness   Readiness `json:"readiness"`
+	Queue       Queue     `json:"queue"`
+	// ReadOnlyRoot makes the root filesystem read-only; /tmp stays writable.
+	ReadOnlyRoot bool              `json:"readOnlyRoot,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// What a function may speak on its port.
+const (
+	// ProtocolHTTP1 is HTTP/1.1.
+	ProtocolHTTP1 = "http1"
+	// ProtocolH2C is HTTP/2 in clear text with prior knowledge, as gRPC speaks it.
+	ProtocolH2C = "h2c"
+)
+
+// H2C reports whether the function speaks HTTP/2.
+func (c Config) H2C() bool { return c.Protocol == ProtocolH2C }
+
+// Limits are the resources of one instance, held by its cgroup.
+type Limits struct {
+	// CPU is in millicores. Default 250, at least 10.
+	CPU int64 `json:"cpuMillis"`
+	// Memory is in bytes. Default 128 MiB, at least 16 MiB.
+	Memory int64 `json:"memoryBytes"`
+	// Ephemeral is the size of the writable layer and /tmp together, in bytes, held in memory beside Memory. Default 64 MiB, at least 1 MiB.
+	Ephemeral int64 `json:"ephemeralBytes"`
+	// PIDs bounds processes and threads together. Default 256, 8 to 32768.
+	PIDs int64 `json:"pids"`
+}
+
+// Resources returns what one instance with these limits takes from its node and from its namespace's quota.
+func (l Limits) Resources() Resources {
+	return Resources{CPU: l.CPU, Memory: l.Memory + l.Ephemeral, Instances: 1}
+}
+
+// Scale bounds the number of instances.
+type Scale struct {
+	// Min is kept running without demand. Default 0.
+	Min int `json:"min"`
+	// Max is never exceeded. Default 100, at most 10000.
+	Max int `json:"max"`
+	// KeepAlive is how long an instance stays idle before it is stopped. Default 5m; at least 1s.
+	KeepAlive Duration `json:"keepAlive"`
+}
+
+// Readiness is how the worker tells that an instance takes requests.
+type Readiness struct {
+	// Path is fetched with GET until it answers 2xx or 3xx; empty: a TCP connection to the port is enough.
+	Path string `json:"path,omitempty"`
+	// Timeout is how long an instance may take to become ready. Default 30s, at most 10m.
+	Timeout Duration `json:"timeout"`
+}
+
+// Queue is how invocations handed over asynchronously are run.
+type Queue struct {
+	// Retries is how many attempts follow a failed first one, 0 to 100. Default 2; nil stands for it.
+	Retries *int `json:"retries,omitempty"`
+	// MaxAge is how long after its acceptance an invocation may still start an attempt. Default 6h, at most 7 days.
+	MaxAge Duration `json:"maxAge"`
+	// MaxPending is how many invocations may wait; more are refused with queue-full. Default 100000.
+	MaxPending int `json:"maxPending"`
+}
+
+// The defaults and bounds of Config.
+const (
+	DefaultPort        = 8080
+	DefaultConcurrency = 10
+	DefaultMaxScale    = 100
+	DefaultRetries     = 2
+	DefaultMaxPending  = 100_000
+
+	defaultTimeout          = Duration(time.Minute)
+	defaultIdleTimeout      = Duration(5 * time.Minute)
+	defaultKeepAlive        = Duration(5 * time.Minute)
+	defaultReadinessTimeout = Duration(30 * time.Second)
+	defaultMaxAge           = Duration(6 * time.Hour)
+	defaultCPU              = 250
+	defaultMemory           = 128 * MiB
+	defaultEphemeral        = 64 * MiB
+	defaultPIDs             = 256
+)
+
+// WithDefaults returns the configuration with every zero field replaced by its default.
+func (c Config) WithDefaults() Config {
+	orInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	or64 := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orDur := func(v *Duration, d Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	orInt(&c.Port, DefaultPort)
+	if c.Protocol == ProtocolHTTP1 {
+		// One spelling, and one id, for the default.
+		c.Protocol = ""
+	}
+	or64(&c.Limits.CPU, defaultCPU)
+	or64(&c.Limits.Memory, defaultMemory)
+	or64(&c.Limits.Ephemeral, defaultEphemeral)
+	or64(&c.Limits.PIDs, defaultPIDs)
+	orDur(&c.Timeout, defaultTimeout)
+	orDur(&c.IdleTimeout, defaultIdleTimeout)
+	orInt(&c.Concurrency, DefaultConcurrency)
+	orInt(&c.Scale.Max, max(DefaultMaxScale, c.Scale.Min))
+	orDur(&c.Scale.KeepAlive, defaultKeepAlive)
+	orDur(&c.Readiness.Timeout, defaultReadinessTimeout)
+	orDur(&c.Queue.MaxAge, defaultMaxAge)
+	orInt(&c.Queue.MaxPending, DefaultMaxPending)
+	if c.Queue.Retries == nil {
+		n := DefaultRetries
+		c.Queue.Retries = &n
+	}
+	return c
+}
+
+// reservedEnv is set by the platform.
+var reservedEnv = []string{"PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"}
+
+// Problems lists everything that is wrong with a configuration whose defaults are filled in, each with its field named as in
+// tatami.yaml. It is empty for a valid one.
+func (c Config) Problems() []*fault.Error {
+	var out []*fault.Error
+	bad := func(field, format string, args ...any) {
+		out = append(out, fault.New(fault.CodeInvalidSpec, field+": "+format, args...).WithField(field))
+	}
+	between := func(field string, v, lo, hi int64) {
+		if v < lo || v > hi {
+			bad(field, "%d is not between %d and %d", v, lo, hi)
+		}
+	}
+	within := func(field string, v Duration, lo, hi time.Duration) {
+		if v.Std() < lo || v.Std() > hi {
+			bad(field, "%s is not between %s and %s", v, Duration(lo), Duration(hi))
+		}
+	}
+	size := func(field string, v, lo int64) {
+		if v < lo || v > 1<<50 {
+			bad(field, "%d bytes is not between %d MiB and 1 PiB", v, lo/MiB)
+		}
+	}
+	between("port", int64(c.Port), 1, 65535)
+	switch c.Protocol {
+	case "", ProtocolHTTP1, ProtocolH2C:
+	default:
+		bad("protocol", "%.40q is neither %s nor %s", c.Protocol, ProtocolHTTP1, ProtocolH2C)
+		out[len(out)-1].Hint = "a gRPC server needs " + ProtocolH2C
+	}
+	between("cpu", c.Limits.CPU, 10, 1_000_000)
+	size("memory", c.Limits.Memory, 16*MiB)
+	size("ephemeral", c.Limits.Ephemeral, MiB)
+	between("pids", c.Limits.PIDs, 8, 32768)
+	within("timeout", c.Timeout, time.Millisecond, time.Hour)
+	within("idleTimeout", c.IdleTimeout, time.Second, 24*time.Hour)
+	between("concurrency", int64(c.Concurrency), 1, 1000)
+	between("scale.min", int64(c.Scale.Min), 0, 10_000)
+	between("scale.max", int64(c.Scale.Max), 1, 10_000)
+	if c.Scale.Min > c.Scale.Max {
+		bad("scale.min", "%d is more than scale.max, %d", c.Scale.Min, c.Scale.Max)
+	}
+	within("scale.keepAlive", c.Scale.KeepAlive, time.Second, 24*time.Hour)
+	within("readiness.timeout", c.Readiness.Timeout, 100*time.Millisecond, 10*time.Minute)
+	if p := c.Readiness.Path; p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsAny(p, " \r\n\x00#")) {
+		bad("readiness.path", "%q is no absolute path", p)
+	}
+	if c.Queue.Retries != nil {
+		between("queue.retries", int64(*c.Queue.Retries), 0, 100)
+	}
+	within("queue.maxAge", c.Queue.MaxAge, time.Second, 7*24*time.Hour)
+	between("queue.maxPending", int64(c.Queue.MaxPending), 1, 10_000_000)
+	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(c.Env[k], 0) {
+			bad("env", "%q is no name for an environment variable", k)
+		}
+		if slices.Contains(reservedEnv, k) {
+			bad("env."+k, "it is set by the platform")
+		}
+	}
+	for i, a := range c.Command {
+		if strings.ContainsRune(a, 0) || i == 0 && a == "" {
+			bad("command", "word %d is empty or holds a NUL byte", i+1)
+		}
+	}
+	if len(c.Labels) > 64 {
+		bad("labels", "%d are more than 64", len(c.Labels))
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+		if k == "" || len(k) > 63 || len(c.Labels[k]) > 255 {
+			bad("labels."+k, "a label's key has 1 to 63 bytes and its value at most 255")
+		}
+	}
+	return out
+}
+
+// Validate returns the first of Problems with the others as details, or nil.
+func (c Config) Validate() error {
+	p := c.Problems()
+	if len(p) == 0 {
+		return nil
+	}
+	first := fault.New(fault.CodeInvalidSpec, "%s", p[0].Message).WithField(p[0].Field)
+	for _, more := range p[1:] {
+		first.Details = append(first.Details, more.Message)
+	}
+	return first
+}
+
+// Resources is a vector of what instances take and nodes offer.
+type Resources struct {
+	// CPU is in millicores.
+	CPU int64 `json:"cpuMillis"`
+	// Memory is in bytes, ephemeral storage included.
+	Memory int64 `json:"memoryBytes"`
+	// Instances counts instance slots.
+	Instances int64 `json:"instances"`
+}
+
+// Add returns r + o.
+func (r Resources) Add(o Resources) Resources {
+	return Resources{r.CPU + o.CPU, r.Memory + o.Memory, r.Instances + o.Instances}
+}
+
+// Sub returns r - o.
+func (r Resources) Sub(o Resources) Resources {
+	return Resources{r.CPU - o.CPU, r.Memory - o.Memory, r.Instances - o.Instances}
+}
+
+// Fits reports whether r fits into free in every dimension.
+func (r Resources) Fits(free Resources) bool {
+	return r.CPU <= free.CPU && r.Memory <= free.Memory && r.Instances <= free.Instances
+}
+
+// String writes the vector for people.
+func (r Resources) String() string {
+	return fmt.Sprintf("%dm cpu, %d MiB, %d instances", r.CPU, r.Memory/MiB, r.Instances)
+}

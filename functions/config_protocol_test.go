@@ -1,0 +1,23 @@
+package functions_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// A revision's id follows from its configuration as it is written: the default protocol must not show there, however it was said.
+func TestDefaultProtocolIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{"", functions.ProtocolHTTP1} {
+		b, err := json.Marshal(functions.Config{Protocol: said}.WithDefaults())
+		if err != nil || strings.Contains(string(b), "protocol") {
+			t.Errorf("%q: %s, %v", said, b, err)
+		}
+	}
+	if c := (functions.Config{Protocol: functions.ProtocolH2C}).WithDefaults(); !c.H2C() || c.Validate() != nil {
+		t.Errorf("%+v", c)
+	}
+}

@@ -1,0 +1,95 @@
+package functions_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+func TestDefaultsAreValid(t *testing.T) {
+	t.Parallel()
+	c := functions.Config{}.WithDefaults()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if again := c.WithDefaults(); again.Port != 8080 || again.Limits != c.Limits || again.Timeout.Std() != time.Minute {
+		t.Errorf("defaults change when filled in twice: %+v", again)
+	}
+	wide := functions.Config{Scale: functions.Scale{Min: 200}}.WithDefaults()
+	if wide.Scale.Max != 200 {
+		t.Errorf("max %d for min 200", wide.Scale.Max)
+	}
+}
+
+func TestProblemsNameTheField(t *testing.T) {
+	t.Parallel()
+	for field, break_ := range map[string]func(*functions.Config){
+		"port":              func(c *functions.Config) { c.Port = 70000 },
+		"protocol":          func(c *functions.Config) { c.Protocol = "http2" },
+		"cpu":               func(c *functions.Config) { c.Limits.CPU = 1 },
+		"memory":            func(c *functions.Config) { c.Limits.Memory = 1 << 20 },
+		"ephemeral":         func(c *functions.Config) { c.Limits.Ephemeral = -1 },
+		"pids":              func(c *functions.Config) { c.Limits.PIDs = 1 },
+		"timeout":           func(c *functions.Config) { c.Timeout = functions.Duration(2 * time.Hour) },
+		"idleTimeout":       func(c *functions.Config) { c.IdleTimeout = 1 },
+		"concurrency":       func(c *functions.Config) { c.Concurrency = 1001 },
+		"scale.min":         func(c *functions.Config) { c.Scale.Min, c.Scale.Max = 3, 2 },
+		"scale.max":         func(c *functions.Config) { c.Scale.Max = 20000 },
+		"scale.keepAlive":   func(c *functions.Config) { c.Scale.KeepAlive = 1 },
+		"readiness.path":    func(c *functions.Config) { c.Readiness.Path = "ready" },
+		"readiness.timeout": func(c *functions.Config) { c.Readiness.Timeout = 1 },
+		"queue.retries":     func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
+		"queue.maxAge":      func(c *functions.Config) { c.Queue.MaxAge = 1 },
+		"queue.maxPending":  func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"env":               func(c *functions.Config) { c.Env = map[string]string{"A=B": ""} },
+		"env.PORT":          func(c *functions.Config) { c.Env = map[string]string{"PORT": "1"} },
+		"command":           func(c *functions.Config) { c.Command = []string{""} },
+		"labels.":           func(c *functions.Config) { c.Labels = map[string]string{"": "x"} },
+	} {
+		c := functions.Config{}.WithDefaults()
+		break_(&c)
+		problems := c.Problems()
+		if len(problems) == 0 {
+			t.Errorf("%s: nothing is wrong", field)
+			continue
+		}
+		if problems[0].Field != field || !strings.HasPrefix(problems[0].Message, field) {
+			t.Errorf("%s: %q names %q", field, problems[0].Message, problems[0].Field)
+		}
+		if err := c.Validate(); fault.CodeOf(err) != fault.CodeInvalidSpec {
+			t.Errorf("%s: code %s", field, fault.CodeOf(err))
+		}
+	}
+}
+
+func TestValidateTellsAll(t *testing.T) {
+	t.Parallel()
+	c := functions.Config{Port: -1, Concurrency: -1}.WithDefaults()
+	e := fault.From(c.Validate())
+	if e == nil || len(e.Details) != 1 {
+		t.Fatalf("%+v", e)
+	}
+}
+
+func TestResources(t *testing.T) {
+	t.Parallel()
+	l := functions.Limits{CPU: 250, Memory: 100, Ephemeral: 20}
+	r := l.Resources()
+	if (r != functions.Resources{CPU: 250, Memory: 120, Instances: 1}) {
+		t.Errorf("%+v", r)
+	}
+	free := functions.Resources{CPU: 300, Memory: 120, Instances: 1}
+	if !r.Fits(free) || r.Add(r).Fits(free) || free.Sub(r) != (functions.Resources{CPU: 50}) {
+		t.Error("arithmetic")
+	}
+	q := functions.Quota{CPU: 300}
+	if q.Exceeded(functions.Resources{}, r) != "" || q.Exceeded(r, r) != "cpu" {
+		t.Error("quota")
+	}
+	if err := (functions.Quota{Namespace: "x", Rate: -1}).Validate(); fault.CodeOf(err) != fault.CodeInvalidRequest {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,132 @@
+package spec
+
+import (
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// kind is the type of a field's value as the file writes it.
+type kind uint8
+
+const (
+	text     kind = iota // *string
+	words                // *[]string
+	number               // *int, *int64 or **int
+	size                 // *int64, bytes, written 128Mi
+	cpu                  // *int64, millicores, written 250m or 0.25
+	duration             // *functions.Duration
+	boolean              // *bool
+	pairs                // *map[string]string
+	section              // fields below
+)
+
+// field is one row of the table.
+type field struct {
+	name string
+	kind kind
+	// doc is a sentence for the schema.
+	doc string
+	// at returns a pointer to the value in f; its type follows from kind.
+	at func(f *File) any
+	// lo and hi bound a number; they repeat what functions.Config.Problems checks, and a test holds them together.
+	lo, hi int64
+	// pattern is a regular expression for the schema.
+	pattern string
+	// fields are those of a section.
+	fields []field
+}
+
+const namePattern = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
+
+// table lists every field of tatami.yaml, in the order in which they are written.
+func table() []field {
+	return []field{
+		{name: "name", kind: text, pattern: namePattern, doc: "The function's name.", at: func(f *File) any { return &f.Name }},
+		{name: "namespace", kind: text, pattern: namePattern, doc: "The namespace; default: the caller's, else `default`.", at: func(f *File) any { return &f.Namespace }},
+		{name: "image", kind: text, doc: "An OCI image reference to run instead of a source.", at: func(f *File) any { return &f.Image }},
+		{name: "source", kind: text, doc: "What is deployed, relative to this file: a Go source directory, a static Linux binary, an OCI layout directory, or a tar of an image.", at: func(f *File) any { return &f.Source }},
+		{name: "handler", kind: text, doc: "The Go main package to build, relative to source.", at: func(f *File) any { return &f.Handler }},
+		{name: "command", kind: words, doc: "Replaces the image's entrypoint and command.", at: func(f *File) any { return &f.Config.Command }},
+		{name: "port", kind: number, lo: 1, hi: 65535, doc: "Where the function listens for HTTP; it is told as $PORT.", at: func(f *File) any { return &f.Config.Port }},
+		{name: "protocol", kind: text, pattern: "^(http1|h2c)$", doc: "What the function speaks on its port: http1, or h2c, which is HTTP/2 in clear text as gRPC needs it. Default http1.", at: func(f *File) any { return &f.Config.Protocol }},
+		{name: "env", kind: pairs, doc: "Environment variables.", at: func(f *File) any { return &f.Config.Env }},
+		{name: "memory", kind: size, doc: "Memory of one instance, such as 128Mi.", at: func(f *File) any { return &f.Config.Limits.Memory }},
+		{name: "cpu", kind: cpu, doc: "CPU of one instance: 250m, 0.25 or 1.", at: func(f *File) any { return &f.Config.Limits.CPU }},
+		{name: "ephemeral", kind: size, doc: "Size of the writable layer and /tmp together, held in memory beside `memory`.", at: func(f *File) any { return &f.Config.Limits.Ephemeral }},
+		{name: "pids", kind: number, lo: 8, hi: 32768, doc: "Processes and threads of one instance.", at: func(f *File) any { return &f.Config.Limits.PIDs }},
+		{name: "timeout", kind: duration, doc: "How long an attempt may take, waiting for an instance included.", at: func(f *File) any { return &f.Config.Timeout }},
+		{name: "idleTimeout", kind: duration, doc: "Ends a stream on which no byte moved for so long.", at: func(f *File) any { return &f.Config.IdleTimeout }},
+		{name: "concurrency", kind: number, lo: 1, hi: 1000, doc: "Invocations that one instance runs at once.", at: func(f *File) any { return &f.Config.Concurrency }},
+		{name: "scale", kind: section, doc: "Bounds of the number of instances.", fields: []field{
+			{name: "min", kind: number, lo: 0, hi: 10000, doc: "Instances kept running without demand.", at: func(f *File) any { return &f.Config.Scale.Min }},
+			{name: "max", kind: number, lo: 1, hi: 10000, doc: "Instances never exceeded.", at: func(f *File) any { return &f.Config.Scale.Max }},
+			{name: "keepAlive", kind: duration, doc: "How long an instance stays idle before it is stopped.", at: func(f *File) any { return &f.Config.Scale.KeepAlive }},
+		}},
+		{name: "readiness", kind: section, doc: "How an instance is found ready.", fields: []field{
+			{name: "path", kind: text, pattern: "^/[^ #]*$", doc: "Fetched with GET until it answers 2xx or 3xx; without it a TCP connection is enough.", at: func(f *File) any { return &f.Config.Readiness.Path }},
+			{name: "timeout", kind: duration, doc: "How long an instance may take to become ready.", at: func(f *File) any { return &f.Config.Readiness.Timeout }},
+		}},
+		{name: "queue", kind: section, doc: "How invocations handed over asynchronously are run.", fields: []field{
+			{name: "retries", kind: number, lo: 0, hi: 100, doc: "Attempts that follow a failed first one.", at: func(f *File) any { return &f.Config.Queue.Retries }},
+			{name: "maxAge", kind: duration, doc: "How long after its acceptance an invocation may still start an attempt.", at: func(f *File) any { return &f.Config.Queue.MaxAge }},
+			{name: "maxPending", kind: number, lo: 1, hi: 10_000_000, doc: "How many invocations may wait.", at: func(f *File) any { return &f.Config.Queue.MaxPending }},
+		}},
+		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
+		{name: "labels", kind: pairs, doc: "Labels for people and tools.", at: func(f *File) any { return &f.Config.Labels }},
+	}
+}
+
+// wants says what a value of the kind looks like.
+func (k kind) wants() string {
+	switch k {
+	case text:
+		return "a text"
+	case words:
+		return `a list of words such as ["/app/server", "-v"]`
+	case number:
+		return "a whole number"
+	case size:
+		return "a size such as 128Mi"
+	case cpu:
+		return "a share of CPUs such as 250m, 0.25 or 1"
+	case duration:
+		return "a duration such as 30s, 5m or 1h30m"
+	case boolean:
+		return "true or false"
+	case pairs:
+		return "a section of names and values"
+	default:
+		return "a section of fields"
+	}
+}
+
+// integer reads and writes the three Go types that hold a number.
+func integer(at any) (int64, bool) {
+	switch p := at.(type) {
+	case *int:
+		return int64(*p), true
+	case *int64:
+		return *p, true
+	case **int:
+		if *p == nil {
+			return 0, false
+		}
+		return int64(**p), true
+	case *functions.Duration:
+		return int64(*p), true
+	}
+	return 0, false
+}
+
+func setInteger(at any, v int64) {
+	switch p := at.(type) {
+	case *int:
+		*p = int(v)
+	case *int64:
+		*p = v
+	case **int:
+		n := int(v)
+		*p = &n
+	case *functions.Duration:
+		*p = functions.Duration(v)
+	}
+}

@@ -1,0 +1,78 @@
+package spec
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+func TestMarshalLeavesDefaultsOut(t *testing.T) {
+	t.Parallel()
+	f := New("hello")
+	out, err := Marshal(f)
+	if err != nil || string(out) != "name: hello\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	f.Config.Limits.Memory = 256 * functions.MiB
+	f.Config.Scale.KeepAlive = functions.Duration(3 * time.Second)
+	out, err = Marshal(f)
+	if err != nil || string(out) != "name: hello\nmemory: 256Mi\nscale:\n  keepAlive: 3s\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// What is written is read back as it was, whatever the values.
+func TestMarshalRoundTrip(t *testing.T) {
+	t.Parallel()
+	name := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?`)
+	word := rapid.StringMatching(`[\x20-\x7eäß漢:#'"\\\n\t{}\[\],&*!|>%@-]{0,12}`)
+	span := func(t *rapid.T, label string, lo, hi time.Duration) functions.Duration {
+		return functions.Duration(rapid.Int64Range(int64(lo/time.Millisecond), int64(hi/time.Millisecond)).Draw(t, label)) * functions.Duration(time.Millisecond)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		f := New(name.Draw(t, "name"))
+		f.Path = "t"
+		if rapid.Bool().Draw(t, "namespaced") {
+			f.Namespace = name.Draw(t, "namespace")
+		}
+		if rapid.Bool().Draw(t, "image") {
+			f.Image, f.Source, f.Handler = "registry.example/x:1", "", ""
+		} else if rapid.Bool().Draw(t, "sourced") {
+			f.Source, f.Handler = "./src", "cmd/x"
+		}
+		c := &f.Config
+		c.Env = rapid.MapOfN(rapid.StringMatching(`[A-Z_]{1,6}x`), word, 1, 5).Draw(t, "env")
+		c.Labels = rapid.MapOfN(rapid.StringMatching(`[a-z./:? -]{0,8}x`), word, 1, 5).Draw(t, "labels")
+		c.Command = append([]string{"/x"}, rapid.SliceOfN(word, 0, 3).Draw(t, "command")...)
+		c.Port = rapid.IntRange(1, 65535).Draw(t, "port")
+		c.Limits = functions.Limits{
+			CPU: rapid.Int64Range(10, 1_000_000).Draw(t, "cpu"), Memory: rapid.Int64Range(16<<20, 1<<50).Draw(t, "memory"),
+			Ephemeral: rapid.Int64Range(1<<20, 1<<50).Draw(t, "ephemeral"), PIDs: rapid.Int64Range(8, 32768).Draw(t, "pids"),
+		}
+		c.Timeout = span(t, "timeout", time.Millisecond, time.Hour)
+		c.Scale.Min = rapid.IntRange(0, 10000).Draw(t, "min")
+		c.Scale.Max = rapid.IntRange(max(1, c.Scale.Min), 10000).Draw(t, "max")
+		c.Scale.KeepAlive = span(t, "keepAlive", time.Second, 24*time.Hour)
+		retries := rapid.IntRange(0, 100).Draw(t, "retries")
+		c.Queue.Retries = &retries
+		c.ReadOnlyRoot = rapid.Bool().Draw(t, "readOnlyRoot")
+		if rapid.Bool().Draw(t, "path") {
+			c.Readiness.Path = "/healthz?x=1"
+		}
+		out, err := Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse("t", out)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if diff := cmp.Diff(f, again); diff != "" {
+			t.Fatalf("(-before +after):\n%s\n%s", diff, out)
+		}
+	})
+}

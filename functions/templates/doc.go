@@ -1,0 +1,2 @@
+// Package templates holds the starters that `tatami init` writes.
+package templates

@@ -1,0 +1,241 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// syncer is what the barrier needs of the operating system.
+type syncer interface {
+	// file makes the data of the file at path durable; fs.ErrNotExist where it is gone.
+	file(path string) error
+	// dir makes the entries of the directory at path durable.
+	dir(path string) error
+}
+
+type fileSyncer struct{}
+
+func (fileSyncer) file(path string) error { return syncData(path) }
+func (fileSyncer) dir(path string) error  { return syncPath(path) }
+
+// barrier is the group commit over the server's block files.
+//
+// The server writes a message into the stream's newest block file before it acknowledges it, and syncs none of them: so a sync of the
+// blocks that may have been written since the last one makes all of it durable. Blocks have growing numbers and only the newest is
+// appended to; those that may hold unsynced messages are the newest one at the last sync and all that came after. Files are opened by
+// path for each sync, because the server replaces a block's file when it compacts it.
+type barrier struct {
+	root    string
+	sync    syncer
+	log     *slog.Logger
+	failure *failure
+
+	mu      sync.Mutex
+	next    *batch
+	stopped bool
+	streams map[string]*blocks
+
+	wake chan struct{}
+	done chan struct{}
+}
+
+// batch is what the callers of one sync wait for.
+type batch struct {
+	streams map[*blocks]struct{}
+	callers int
+	done    chan struct{}
+	err     error
+}
+
+func newBatch() *batch { return &batch{streams: map[*blocks]struct{}{}, done: make(chan struct{})} }
+
+// newBarrier starts the committer; stop ends it.
+func newBarrier(root string, streams []string, s syncer, f *failure, log *slog.Logger) *barrier {
+	b := &barrier{
+		root: root, sync: s, log: log, failure: f, next: newBatch(),
+		streams: map[string]*blocks{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	for _, name := range streams {
+		b.streams[name] = &blocks{dir: filepath.Join(root, name, "msgs")}
+	}
+	go b.run()
+	return b
+}
+
+func (b *barrier) wait(ctx context.Context, streams []string) error {
+	if err := b.failure.get(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	if b.stopped {
+		b.mu.Unlock()
+		return fault.New(fault.CodeUnavailable, "the store is closed")
+	}
+	mine := b.next
+	mine.callers++
+	for _, name := range streams {
+		s, ok := b.streams[name]
+		if !ok {
+			b.mu.Unlock()
+			return fmt.Errorf("barrier: there is no stream %q", name)
+		}
+		mine.streams[s] = struct{}{}
+	}
+	b.mu.Unlock()
+	b.signal()
+	select {
+	case <-mine.done:
+		return mine.err
+	case <-ctx.Done():
+		return fault.Wrap(fault.CodeUnavailable, ctx.Err(), "waiting until it is on disk")
+	}
+}
+
+func (b *barrier) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run commits one batch after another.
+func (b *barrier) run() {
+	defer close(b.done)
+	for range b.wake {
+		b.mu.Lock()
+		cur := b.next
+		stopped := b.stopped
+		b.next = newBatch()
+		b.mu.Unlock()
+		if len(cur.streams) > 0 {
+			cur.err = b.commit(cur)
+		}
+		close(cur.done)
+		if stopped {
+			return
+		}
+	}
+}
+
+// stop commits what waits and ends the committer.
+func (b *barrier) stop() {
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
+	b.signal()
+	<-b.done
+}
+
+func (b *barrier) commit(cur *batch) error {
+	if err := b.failure.get(); err != nil {
+		return err
+	}
+	var err error
+	if len(cur.streams) == 1 {
+		for s := range cur.streams {
+			err = s.sync(b.sync)
+		}
+	} else {
+		// Syncs that run together share the filesystem's commit.
+		var wg sync.WaitGroup
+		errs := make(chan error, len(cur.streams))
+		for s := range cur.streams {
+			wg.Go(func() { errs <- s.sync(b.sync) })
+		}
+		wg.Wait()
+		close(errs)
+		for e := range errs {
+			err = errors.Join(err, e)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	// After a failed sync the kernel may have dropped the dirty pages: a second one that succeeds would prove nothing.
+	err = fault.Wrap(fault.CodeUnavailable, err, "the store could not be synced to disk").
+		WithHint("nothing is accepted any more: check the disk, then restart tatami")
+	if b.failure.set(err) {
+		b.log.Error("sync failed, nothing is accepted any more", "err", err)
+	}
+	return err
+}
+
+// blocks are the block files of one stream. Used by one commit at a time.
+type blocks struct {
+	dir string
+	// newest is the number of the newest block that was synced.
+	newest int
+	// known are the numbers from newest on as last read, valid while the directory's time of change stays modified.
+	known    []int
+	modified time.Time
+	settled  bool
+}
+
+// settle is how old a directory's time of change must be before an equal one proves that nothing was made since: longer than the
+// steps of the clock that filesystems use.
+const settle = 50 * time.Millisecond
+
+func (s *blocks) sync(sy syncer) error {
+	found, err := s.list()
+	if err != nil {
+		return err
+	}
+	grown := false
+	for _, n := range found {
+		err := sy.file(filepath.Join(s.dir, strconv.Itoa(n)+".blk"))
+		// A block that is gone held only messages that were removed.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if n > s.newest {
+			s.newest, grown = n, true
+		}
+	}
+	if grown {
+		return sy.dir(s.dir)
+	}
+	return nil
+}
+
+// list returns the numbers of the blocks that may hold unsynced messages.
+func (s *blocks) list() ([]int, error) {
+	info, err := os.Stat(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if s.settled && info.ModTime().Equal(s.modified) {
+		return s.known, nil
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	_ = d.Close()
+	if err != nil {
+		return nil, err
+	}
+	s.known = s.known[:0]
+	for _, name := range names {
+		digits, ok := strings.CutSuffix(name, ".blk")
+		if !ok {
+			continue
+		}
+		if n, err := strconv.Atoi(digits); err == nil && n >= s.newest {
+			s.known = append(s.known, n)
+		}
+	}
+	s.modified, s.settled = info.ModTime(), time.Since(info.ModTime()) > settle
+	return s.known, nil
+}

@@ -1,0 +1,209 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Bus is the embedded server with its streams and buckets, and this process's connection to it. It is safe for concurrent use.
+type Bus struct {
+	cfg        Config
+	log        *slog.Logger
+	lock       *os.File
+	identity   Identity
+	boot       string
+	durability string
+
+	srv     *server.Server
+	pass    passwords
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	stores  stores
+	barrier *barrier
+	failure *failure
+	room    room
+	close   sync.Once
+
+	functions *Table[functions.Function]
+	revisions *Table[functions.Revision]
+	quotas    *Table[functions.Quota]
+	results   *Table[functions.Result]
+	artifacts *Objects
+	bodies    *Objects
+}
+
+// closeTimeout bounds the flush at the end.
+const closeTimeout = 5 * time.Second
+
+// Open takes the data directory, starts the server in it and makes what is missing. What it finds there is durable when it returns.
+// It refuses a directory that another process holds, of a newer schema or of another mode. Close must be called.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the data directory: %w", err)
+	}
+	cfg.DataDir = dir
+	b := &Bus{log: log, boot: rand.Text(), failure: newFailure()}
+	if b.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	if err := b.open(ctx, cfg); err != nil {
+		b.shutdown()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Bus) open(ctx context.Context, cfg Config) error {
+	var err error
+	if b.durability, err = durabilityOf(cfg.DataDir); err != nil {
+		return err
+	}
+	if cfg.RequireDurable && b.durability != "" {
+		return fault.New(fault.CodeConflict, "%s", b.durability).
+			WithHint("put the data directory on ext4 mounted with its defaults, or start without --require-durable")
+	}
+	size, err := diskSize(cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("reading the size of the filesystem: %w", err)
+	}
+	b.cfg = cfg.withDisk(size)
+	if b.identity, err = loadIdentity(cfg.DataDir, time.Now()); err != nil {
+		return err
+	}
+	b.pass = newPasswords()
+	if b.srv, err = startServer(b.identity, b.cfg, b.pass, b.failure, b.log); err != nil {
+		return err
+	}
+	if b.nc, err = b.Connect("tatami"); err != nil {
+		return err
+	}
+	if b.js, err = jetstream.New(b.nc); err != nil {
+		return fmt.Errorf("opening JetStream: %w", err)
+	}
+	l := layoutOf(b.cfg)
+	if b.stores, err = l.ensure(ctx, b.js); err != nil {
+		return err
+	}
+	b.barrier = newBarrier(filepath.Join(cfg.DataDir, storeDir, AccountTatami, "streams"), l.names(), fileSyncer{}, b.failure, b.log)
+	// What an earlier process wrote may still be in the page cache only, and so may the new directories.
+	if err := syncFilesystem(cfg.DataDir); err != nil {
+		return fmt.Errorf("syncing the data directory: %w", err)
+	}
+	b.functions = newTable[functions.Function](b, BucketFunctions, fault.CodeFunctionNotFound)
+	b.revisions = newTable[functions.Revision](b, BucketRevisions, fault.CodeNotFound)
+	b.quotas = newTable[functions.Quota](b, BucketQuotas, fault.CodeNotFound)
+	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
+	b.artifacts = newObjects(b, ObjectsArtifacts)
+	b.bodies = newObjects(b, ObjectsBodies)
+	for _, o := range []*Objects{b.artifacts, b.bodies} {
+		n, err := o.reclaim(ctx)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			b.log.Info("parts of unfinished objects removed", "bucket", o.bucket, "objects", n)
+		}
+	}
+	return nil
+}
+
+// Connect makes a further in-process connection; whoever asks closes it.
+func (b *Bus) Connect(name string) (*nats.Conn, error) { return connect(b.srv, b.pass, name, b.log) }
+
+// Close drains the connection, stops the server and gives the data directory back.
+func (b *Bus) Close(ctx context.Context) error {
+	var err error
+	b.close.Do(func() {
+		flush, cancel := context.WithTimeout(ctx, closeTimeout)
+		defer cancel()
+		if ferr := b.nc.FlushWithContext(flush); ferr != nil {
+			err = fmt.Errorf("flushing the bus: %w", ferr)
+		}
+		b.shutdown()
+	})
+	return err
+}
+
+// shutdown undoes what open did, as far as it came.
+func (b *Bus) shutdown() {
+	if b.barrier != nil {
+		b.barrier.stop()
+	}
+	if b.nc != nil {
+		b.nc.Close()
+	}
+	if b.srv != nil {
+		b.srv.Shutdown()
+		b.srv.WaitForShutdown()
+	}
+	_ = b.lock.Close()
+}
+
+// Identity says whose data directory this is.
+func (b *Bus) Identity() Identity { return b.identity }
+
+// Boot identifies this run of the process; Envelope carries it.
+func (b *Bus) Boot() string { return b.boot }
+
+// Durability is "", or the one sentence that says why power loss may lose accepted work.
+func (b *Bus) Durability() string { return b.durability }
+
+// Conn is the process's connection.
+func (b *Bus) Conn() *nats.Conn { return b.nc }
+
+// JetStream is the process's JetStream context.
+func (b *Bus) JetStream() jetstream.JetStream { return b.js }
+
+// Invocations is the stream of waiting and scheduled invocations.
+func (b *Bus) Invocations() jetstream.Stream { return b.stores.invocations }
+
+// Dead is the stream of dead letters.
+func (b *Bus) Dead() jetstream.Stream { return b.stores.dead }
+
+// Functions holds the functions, by FunctionKey.
+func (b *Bus) Functions() *Table[functions.Function] { return b.functions }
+
+// Revisions holds the revisions, by RevisionKey.
+func (b *Bus) Revisions() *Table[functions.Revision] { return b.revisions }
+
+// Quotas holds the quotas, by QuotaKey.
+func (b *Bus) Quotas() *Table[functions.Quota] { return b.quotas }
+
+// Results holds the terminal records, by ResultKey; they expire.
+func (b *Bus) Results() *Table[functions.Result] { return b.results }
+
+// Artifacts holds OCI blobs, by digest.
+func (b *Bus) Artifacts() *Objects { return b.artifacts }
+
+// Bodies holds large bodies, by BodyObject.
+func (b *Bus) Bodies() *Objects { return b.bodies }
+
+// Barrier returns when everything that was acknowledged on the streams before the call is on disk. Callers share syncs: whoever comes
+// during one waits for the next. After a failed sync it fails for ever, with unavailable; see Failed.
+func (b *Bus) Barrier(ctx context.Context, streams ...string) error {
+	return b.barrier.wait(ctx, streams)
+}
+
+// Failed is closed when a sync failed, or a write of the server: nothing may be accepted any more, and only a new process can tell what
+// is on disk.
+func (b *Bus) Failed() <-chan struct{} { return b.failure.ch }
+
+// Failure is why the store failed; nil while it works.
+func (b *Bus) Failure() error { return b.failure.get() }

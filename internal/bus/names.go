@@ -1,0 +1,145 @@
+package bus
+
+import (
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Schema is the schema number of the messages in this package.
+const Schema = 1
+
+// Epoch is the scheduler's epoch where there is a single scheduler.
+const Epoch uint64 = 1
+
+// Accounts of the embedded server. Every stream and bucket lies in AccountTatami.
+const (
+	AccountSystem = "SYS"
+	AccountTatami = "TATAMI"
+)
+
+// Streams.
+const (
+	// StreamInvocations is the work queue: invocations that wait, and scheduled ones.
+	StreamInvocations = "INV"
+	// StreamDead holds dead letters.
+	StreamDead = "DEAD"
+)
+
+// Key-value buckets.
+const (
+	// BucketFunctions: {namespace}.{name} -> functions.Function.
+	BucketFunctions = "functions"
+	// BucketRevisions: {namespace}.{name}.{revision} -> functions.Revision.
+	BucketRevisions = "revisions"
+	// BucketQuotas: {namespace} -> functions.Quota.
+	BucketQuotas = "quotas"
+	// BucketResults: {invocation} -> functions.Result; entries expire.
+	BucketResults = "results"
+)
+
+// Object-store buckets.
+const (
+	// ObjectsArtifacts holds OCI blobs by digest.
+	ObjectsArtifacts = "artifacts"
+	// ObjectsBodies holds bodies of invocations and results that are too large for a message.
+	ObjectsBodies = "bodies"
+)
+
+// Subjects of the messages between the parts.
+const (
+	// SubjectDemand: gateway -> scheduler, Demand.
+	SubjectDemand = "tatami.demand"
+	// SubjectReports matches every worker's reports.
+	SubjectReports = "tatami.report.*"
+	// SubjectEndpoints matches every worker's endpoint tables.
+	SubjectEndpoints = "tatami.endpoints.*"
+	// SubjectEndpointsWanted asks every worker for its whole endpoint table; the table comes on the worker's own subject. No payload.
+	SubjectEndpointsWanted = "tatami.wanted.endpoints"
+	// SubjectReportsWanted asks every worker for a full report on its own subject. No payload.
+	SubjectReportsWanted = "tatami.wanted.reports"
+	// SubjectOverview is a request to the scheduler, answered with an Overview.
+	SubjectOverview = "tatami.scheduler.overview"
+	// SubjectExplain is a request to the scheduler (payload: ExplainRequest), answered with an Explanation.
+	SubjectExplain = "tatami.scheduler.explain"
+)
+
+// CommandSubject is where the worker of a node takes commands.
+func CommandSubject(node functions.NodeID) string { return "tatami.command." + string(node) }
+
+// ReportSubject is where the worker of a node reports.
+func ReportSubject(node functions.NodeID) string { return "tatami.report." + string(node) }
+
+// EndpointsSubject is where the worker of a node publishes its endpoint table.
+func EndpointsSubject(node functions.NodeID) string { return "tatami.endpoints." + string(node) }
+
+// Subjects of StreamInvocations and StreamDead.
+const (
+	subjectInvocations = "inv"
+	subjectScheduled   = "sched"
+	subjectDead        = "dead"
+)
+
+// InvocationSubject is where a waiting invocation lies; it follows from the id. False where id is no invocation's id.
+func InvocationSubject(id functions.InvocationID) (string, bool) {
+	return subjectOf(subjectInvocations, id)
+}
+
+// ScheduledSubject is where the schedule of an invocation that waits for its time lies.
+func ScheduledSubject(id functions.InvocationID) (string, bool) {
+	return subjectOf(subjectScheduled, id)
+}
+
+// DeadSubject is where the dead letter of an invocation lies.
+func DeadSubject(id functions.InvocationID) (string, bool) { return subjectOf(subjectDead, id) }
+
+// FunctionInvocations matches the waiting invocations of a function, FunctionScheduled those that wait for their time,
+// FunctionDead its dead letters.
+func FunctionInvocations(r functions.Ref) string { return subjectInvocations + "." + r.Hash() + ".*" }
+
+// FunctionScheduled matches the scheduled invocations of a function.
+func FunctionScheduled(r functions.Ref) string { return subjectScheduled + "." + r.Hash() + ".*" }
+
+// FunctionDead matches the dead letters of a function.
+func FunctionDead(r functions.Ref) string { return subjectDead + "." + r.Hash() + ".*" }
+
+// ConsumerName is the durable consumer of a function's waiting invocations.
+func ConsumerName(r functions.Ref) string { return "fn_" + r.Hash() }
+
+func subjectOf(class string, id functions.InvocationID) (string, bool) {
+	hash, ok := id.FunctionHash()
+	if !ok {
+		return "", false
+	}
+	return class + "." + hash + "." + string(id), true
+}
+
+// FunctionKey is a function's key in BucketFunctions.
+func FunctionKey(r functions.Ref) string { return r.Namespace + "." + r.Name }
+
+// RevisionKey is a revision's key in BucketRevisions.
+func RevisionKey(r functions.Ref, id functions.RevisionID) string {
+	return r.Namespace + "." + r.Name + "." + string(id)
+}
+
+// RevisionsOf matches the keys of a function's revisions.
+func RevisionsOf(r functions.Ref) string { return r.Namespace + "." + r.Name + ".*" }
+
+// QuotaKey is a namespace's key in BucketQuotas.
+func QuotaKey(namespace string) string { return namespace }
+
+// ResultKey is an invocation's key in BucketResults.
+func ResultKey(id functions.InvocationID) string { return string(id) }
+
+// ArtifactObject is the name of a blob in ObjectsArtifacts: its digest.
+func ArtifactObject(digest string) string { return digest }
+
+// BodyObject is the name of an invocation's body in ObjectsBodies; kind is "request" or "response".
+func BodyObject(id functions.InvocationID, kind string) string { return string(id) + "/" + kind }
+
+// Headers of stored messages.
+const (
+	// HeaderAttempt carries the number of the attempt to be made, as in the record.
+	HeaderAttempt = "Tatami-Attempt"
+	// HeaderSchedule and HeaderScheduleTarget are the server's own names for a message published at a time.
+	HeaderSchedule       = "Nats-Schedule"
+	HeaderScheduleTarget = "Nats-Schedule-Target"
+)

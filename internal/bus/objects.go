@@ -1,0 +1,159 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Objects is a bucket of streams of bytes by name.
+type Objects struct {
+	bus    *Bus
+	bucket string
+	store  jetstream.ObjectStore
+}
+
+// ObjectInfo describes an object.
+type ObjectInfo struct {
+	Name     string
+	Size     int64
+	Modified time.Time
+}
+
+func newObjects(b *Bus, bucket string) *Objects {
+	return &Objects{bus: b, bucket: bucket, store: b.stores.objects[bucket]}
+}
+
+// Stream is the name of the stream behind the bucket, for Barrier.
+func (o *Objects) Stream() string { return objectStream(o.bucket) }
+
+// Put stores what r yields under the name, in place of what was there, and returns its size. An error of r is returned as it is, and
+// nothing is stored then, nor when ctx ends. Two at once of one name leave the parts of one of them behind until the next start.
+func (o *Objects) Put(ctx context.Context, name string, r io.Reader) (int64, error) {
+	src := &source{ctx: ctx, r: r}
+	// The store takes back the parts of an object that was not finished, which it could not with a context that has ended.
+	info, err := o.store.Put(context.WithoutCancel(ctx), jetstream.ObjectMeta{Name: name}, src)
+	if err != nil {
+		if src.err != nil {
+			return 0, src.err
+		}
+		return 0, o.fail(err, "writing", name)
+	}
+	return int64(info.Size), nil
+}
+
+// Open returns the object and its size; not-found where there is none. Its content is checked against its digest: a read that ends
+// without an error gave all of it unharmed.
+func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
+	r, err := o.store.Get(ctx, name)
+	if err != nil {
+		return nil, 0, o.fail(err, "reading", name)
+	}
+	info, err := r.Info()
+	if err != nil {
+		_ = r.Close()
+		return nil, 0, o.fail(err, "reading", name)
+	}
+	return r, int64(info.Size), nil
+}
+
+// Has reports whether there is an object of the name.
+func (o *Objects) Has(ctx context.Context, name string) (bool, error) {
+	_, err := o.store.GetInfo(ctx, name)
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, o.fail(err, "looking up", name)
+	}
+	return true, nil
+}
+
+// Delete removes the object; it is no error where there is none.
+func (o *Objects) Delete(ctx context.Context, name string) error {
+	err := o.store.Delete(ctx, name)
+	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return o.fail(err, "deleting", name)
+	}
+	return nil
+}
+
+// List describes every object.
+func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
+	infos, err := o.store.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, o.fail(err, "listing", "")
+	}
+	out := make([]ObjectInfo, 0, len(infos))
+	for _, i := range infos {
+		out = append(out, ObjectInfo{i.Name, int64(i.Size), i.ModTime})
+	}
+	return out, nil
+}
+
+// Sync returns when what was written to the bucket before the call is on disk.
+func (o *Objects) Sync(ctx context.Context) error { return o.bus.Barrier(ctx, o.Stream()) }
+
+func (o *Objects) fail(err error, doing, name string) error {
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return fault.New(fault.CodeNotFound, "there is no %s in %s", name, o.bucket)
+	}
+	return o.bus.storeFault(err, doing+" "+o.bucket+" "+name)
+}
+
+// source keeps the error of what is stored apart from those of the store, and fills each part: a connection yields a little at a time.
+type source struct {
+	ctx context.Context
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		if err = s.ctx.Err(); err == nil {
+			var m int
+			m, err = s.r.Read(p[n:])
+			n += m
+		}
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // as whoever reads compares it
+		s.err = err
+	}
+	return n, err
+}
+
+// reclaim removes the parts of objects whose writing was cut off by the end of an earlier process, and says of how many. Nothing may be
+// written meanwhile: it is for the start of the one process that has the directory.
+func (o *Objects) reclaim(ctx context.Context) (int, error) {
+	stream, err := o.bus.js.Stream(ctx, o.Stream())
+	if err != nil {
+		return 0, o.fail(err, "opening", "")
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter("$O."+o.bucket+".C.>"))
+	if err != nil {
+		return 0, o.fail(err, "looking up", "")
+	}
+	if len(info.State.Subjects) == 0 {
+		return 0, nil
+	}
+	whole, err := o.store.List(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return 0, o.fail(err, "listing", "")
+	}
+	for _, w := range whole {
+		delete(info.State.Subjects, "$O."+o.bucket+".C."+w.NUID)
+	}
+	for subject := range info.State.Subjects {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return 0, o.fail(err, "clearing", subject)
+		}
+	}
+	return len(info.State.Subjects), nil
+}

@@ -1,0 +1,93 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// messages is how many messages the bucket's stream holds: one for each part, and one for each name.
+func messages(t *testing.T, b *bus.Bus, o *bus.Objects) uint64 {
+	t.Helper()
+	s, err := b.JetStream().Stream(t.Context(), o.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+// leaver yields some content and then ends the context it is read under, as a client does that goes away.
+type leaver struct {
+	left  int
+	leave context.CancelFunc
+}
+
+func (l *leaver) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		l.leave()
+		return 0, nil
+	}
+	n := min(len(p), l.left, 1000)
+	l.left -= n
+	return n, nil
+}
+
+func TestNothingStaysOfAnObjectWhoseWriterLeft(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := b.Artifacts().Put(ctx, "x", &leaver{left: 1 << 20, leave: cancel}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if has, err := b.Artifacts().Has(t.Context(), "x"); err != nil || has {
+		t.Fatalf("the object exists: %v, error %v", has, err)
+	}
+	if n := messages(t, b, b.Artifacts()); n != 0 {
+		t.Errorf("%d messages are left behind", n)
+	}
+}
+
+// A source that yields little at a time makes no more parts than one that yields much.
+func TestPartsAreFilled(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	if _, err := b.Bodies().Put(t.Context(), "x", io.LimitReader(&leaver{left: 1 << 30}, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if n := messages(t, b, b.Bodies()); n > 9 {
+		t.Errorf("%d messages for 1 MiB", n)
+	}
+}
+
+func TestPartsOfAnEarlierProcessGo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := open(t, bus.Config{DataDir: dir})
+	if _, err := b.Artifacts().Put(t.Context(), "whole", strings.NewReader("whole")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // a process that ends here had not come to the object's name
+		if _, err := b.JetStream().Publish(t.Context(), "$O."+bus.ObjectsArtifacts+".C.half", []byte("half")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, bus.Config{DataDir: dir})
+	if n := messages(t, b, b.Artifacts()); n != 2 {
+		t.Errorf("%d messages, want the part and the name of the whole object", n)
+	}
+	r, _, err := b.Artifacts().Open(t.Context(), "whole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if data, err := io.ReadAll(r); err != nil || string(data) != "whole" {
+		t.Errorf("%q, error %v", data, err)
+	}
+}

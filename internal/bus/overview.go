@@ -1,0 +1,98 @@
+package bus
+
+import (
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Overview is the scheduler's picture of the nodes and instances.
+type Overview struct {
+	Schema int       `json:"schema"`
+	At     time.Time `json:"at"`
+	// Epoch is the scheduler's own.
+	Epoch     uint64           `json:"epoch"`
+	Nodes     []NodeStatus     `json:"nodes"`
+	Instances []InstanceStatus `json:"instances"`
+	// Functions holds what autoscaling wants, by function.
+	Functions  []FunctionStatus  `json:"functions"`
+	Namespaces []NamespaceStatus `json:"namespaces"`
+}
+
+// NodeStatus is a node as the scheduler sees it.
+type NodeStatus struct {
+	ID functions.NodeID `json:"id"`
+	NodeState
+	// Reserved is the sum of what placed instances may take.
+	Reserved functions.Resources `json:"reserved"`
+	Cordoned bool                `json:"cordoned,omitempty"`
+	LastSeen time.Time           `json:"lastSeen"`
+}
+
+// InstanceStatus is an instance as the scheduler sees it.
+type InstanceStatus struct {
+	InstanceReport
+	Node functions.NodeID `json:"node"`
+	// Placement says why the instance is where it is.
+	Placement string `json:"placement,omitempty"`
+}
+
+// FunctionStatus is what autoscaling decided last for a function.
+type FunctionStatus struct {
+	Namespace string `json:"namespace"`
+	Function  string `json:"function"`
+	Desired   int    `json:"desired"`
+	// Starting, Ready and Draining count the instances of every revision.
+	Starting int `json:"starting"`
+	Ready    int `json:"ready"`
+	Draining int `json:"draining"`
+	// Reason says why Desired is what it is, Pending why fewer exist; both for people.
+	Reason  string `json:"reason,omitempty"`
+	Pending string `json:"pending,omitempty"`
+	// ColdStarts counts instances started since the scheduler's start; StartFailures those that never became ready.
+	ColdStarts    uint64 `json:"coldStarts"`
+	StartFailures uint64 `json:"startFailures"`
+}
+
+// NamespaceStatus is a namespace's use of its quota.
+type NamespaceStatus struct {
+	Namespace string              `json:"namespace"`
+	Used      functions.Resources `json:"used"`
+	Functions int                 `json:"functions"`
+	Quota     *functions.Quota    `json:"quota,omitempty"`
+}
+
+// ExplainRequest asks for the reason behind a function's or an instance's state; one of the two is set.
+type ExplainRequest struct {
+	Schema   int                  `json:"schema"`
+	Function *functions.Ref       `json:"function,omitempty"`
+	Instance functions.InstanceID `json:"instance,omitempty"`
+}
+
+// Explanation is the answer to an ExplainRequest.
+type Explanation struct {
+	Schema int `json:"schema"`
+	// Found is false when the scheduler knows no such thing.
+	Found   bool   `json:"found"`
+	Subject string `json:"subject"`
+	// Lines say what was decided and why, the latest first.
+	Lines []ExplanationLine `json:"lines"`
+	// Nodes says of every node why it was or was not chosen at the last decision.
+	Nodes []NodeVerdict `json:"nodes,omitempty"`
+	// Try lists commands that would help.
+	Try []string `json:"try,omitempty"`
+}
+
+// ExplanationLine is one decision.
+type ExplanationLine struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// NodeVerdict is what a placement decision found about a node.
+type NodeVerdict struct {
+	Node   functions.NodeID `json:"node"`
+	Name   string           `json:"name"`
+	Chosen bool             `json:"chosen"`
+	Reason string           `json:"reason"`
+}

@@ -1,0 +1,131 @@
+package bus
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// storeDir is the directory that the server makes in its store directory.
+const storeDir = "jetstream"
+
+// readyTimeout bounds the recovery of the store at start: a long backlog is read from disk.
+const readyTimeout = 5 * time.Minute
+
+// passwords are made anew at every start: nothing outside this process uses them.
+type passwords struct{ system, tatami string }
+
+func newPasswords() passwords {
+	one := func() string {
+		var b [24]byte
+		// crypto/rand.Read never fails.
+		_, _ = rand.Read(b[:])
+		return hex.EncodeToString(b[:])
+	}
+	return passwords{one(), one()}
+}
+
+// configText is the server's configuration. Accounts given in text keep JetStream over a restart; accounts made by code lose it.
+func configText(id Identity, c Config, p passwords) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "server_name: %s\n", strconv.Quote(id.ServerName))
+	fmt.Fprintf(&b, "max_payload: %d\n", maxPayload)
+	b.WriteString("jetstream {\n")
+	fmt.Fprintf(&b, "  store_dir: %s\n", strconv.Quote(c.DataDir))
+	fmt.Fprintf(&b, "  max_file_store: %d\n", c.MaxStore)
+	fmt.Fprintf(&b, "  max_memory_store: %d\n", int64(256<<20))
+	fmt.Fprintf(&b, "  sync_interval: %s\n", strconv.Quote(c.SyncInterval.String()))
+	b.WriteString("  limits { default_max_consumers: -1 }\n}\n")
+	fmt.Fprintf(&b, "accounts {\n  %s {\n    users: [ { user: \"system\", password: %s } ]\n  }\n",
+		AccountSystem, strconv.Quote(p.system))
+	fmt.Fprintf(&b, "  %s {\n    jetstream: enabled\n    users: [ { user: \"tatami\", password: %s } ]\n  }\n}\n",
+		AccountTatami, strconv.Quote(p.tatami))
+	fmt.Fprintf(&b, "system_account: %s\n", AccountSystem)
+	return b.String()
+}
+
+// startServer starts the embedded server without any listener.
+func startServer(id Identity, c Config, p passwords, f *failure, log *slog.Logger) (*server.Server, error) {
+	opts := &server.Options{}
+	if err := opts.ProcessConfigString(configText(id, c, p)); err != nil {
+		return nil, fmt.Errorf("reading the server's configuration: %w", err)
+	}
+	opts.DontListen = true
+	opts.NoSigs = true
+	opts.NoSystemAccount = false
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("making the server: %w", err)
+	}
+	srv.SetLoggerV2(serverLog{log, f}, false, false, false)
+	srv.Start()
+	if !srv.ReadyForConnections(readyTimeout) {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, fmt.Errorf("the server is not ready after %s", readyTimeout)
+	}
+	if !srv.JetStreamEnabled() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, fault.New(fault.CodeStorageFull, "the store in %s did not open", filepath.Join(c.DataDir, storeDir)).
+			WithHint("the log has the reason; free disk space and start again")
+	}
+	return srv, nil
+}
+
+// connect makes an in-process connection to the account of the product.
+func connect(srv *server.Server, p passwords, name string, log *slog.Logger) (*nats.Conn, error) {
+	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Name(name),
+		nats.UserInfo("tatami", p.tatami),
+		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		// The pipe breaks only when the server stops: a publish fails then, and is not kept.
+		nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			log.Warn("bus connection", "subject", subject, "err", err)
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("connecting in process: %w", err)
+	}
+	return nc, nil
+}
+
+// serverLog hands the server's warnings and errors to slog, and takes note of writes that failed; notices are for nobody.
+type serverLog struct {
+	log     *slog.Logger
+	failure *failure
+}
+
+func (l serverLog) Noticef(string, ...any) {}
+func (l serverLog) Debugf(string, ...any)  {}
+func (l serverLog) Tracef(string, ...any)  {}
+func (l serverLog) Warnf(format string, v ...any) {
+	// The passwords live as long as the process, and nothing listens.
+	if strings.HasPrefix(format, "Plaintext passwords") {
+		return
+	}
+	l.log.Warn("nats-server", "text", fmt.Sprintf(format, v...))
+}
+func (l serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Error("nats-server", "text", text)
+	if err := writeFailure(text); err != nil && l.failure.set(err) {
+		l.log.Error("a write failed, nothing is accepted any more", "err", err)
+	}
+}
+
+func (l serverLog) Fatalf(format string, v ...any) {
+	l.log.Error("nats-server", "text", fmt.Sprintf(format, v...))
+}

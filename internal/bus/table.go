@@ -1,0 +1,250 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Table is a key-value bucket whose values are records of one type in JSON. A record of a newer schema is refused with an error and
+// never overwritten by Update, whose revision nobody can have read.
+type Table[T any] struct {
+	bus     *Bus
+	bucket  string
+	missing fault.Code
+	kv      jetstream.KeyValue
+}
+
+// Entry is a record with its key and its revision.
+type Entry[T any] struct {
+	Key      string
+	Value    T
+	Revision uint64
+}
+
+// Event is a change seen by Watch.
+type Event[T any] struct {
+	Entry[T]
+	// Deleted says that the key is gone; Value is empty then.
+	Deleted bool
+	// Synced marks the one event, without key, that follows what existed when Watch was called.
+	Synced bool
+}
+
+func newTable[T any](b *Bus, bucket string, missing fault.Code) *Table[T] {
+	return &Table[T]{bus: b, bucket: bucket, missing: missing, kv: b.stores.buckets[bucket]}
+}
+
+// Stream is the name of the stream behind the table, for Barrier.
+func (t *Table[T]) Stream() string { return bucketStream(t.bucket) }
+
+// Get returns the record and its revision; not-found where there is none.
+func (t *Table[T]) Get(ctx context.Context, key string) (T, uint64, error) {
+	var zero T
+	e, err := t.kv.Get(ctx, key)
+	if err != nil {
+		return zero, 0, t.fail(err, "reading", key)
+	}
+	v, err := Decode[T](e.Value())
+	if err != nil {
+		return zero, 0, fmt.Errorf("reading %s %s: %w", t.bucket, key, err)
+	}
+	return v, e.Revision(), nil
+}
+
+// Create stores a record under a key that has none; conflict where it has one.
+func (t *Table[T]) Create(ctx context.Context, key string, v T) (uint64, error) {
+	return t.write(key, v, func(data []byte) (uint64, error) {
+		if plainKey(key) {
+			// As the client does it first; what it does after a conflict is for keys that were deleted.
+			rev, err := t.bus.Store(ctx, &nats.Msg{
+				Subject: "$KV." + t.bucket + "." + key, Data: data, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}},
+			})
+			if !isConflict(err) {
+				return rev, err
+			}
+		}
+		return t.kv.Create(ctx, key, data)
+	})
+}
+
+// plainKey reports whether a key has nothing in it that the client would have to judge.
+func plainKey(key string) bool {
+	for i := range len(key) {
+		c := key[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return key != ""
+}
+
+// Update replaces the record of the given revision; conflict where the key has another one.
+func (t *Table[T]) Update(ctx context.Context, key string, v T, revision uint64) (uint64, error) {
+	return t.write(key, v, func(data []byte) (uint64, error) { return t.kv.Update(ctx, key, data, revision) })
+}
+
+// Put stores a record whatever was there.
+func (t *Table[T]) Put(ctx context.Context, key string, v T) (uint64, error) {
+	return t.write(key, v, func(data []byte) (uint64, error) { return t.kv.Put(ctx, key, data) })
+}
+
+func (t *Table[T]) write(key string, v T, put func([]byte) (uint64, error)) (uint64, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("encoding %s %s: %w", t.bucket, key, err)
+	}
+	rev, err := put(data)
+	if err != nil {
+		return 0, t.fail(err, "writing", key)
+	}
+	return rev, nil
+}
+
+// Delete removes the record; it is no error where there is none.
+func (t *Table[T]) Delete(ctx context.Context, key string) error {
+	if err := t.kv.Delete(ctx, key); err != nil {
+		return t.fail(err, "deleting", key)
+	}
+	return nil
+}
+
+// DeleteRevision removes the record of the given revision; conflict where the key has another one.
+func (t *Table[T]) DeleteRevision(ctx context.Context, key string, revision uint64) error {
+	if err := t.kv.Delete(ctx, key, jetstream.LastRevision(revision)); err != nil {
+		return t.fail(err, "deleting", key)
+	}
+	return nil
+}
+
+// List returns the records whose keys match, which is a key with the wildcards '*' for one word and '>' for the rest; "" matches all.
+// They come in the order of their last change.
+func (t *Table[T]) List(ctx context.Context, match string) ([]Entry[T], error) {
+	if match == "" {
+		match = ">"
+	}
+	w, err := t.kv.Watch(ctx, match, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, t.fail(err, "listing", match)
+	}
+	defer func() { _ = w.Stop() }()
+	out := []Entry[T]{}
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return nil, fault.New(fault.CodeUnavailable, "listing %s: the bus is closed", t.bucket)
+			}
+			if e == nil {
+				return out, nil
+			}
+			v, err := Decode[T](e.Value())
+			if err != nil {
+				return nil, fmt.Errorf("reading %s %s: %w", t.bucket, e.Key(), err)
+			}
+			out = append(out, Entry[T]{e.Key(), v, e.Revision()})
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.CodeUnavailable, ctx.Err(), "listing %s", t.bucket)
+		}
+	}
+}
+
+// Keys returns the keys that match as List has it, in the order of their last change, without reading the records.
+func (t *Table[T]) Keys(ctx context.Context, match string) ([]string, error) {
+	if match == "" {
+		match = ">"
+	}
+	w, err := t.kv.Watch(ctx, match, jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+	if err != nil {
+		return nil, t.fail(err, "listing", match)
+	}
+	defer func() { _ = w.Stop() }()
+	var out []string
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return nil, fault.New(fault.CodeUnavailable, "listing %s: the bus is closed", t.bucket)
+			}
+			if e == nil {
+				return out, nil
+			}
+			out = append(out, e.Key())
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.CodeUnavailable, ctx.Err(), "listing %s", t.bucket)
+		}
+	}
+}
+
+// Watch calls fn with what exists and matches, then with one event that has Synced set, then with every change, in order, until ctx
+// ends, and returns nil then. fn runs on the caller's goroutine. A record that cannot be read is logged and left out.
+func (t *Table[T]) Watch(ctx context.Context, match string, fn func(Event[T])) error {
+	if match == "" {
+		match = ">"
+	}
+	w, err := t.kv.Watch(ctx, match)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return t.fail(err, "watching", match)
+	}
+	defer func() { _ = w.Stop() }()
+	synced := false
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return fault.New(fault.CodeUnavailable, "watching %s: the bus is closed", t.bucket)
+			}
+			if e == nil {
+				synced = true
+				fn(Event[T]{Synced: true})
+				continue
+			}
+			ev := Event[T]{Entry: Entry[T]{Key: e.Key(), Revision: e.Revision()}}
+			if e.Operation() != jetstream.KeyValuePut {
+				if ev.Deleted = true; synced {
+					fn(ev)
+				}
+				continue
+			}
+			if ev.Value, err = Decode[T](e.Value()); err != nil {
+				t.bus.log.Error("a record cannot be read", "bucket", t.bucket, "key", e.Key(), "err", err)
+				continue
+			}
+			fn(ev)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Sync returns when what was written to the table before the call is on disk.
+func (t *Table[T]) Sync(ctx context.Context) error { return t.bus.Barrier(ctx, t.Stream()) }
+
+func (t *Table[T]) fail(err error, doing, key string) error {
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
+		return fault.New(t.missing, "there is no %s in %s", key, t.bucket)
+	case isConflict(err):
+		return fault.New(fault.CodeConflict, "%s in %s was changed meanwhile", key, t.bucket).WithHint("try again")
+	}
+	return t.bus.storeFault(err, doing+" "+t.bucket+" "+key)
+}
+
+func isConflict(err error) bool {
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return true
+	}
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
