@@ -1,0 +1,260 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/runtime/sandbox"
+)
+
+var _ sandbox.Sandbox = (*box)(nil)
+
+const (
+	// unknownExit is the code of a process whose end nobody saw.
+	unknownExit = 255
+	killedExit  = 128 + int(unix.SIGKILL)
+	// killTime bounds the wait for a process that was sent SIGKILL.
+	killTime = 10 * time.Second
+)
+
+// box is one sandbox.
+type box struct {
+	d      *Driver
+	info   sandbox.Info
+	digest string
+	port   int
+	// made and stopping are guarded by the driver's lock: made says that the sandbox is listed, stopping that its removal has begun.
+	made, stopping bool
+	done           chan struct{}
+	endOnce        sync.Once
+	exit           functions.Exit
+	// turn is held by the one Stop that works.
+	turn chan struct{}
+
+	mu sync.Mutex
+	// netns and process keep the network namespace and the process's identity; nil when it does not run.
+	netns, process *os.File
+	// killed says that we sent SIGKILL.
+	killed, removed bool
+}
+
+func (d *Driver) newBox(id functions.InstanceID, digest string, port int) *box {
+	b := &box{d: d, digest: digest, port: port, done: make(chan struct{}), turn: make(chan struct{}, 1)}
+	b.info.ID = id
+	b.info.Stdout, b.info.Stderr = d.cfg.stdout(string(id)), d.cfg.stderr(string(id))
+	return b
+}
+
+// Info describes the sandbox.
+func (b *box) Info() sandbox.Info {
+	info := b.info
+	select {
+	case <-b.done:
+		info.PID = 0
+	default:
+	}
+	return info
+}
+
+// Done is closed once the process has ended.
+func (b *box) Done() <-chan struct{} { return b.done }
+
+// Exit is how the process ended.
+func (b *box) Exit() functions.Exit {
+	<-b.done
+	return b.exit
+}
+
+// hold opens what belongs to the process, so that neither its number nor its namespace can come to mean another.
+func (b *box) hold(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	process := os.NewFile(uintptr(fd), "process")
+	netns, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/net")
+	if err != nil {
+		process.Close()
+		return err
+	}
+	b.mu.Lock()
+	b.process, b.netns = process, netns
+	b.mu.Unlock()
+	b.info.PID = pid
+	return nil
+}
+
+// release closes what hold opened.
+func (b *box) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range []*os.File{b.process, b.netns} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	b.process, b.netns = nil, nil
+}
+
+// signal reaches the very process that was held; one that has ended is no error.
+func (b *box) signal(sig unix.Signal) error {
+	b.mu.Lock()
+	process := b.process
+	if sig == unix.SIGKILL {
+		b.killed = true
+	}
+	b.mu.Unlock()
+	if process == nil {
+		return nil
+	}
+	raw, err := process.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
+		return err
+	}
+	if errors.Is(sent, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("pidfd_send_signal", sent)
+}
+
+// Dial connects to the function's port inside the sandbox.
+func (b *box) Dial(ctx context.Context) (net.Conn, error) {
+	b.mu.Lock()
+	netns := b.netns
+	b.mu.Unlock()
+	if netns == nil {
+		return nil, fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
+	}
+	return b.d.sockets.dial(ctx, netns, b.port)
+}
+
+// Stats reads the cgroup's account.
+func (b *box) Stats(context.Context) (functions.Usage, error) {
+	u, err := b.d.cgroup.usage(string(b.info.ID))
+	if errors.Is(err, os.ErrNotExist) {
+		return u, fault.New(fault.CodeNotFound, "the sandbox %s has no cgroup any more", b.info.ID)
+	}
+	return u, err
+}
+
+// end says with which code the process ended; the first call counts.
+func (b *box) end(code int) {
+	if b.ended() {
+		return
+	}
+	b.mu.Lock()
+	killed := b.killed
+	b.mu.Unlock()
+	// A child that the kernel killed does not make an end of the init an end by memory, and neither does our own signal.
+	oom := code == killedExit && !killed && b.d.cgroup.oomKills(string(b.info.ID)) > 0
+	b.endAs(functions.Exit{Code: code, OOM: oom})
+}
+
+func (b *box) endAs(exit functions.Exit) {
+	b.endOnce.Do(func() {
+		b.exit = exit
+		close(b.done)
+	})
+}
+
+// watch closes Done when the process ends. It asks for the process's state where the wait itself fails: events may be missed.
+func (d *Driver) watch(b *box) {
+	d.background(func() {
+		ctx := d.scope(d.ctx)
+		id := string(b.info.ID)
+		for {
+			r, err := d.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil {
+				b.end(int(r.ExitStatus))
+				return
+			}
+			running, code, serr := d.state(ctx, id)
+			if ctx.Err() != nil {
+				return
+			}
+			if serr == nil && !running {
+				if code == unknownExit {
+					// The shim is gone; what it watched must not go on unwatched.
+					d.log.Warn("the shim of a sandbox has ended", "inst", id, "err", err)
+					d.cgroup.kill(id)
+				}
+				b.end(code)
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+}
+
+// state reads whether the task's process runs, or how it ended: with unknownExit where nobody knows.
+func (d *Driver) state(ctx context.Context, id string) (running bool, code int, err error) {
+	r, err := d.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if err != nil {
+		if isNotFound(err) {
+			return false, unknownExit, nil
+		}
+		return false, 0, err
+	}
+	switch r.Process.Status {
+	case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
+		return true, 0, nil
+	case task.Status_STOPPED:
+		return false, int(r.Process.ExitStatus), nil
+	case task.Status_CREATED:
+		// Its maker died before it could start it.
+		return false, unknownExit, nil
+	}
+	return false, 0, fmt.Errorf("task %s: status %s", id, r.Process.Status)
+}
+
+// ignoresTerm reports whether the kernel drops SIGTERM for the process: the first of a pid namespace gets only what it has a handler for.
+// An explicit ignore is taken as a wish to be given the grace.
+func (b *box) ignoresTerm() bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(b.info.PID) + "/status")
+	if err != nil {
+		return false
+	}
+	const bit = 1 << (uint(unix.SIGTERM) - 1)
+	for line := range strings.Lines(string(status)) {
+		for _, field := range []string{"SigCgt:", "SigIgn:"} {
+			if v, ok := strings.CutPrefix(line, field); ok {
+				set, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+				if err != nil || set&bit != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func isNotFound(err error) bool {
+	return errdefs.IsNotFound(err) || errdefs.IsNotFound(toNative(err))
+}

@@ -1,0 +1,361 @@
+//go:build linux
+
+package containerd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	// The parent's limit must never fire, each sandbox is held by its own: so it has a margin for what the kernel charges to the parent
+	// itself: 10 to 30 KiB for each sandbox that runs or ran, measured. The shims are not in it.
+	parentMargin     = 64 * functions.MiB
+	parentMarginEach = 256 * functions.KiB
+	parentMarginCPU  = 100
+	cpuPeriod        = 100_000
+	// removeTime is how long a cgroup may stay busy: a killed process keeps it until its parent has taken its exit, and where the shim
+	// has died that is the node's first process, in its own time.
+	removeTime = 5 * time.Second
+)
+
+// cgroups knows the parent cgroup and its children, one for each sandbox, on either version of the kernel's interface.
+type cgroups struct {
+	root, parent string
+	v2           bool
+}
+
+func newCgroups(root, parent string) *cgroups {
+	var st unix.Statfs_t
+	v2 := unix.Statfs(root, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+	return &cgroups{root: root, parent: parent, v2: v2}
+}
+
+// path is a sandbox's cgroup as the OCI runtime is told it.
+func (c *cgroups) path(id string) string { return filepath.Join(c.parent, id) }
+
+// dir is where a file of the controller lies for the sandbox; id "" is the parent.
+func (c *cgroups) dir(controller, id string) string {
+	if c.v2 {
+		return filepath.Join(c.root, c.parent, id)
+	}
+	return filepath.Join(c.root, controller, c.parent, id)
+}
+
+// trees lists the hierarchies' roots: one on v2.
+func (c *cgroups) trees() []string {
+	if c.v2 {
+		return []string{c.root}
+	}
+	entries, err := os.ReadDir(c.root)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		// "cpu" and the like may be links to "cpu,cpuacct".
+		if e.IsDir() {
+			out = append(out, filepath.Join(c.root, e.Name()))
+		}
+	}
+	return out
+}
+
+// setup makes the parent and limits it to what may be placed plus the margin.
+func (c *cgroups) setup(alloc functions.Resources) error {
+	if c.v2 {
+		if err := c.enableControllers(); err != nil {
+			return err
+		}
+	}
+	for _, ctl := range []string{"memory", "cpu"} {
+		if err := os.MkdirAll(c.dir(ctl, ""), 0o755); err != nil {
+			return err
+		}
+	}
+	if alloc.Memory > 0 {
+		limit := alloc.Memory + parentMargin + alloc.Instances*parentMarginEach
+		file, current := "memory.limit_in_bytes", "memory.usage_in_bytes"
+		if c.v2 {
+			file, current = "memory.max", "memory.current"
+		}
+		// What still runs from an earlier time may take more than a limit that was lowered. Then the old one stays: the kernel would refuse
+		// (v1), or kill until it fits (v2).
+		dir := c.dir("memory", "")
+		if used, err := number(dir, current); err == nil && used < limit {
+			if err := write(dir, file, strconv.FormatInt(limit, 10)); err != nil && !errors.Is(err, syscall.EBUSY) {
+				return err
+			}
+		}
+	}
+	if alloc.CPU > 0 {
+		quota := (alloc.CPU + parentMarginCPU) * cpuPeriod / 1000
+		if c.v2 {
+			return write(c.dir("cpu", ""), "cpu.max", fmt.Sprintf("%d %d", quota, cpuPeriod))
+		}
+		// On v1 a parent's quota may not be below a child's: EINVAL for what still runs from an earlier time.
+		err := write(c.dir("cpu", ""), "cpu.cfs_quota_us", strconv.FormatInt(quota, 10))
+		if err != nil && !errors.Is(err, syscall.EINVAL) {
+			return err
+		}
+	}
+	return nil
+}
+
+// enableControllers hands the controllers down from the root to the parent's children.
+func (c *cgroups) enableControllers() error {
+	dir := c.root
+	for _, part := range append([]string{""}, strings.Split(strings.Trim(c.parent, "/"), "/")...) {
+		dir = filepath.Join(dir, part)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		var on []string
+		for _, ctl := range []string{"cpu", "memory", "pids"} {
+			if !slices.Contains(strings.Fields(string(have)), ctl) {
+				return fmt.Errorf("the controller %s is not available in %s", ctl, dir)
+			}
+			on = append(on, "+"+ctl)
+		}
+		if err := write(dir, "cgroup.subtree_control", strings.Join(on, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accountsSwap reports whether a limit on swap can be set.
+func (c *cgroups) accountsSwap() bool {
+	file := "memory.memsw.limit_in_bytes"
+	if c.v2 {
+		file = "memory.swap.max"
+	}
+	_, err := os.Stat(filepath.Join(c.dir("memory", ""), file))
+	return err == nil
+}
+
+// usage reads a sandbox's account; fs.ErrNotExist when it has no cgroup.
+func (c *cgroups) usage(id string) (functions.Usage, error) {
+	var u functions.Usage
+	pids, err := number(c.dir("pids", id), "pids.current")
+	if err != nil {
+		return u, err
+	}
+	u.PIDs = pids
+	mem := c.dir("memory", id)
+	if c.v2 {
+		cpu, err := keyed(c.dir("cpu", id), "cpu.stat")
+		if err != nil {
+			return u, err
+		}
+		u.CPU = functions.Duration(time.Duration(cpu["usage_usec"]) * time.Microsecond)
+		current, err := number(mem, "memory.current")
+		if err != nil {
+			return u, err
+		}
+		stat, err := keyed(mem, "memory.stat")
+		if err != nil {
+			return u, err
+		}
+		// "file" counts tmpfs, which is no cache: the ephemeral storage is the sandbox's own.
+		u.Memory = max(0, current-stat["file"]+stat["shmem"])
+		return u, nil
+	}
+	cpu, err := number(c.dir("cpuacct", id), "cpuacct.usage")
+	if err != nil {
+		return u, err
+	}
+	u.CPU = functions.Duration(cpu)
+	current, err := number(mem, "memory.usage_in_bytes")
+	if err != nil {
+		return u, err
+	}
+	stat, err := keyed(mem, "memory.stat")
+	if err != nil {
+		return u, err
+	}
+	u.Memory = max(0, current-stat["total_cache"]+stat["total_shmem"])
+	return u, nil
+}
+
+// oomKills is how many processes of the sandbox the kernel killed for want of memory.
+func (c *cgroups) oomKills(id string) int64 {
+	file := "memory.oom_control"
+	if c.v2 {
+		file = "memory.events"
+	}
+	stat, err := keyed(c.dir("memory", id), file)
+	if err != nil {
+		return 0
+	}
+	return stat["oom_kill"]
+}
+
+// thaw lets a frozen sandbox run: on v1 even SIGKILL waits for it.
+func (c *cgroups) thaw(id string) error {
+	dir, file, frozen, thawed := c.dir("freezer", id), "freezer.state", "FROZEN", "THAWED"
+	if c.v2 {
+		file, frozen, thawed = "cgroup.freeze", "1", "0"
+	}
+	now, err := os.ReadFile(filepath.Join(dir, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s := strings.TrimSpace(string(now)); s != frozen && s != "FREEZING" {
+		return nil
+	}
+	return write(dir, file, thawed)
+}
+
+// kill ends every process of the sandbox, whoever started it.
+func (c *cgroups) kill(id string) {
+	_ = c.thaw(id)
+	if c.v2 {
+		if write(c.dir("", id), "cgroup.kill", "1") == nil {
+			return
+		}
+	}
+	for _, tree := range c.trees() {
+		killTree(c.in(tree, id))
+	}
+}
+
+// killTree is best effort: what is not there any more needs no killing.
+func killTree(dir string) {
+	procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return
+	}
+	for _, line := range strings.Fields(string(procs)) {
+		if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			killTree(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+func (c *cgroups) in(tree, id string) string { return filepath.Join(tree, c.parent, id) }
+
+// remove takes the sandbox's cgroups away.
+func (c *cgroups) remove(id string) error {
+	for _, tree := range c.trees() {
+		dir := c.in(tree, id)
+		begun := time.Now()
+		for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+			err := removeTree(dir)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, syscall.EBUSY) || time.Since(begun) > removeTime {
+				return err
+			}
+			c.kill(id)
+			time.Sleep(wait)
+		}
+	}
+	return nil
+}
+
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// children lists the ids of the sandboxes that have a cgroup.
+func (c *cgroups) children() []string {
+	var out []string
+	for _, tree := range c.trees() {
+		entries, err := os.ReadDir(c.in(tree, ""))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.IsDir() && !slices.Contains(out, e.Name()) {
+				out = append(out, e.Name())
+			}
+		}
+	}
+	return out
+}
+
+// removeParent takes the parent away, and what is above it, as far as they are empty.
+func (c *cgroups) removeParent() {
+	for _, tree := range c.trees() {
+		for p := c.parent; p != "/"; p = filepath.Dir(p) {
+			if unix.Rmdir(filepath.Join(tree, p)) != nil {
+				break
+			}
+		}
+	}
+}
+
+func write(dir, file, value string) error {
+	return os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
+}
+
+func number(dir, file string) (int64, error) {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+}
+
+// keyed reads a file of lines "key number".
+func keyed(dir, file string) (map[string]int64, error) {
+	f, err := os.Open(filepath.Join(dir, file))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	out := map[string]int64{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		k, v, ok := strings.Cut(s.Text(), " ")
+		if n, err := strconv.ParseInt(v, 10, 64); ok && err == nil {
+			out[k] = n
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,93 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// namespace holds everything of ours in containerd.
+const namespace = "tatami"
+
+// maxRunDir is the longest RunDir: the shims' sockets lie under it, and a unix socket's address has 108 bytes.
+const maxRunDir = 40
+
+// BlobSource gives the blobs of artifacts that have no reference to be pulled from.
+type BlobSource interface {
+	// Open returns the blob and its size. A blob that is not there is a not-found fault.
+	Open(ctx context.Context, digest string) (io.ReadCloser, int64, error)
+}
+
+// Config says where the driver keeps its things.
+type Config struct {
+	// DataDir holds what outlives a reboot: the artifacts. Required.
+	DataDir string
+	// RunDir holds what does not: mounts, sockets, output. Required; absolute, at most 40 bytes, the same at every start on one node.
+	RunDir string
+	// Address is the socket of an existing containerd; empty: one inside this process.
+	Address string
+	// ParentCgroup is the cgroup above all sandboxes, from the root of the hierarchy; no other driver may use it. Default "/tatami/" and a
+	// hash of RunDir.
+	ParentCgroup string
+	// NodeName tells this node's sandboxes from those of another that uses the same containerd. Default "local".
+	NodeName string
+	// Allocatable is what all sandboxes together may take; it becomes the parent cgroup's own limit, with a margin. A zero field sets none.
+	Allocatable functions.Resources
+	// DockerConfig is the directory of the docker configuration whose credentials registries get; empty: $DOCKER_CONFIG, else ~/.docker.
+	DockerConfig string
+}
+
+func (c Config) withDefaults() Config {
+	if c.ParentCgroup == "" {
+		sum := sha256.Sum256([]byte(c.RunDir))
+		c.ParentCgroup = "/tatami/" + hex.EncodeToString(sum[:5])
+	}
+	if c.NodeName == "" {
+		c.NodeName = "local"
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if !filepath.IsAbs(c.DataDir) {
+		return fmt.Errorf("DataDir %q is not absolute", c.DataDir)
+	}
+	if !filepath.IsAbs(c.RunDir) || filepath.Clean(c.RunDir) != c.RunDir {
+		return fmt.Errorf("RunDir %q is not absolute and clean", c.RunDir)
+	}
+	if len(c.RunDir) > maxRunDir {
+		return fmt.Errorf("RunDir %q is longer than %d bytes: the sockets under it would not fit", c.RunDir, maxRunDir)
+	}
+	if p := c.ParentCgroup; !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
+		return fmt.Errorf("ParentCgroup %q is not absolute, clean and below the root", p)
+	}
+	return nil
+}
+
+// The places under RunDir and DataDir.
+func (c Config) contentRoot() string  { return filepath.Join(c.DataDir, "containerd") }
+func (c Config) engineState() string  { return filepath.Join(c.RunDir, "containerd") }
+func (c Config) engineSocket() string { return filepath.Join(c.RunDir, "containerd.sock") }
+func (c Config) shimSockets() string  { return filepath.Join(c.RunDir, "s") }
+func (c Config) shimBinary() string   { return filepath.Join(c.RunDir, "bin", "containerd-shim-runc-v2") }
+func (c Config) runcRoot() string     { return filepath.Join(c.RunDir, "runc") }
+func (c Config) scratchRoot() string  { return filepath.Join(c.RunDir, "sandboxes") }
+func (c Config) logRoot() string      { return filepath.Join(c.RunDir, "logs") }
+func (c Config) mountRoot() string    { return filepath.Join(c.RunDir, "mnt") }
+func (c Config) fifoRoot() string     { return filepath.Join(c.RunDir, "fifo") }
+func (c Config) bundleRoot() string {
+	return filepath.Join(c.engineState(), "io.containerd.runtime.v2.task", namespace)
+}
+func (c Config) workRoot() string {
+	return filepath.Join(c.contentRoot(), "io.containerd.runtime.v2.task", namespace)
+}
+func (c Config) stdout(id string) string { return filepath.Join(c.logRoot(), id+".out") }
+func (c Config) stderr(id string) string { return filepath.Join(c.logRoot(), id+".err") }

@@ -1,0 +1,194 @@
+//go:build linux
+
+package containerd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/runtime/sandbox"
+)
+
+const (
+	labelNode     = "tatami.node"
+	labelArtifact = "tatami.artifact"
+	labelPort     = "tatami.port"
+	// extRecord is the name and the type of the container's extension that holds the worker's record.
+	extRecord = "tatami.record"
+	maxRecord = 64 << 10
+
+	// cleanupTime bounds what is done after the caller has gone.
+	cleanupTime = 30 * time.Second
+)
+
+// Create makes a sandbox and starts its process.
+func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	ctx, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !s.ID.Valid() {
+		return nil, fault.New(fault.CodeInvalidRequest, "%q is no instance's id", s.ID)
+	}
+	if len(s.Record) > maxRecord {
+		return nil, fault.New(fault.CodeInvalidRequest, "the record has %d bytes; at most %d are kept", len(s.Record), maxRecord)
+	}
+	b := d.newBox(s.ID, s.Artifact.Digest, s.Port)
+	b.info.Record = s.Record
+	d.mu.Lock()
+	_, exists := d.boxes[s.ID]
+	if !exists {
+		d.boxes[s.ID] = b
+	}
+	d.mu.Unlock()
+	if exists {
+		return nil, fault.New(fault.CodeConflict, "the sandbox %s exists", s.ID)
+	}
+
+	if err := d.make(ctx, b, s); err != nil {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+		defer cancel()
+		b.release()
+		if rerr := d.remove(cleanup, b); rerr != nil {
+			// It is listed from now on, and goes with Stop or the next start.
+			d.log.Warn("a sandbox that could not be made is not removed", "inst", s.ID, "err", rerr)
+			d.mu.Lock()
+			b.made, b.stopping = true, true
+			d.mu.Unlock()
+			b.end(unknownExit)
+		}
+		return nil, err
+	}
+	d.mu.Lock()
+	b.made = true
+	d.mu.Unlock()
+	d.watch(b)
+	d.log.Debug("sandbox made", "inst", s.ID, "pid", b.info.PID, "dur_ms", (b.info.Create + b.info.Start).Milliseconds())
+	return b, nil
+}
+
+func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
+	begun := time.Now()
+	id := string(s.ID)
+	art, err := d.artifact(ctx, s.Artifact.Digest)
+	if err != nil {
+		return err
+	}
+	sc := d.scratch(id)
+	spec, err := d.ociSpec(art, s, sc)
+	if err != nil {
+		return err
+	}
+	// The container's record, which costs a commit to disk, the scratch and the shim do not need each other.
+	var all errgroup.Group
+	all.Go(func() error { return d.record(ctx, art, s, spec) })
+	all.Go(func() error {
+		for _, f := range []string{b.info.Stdout, b.info.Stderr} {
+			if err := os.WriteFile(f, nil, 0o600); err != nil {
+				return err
+			}
+		}
+		return sc.make(s.Limits, cmp.Or(s.Hostname, id))
+	})
+	request := &tasks.CreateTaskRequest{
+		ContainerID: id,
+		Rootfs:      []*types.Mount{sc.rootfs(art)},
+		// Without a scheme the shim appends to the files; with file:// it would lead both into one.
+		Stdout: b.info.Stdout, Stderr: b.info.Stderr,
+	}
+	if d.engine != nil {
+		request.TaskApiAddress, request.TaskApiVersion = d.cfg.shimAddress(id), shimVersion
+		all.Go(func() error { return d.startShim(id) })
+	}
+	if err := all.Wait(); err != nil {
+		return fmt.Errorf("make the sandbox %s: %w", id, err)
+	}
+	created, err := d.client.TaskService().Create(ctx, request)
+	if err != nil {
+		return startFault(s, err)
+	}
+	if err := b.hold(int(created.Pid)); err != nil {
+		return fmt.Errorf("make the sandbox %s: %w", id, err)
+	}
+	made := time.Now()
+	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
+		return startFault(s, err)
+	}
+	b.info.Created = begun
+	b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
+	return nil
+}
+
+// record writes the container into containerd's database: its one commit for a sandbox.
+func (d *Driver) record(ctx context.Context, art *artifact, s sandbox.Spec, spec any) error {
+	specAny, err := typeurl.MarshalAny(spec)
+	if err != nil {
+		return err
+	}
+	opts, err := typeurl.MarshalAny(&options.Options{
+		BinaryName: d.runc,
+		Root:       d.cfg.runcRoot(),
+		// The process may open /dev/stdout again: the pipe must be its own.
+		IoUid: art.user.uid, IoGid: art.user.gid,
+	})
+	if err != nil {
+		return err
+	}
+	group := ""
+	if d.engine != nil {
+		group = shimGroup
+	}
+	_, err = d.client.ContainerService().Create(ctx, containers.Container{
+		ID: string(s.ID), SandboxID: group,
+		Labels: map[string]string{
+			labelNode: d.cfg.NodeName, labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port),
+		},
+		Runtime:    containers.RuntimeInfo{Name: d.runtime(), Options: opts},
+		Spec:       specAny,
+		Extensions: map[string]typeurl.Any{extRecord: &anypb.Any{TypeUrl: extRecord, Value: s.Record}},
+	})
+	if errdefs.IsAlreadyExists(err) {
+		return fault.Wrap(fault.CodeConflict, err, "the sandbox %s exists", s.ID)
+	}
+	return err
+}
+
+// runtime is our own shim by its path; an existing containerd has its.
+func (d *Driver) runtime() string {
+	if d.engine == nil {
+		return runtimeName
+	}
+	return d.cfg.shimBinary()
+}
+
+// startFault tells a function that cannot be started from a platform that fails.
+func startFault(s sandbox.Spec, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	const marker = "unable to start container process: "
+	msg := err.Error()
+	i := strings.LastIndex(msg, marker)
+	if i < 0 {
+		return fmt.Errorf("make the sandbox %s: %w", s.ID, err)
+	}
+	why := strings.TrimSuffix(msg[i+len(marker):], ": unknown")
+	return fault.New(fault.CodeFunctionNotReady, "the process cannot be started: %s", why).
+		WithHint("check 'command' and the image's entrypoint and user")
+}

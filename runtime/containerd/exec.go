@@ -1,0 +1,195 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/fifo"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Exec runs a further process in the sandbox and returns its exit code.
+func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (_ int, err error) {
+	d := b.d
+	ctx, err = d.await(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if len(args) == 0 {
+		return 0, fault.New(fault.CodeInvalidRequest, "there is no command to run")
+	}
+	if b.ended() {
+		return 0, fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
+	}
+	process, err := d.processSpec(ctx, b, args)
+	if err != nil {
+		return 0, err
+	}
+
+	streams, err := openStreams(ctx, d.cfg.fifoRoot(), stdin, stdout, stderr)
+	if err != nil {
+		return 0, fmt.Errorf("exec in %s: %w", b.info.ID, err)
+	}
+	defer streams.close()
+
+	id, execID := string(b.info.ID), "exec-"+rand.Text()
+	svc := d.client.TaskService()
+	if _, err := svc.Exec(ctx, &tasks.ExecProcessRequest{
+		ContainerID: id, ExecID: execID, Spec: process, Stdin: streams.stdin, Stdout: streams.stdout, Stderr: streams.stderr,
+	}); err != nil {
+		return 0, fmt.Errorf("exec in %s: %w", id, err)
+	}
+	late := context.WithoutCancel(ctx)
+	defer func() {
+		_, derr := svc.DeleteProcess(late, &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID})
+		if derr != nil && !isNotFound(derr) && err == nil {
+			err = fmt.Errorf("exec in %s: %w", id, derr)
+		}
+	}()
+	if _, err := svc.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
+		return 0, execFault(args[0], err)
+	}
+	if stdin != nil {
+		// Once our side is closed the process must read the end of its input: the shim holds a write end too.
+		streams.inputDone = func() {
+			_, _ = svc.CloseIO(late, &tasks.CloseIORequest{ContainerID: id, ExecID: execID, Stdin: true})
+		}
+	}
+	streams.copyAll()
+
+	r, err := svc.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
+	if err != nil {
+		_, _ = svc.Kill(late, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(unix.SIGKILL)})
+		_, _ = svc.Wait(late, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		return 0, fmt.Errorf("exec in %s: %w", id, err)
+	}
+	streams.drain()
+	return int(r.ExitStatus), nil
+}
+
+// processSpec is the function's own process with other arguments.
+func (d *Driver) processSpec(ctx context.Context, b *box, args []string) (*anypb.Any, error) {
+	c, err := d.client.ContainerService().Get(ctx, string(b.info.ID))
+	if err != nil {
+		if isNotFound(err) {
+			return nil, fault.New(fault.CodeNotFound, "the sandbox %s is gone", b.info.ID)
+		}
+		return nil, err
+	}
+	v, err := typeurl.UnmarshalAny(c.Spec)
+	if err != nil {
+		return nil, err
+	}
+	spec, ok := v.(*specs.Spec)
+	if !ok || spec.Process == nil {
+		return nil, fmt.Errorf("the container %s has a specification of type %T", b.info.ID, v)
+	}
+	spec.Process.Args = args
+	return typeurl.MarshalAnyToProto(spec.Process)
+}
+
+// streams are the FIFOs between us and the shim.
+type streams struct {
+	dir                   string
+	stdin, stdout, stderr string
+	in                    io.WriteCloser
+	out, err              io.ReadCloser
+	reader                io.Reader
+	outTo, errTo          io.Writer
+	inputDone             func()
+	output                sync.WaitGroup
+}
+
+func openStreams(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) (_ *streams, err error) {
+	dir, err := os.MkdirTemp(root, "exec-")
+	if err != nil {
+		return nil, err
+	}
+	s := &streams{dir: dir, reader: stdin, outTo: stdout, errTo: stderr}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	// The FIFOs are opened without waiting for the shim's side; the opened ends outlive ctx until close.
+	ctx = context.WithoutCancel(ctx)
+	open := func(name string, flags int) (string, io.ReadWriteCloser, error) {
+		path := filepath.Join(dir, name)
+		f, err := fifo.OpenFifo(ctx, path, flags|unix.O_CREAT|unix.O_NONBLOCK, 0o700)
+		return path, f, err
+	}
+	if stdin != nil {
+		if s.stdin, s.in, err = open("stdin", unix.O_WRONLY); err != nil {
+			return nil, err
+		}
+	}
+	if s.stdout, s.out, err = open("stdout", unix.O_RDONLY); err != nil {
+		return nil, err
+	}
+	if s.stderr, s.err, err = open("stderr", unix.O_RDONLY); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *streams) copyAll() {
+	copyTo := func(w io.Writer, r io.Reader) {
+		if w == nil {
+			w = io.Discard
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			// The process must not block on output that its reader no longer takes.
+			_, _ = io.Copy(io.Discard, r)
+		}
+	}
+	s.output.Go(func() { copyTo(s.outTo, s.out) })
+	s.output.Go(func() { copyTo(s.errTo, s.err) })
+	if s.in != nil {
+		// Not waited for: the reader may block for ever, and its end is the caller's.
+		go func() {
+			_, _ = io.Copy(s.in, s.reader)
+			_ = s.in.Close()
+			s.inputDone()
+		}()
+	}
+}
+
+// drain waits until the output has been read to its end.
+func (s *streams) drain() { s.output.Wait() }
+
+func (s *streams) close() {
+	if s.in != nil {
+		_ = s.in.Close()
+	}
+	for _, c := range []io.Closer{s.out, s.err} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	s.output.Wait()
+	_ = os.RemoveAll(s.dir)
+}
+
+func execFault(name string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fault.Wrap(fault.CodeInvalidRequest, err, "%s cannot be run in the sandbox", name)
+}

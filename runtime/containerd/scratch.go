@@ -1,0 +1,98 @@
+//go:build linux
+
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/api/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// resolvConf names no server: there is no network, and a name is refused at once rather than after a timeout.
+const resolvConf = "# This sandbox has a loopback device only.\noptions timeout:1 attempts:1\n"
+
+// scratch is a sandbox's own tmpfs: the overlay's upper layer, /tmp, /dev/shm and a few files, all within one size.
+type scratch string
+
+func (d *Driver) scratch(id string) scratch { return scratch(filepath.Join(d.cfg.scratchRoot(), id)) }
+
+func (s scratch) upper() string           { return filepath.Join(string(s), "upper") }
+func (s scratch) work() string            { return filepath.Join(string(s), "work") }
+func (s scratch) tmp() string             { return filepath.Join(string(s), "tmp") }
+func (s scratch) shm() string             { return filepath.Join(string(s), "shm") }
+func (s scratch) file(name string) string { return filepath.Join(string(s), name) }
+
+// make mounts the tmpfs and fills it.
+func (s scratch) make(limits functions.Limits, hostname string) error {
+	if err := os.Mkdir(string(s), 0o700); err != nil {
+		return err
+	}
+	options := "mode=0700"
+	if limits.Ephemeral > 0 {
+		// An inode takes kernel memory beside its pages: there are as many as pages.
+		options += fmt.Sprintf(",size=%d,nr_inodes=%d", limits.Ephemeral, limits.Ephemeral/4096+64)
+	}
+	if err := unix.Mount("tatami", string(s), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return &fs.PathError{Op: "mount", Path: string(s), Err: err}
+	}
+	for _, dir := range []string{s.upper(), s.work(), s.tmp(), s.shm()} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{s.tmp(), s.shm()} {
+		if err := os.Chmod(dir, fs.ModeSticky|0o777); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(s.upper(), 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"hosts":       "127.0.0.1 localhost " + hostname + "\n::1 localhost ip6-localhost ip6-loopback " + hostname + "\n",
+		"hostname":    hostname + "\n",
+		"resolv.conf": resolvConf,
+	} {
+		if err := os.WriteFile(s.file(name), []byte(text), 0o644); err != nil {
+			return err
+		}
+		// Whatever our umask.
+		if err := os.Chmod(s.file(name), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes it away, made or half made.
+func (s scratch) remove() error {
+	if err := unmount(string(s)); err != nil {
+		return err
+	}
+	// Not RemoveAll: should something still be mounted, its files are not ours to remove.
+	if err := os.Remove(string(s)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// rootfs is the overlay of the artifact's layers under the scratch.
+func (s scratch) rootfs(art *artifact) *types.Mount {
+	lower := ""
+	for i, dir := range art.lower {
+		if i > 0 {
+			lower += ":"
+		}
+		lower += dir
+	}
+	return &types.Mount{Type: "overlay", Source: "overlay", Options: []string{
+		"nosuid", "nodev", "lowerdir=" + lower, "upperdir=" + s.upper(), "workdir=" + s.work(),
+	}}
+}

@@ -1,0 +1,91 @@
+package sandbox
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Driver makes sandboxes on this node. Its methods may be called at the same time from many goroutines.
+type Driver interface {
+	// Prepare makes the artifact ready to run: pulled or imported, verified by digest, unpacked. It returns the artifact's own
+	// configuration. It is idempotent; calls for one artifact at the same time share the work. Faults: invalid-artifact (no image, wrong
+	// architecture, digest mismatch, a path that escapes), unavailable (registry not reached), denied (registry's refusal).
+	Prepare(ctx context.Context, a functions.Artifact) (Image, error)
+	// Prepared lists the digests that need no more preparation.
+	Prepared() []string
+	// Create makes a sandbox and starts its process. Spec.Artifact must have been prepared. On an error nothing is left behind.
+	Create(ctx context.Context, s Spec) (Sandbox, error)
+	// List returns every sandbox that exists, running or not, those of an earlier run of this process included.
+	List(ctx context.Context) ([]Sandbox, error)
+	// Forget gives back what Prepare holds for the digest. Sandboxes that use it keep running.
+	Forget(ctx context.Context, digest string) error
+	// Close releases the driver. Sandboxes keep running.
+	Close() error
+}
+
+// Image is what an artifact says of itself.
+type Image struct {
+	Digest     string
+	Entrypoint []string
+	Cmd        []string
+	Env        []string
+	WorkingDir string
+	// User is as the image has it: a name or number, a group after ':'.
+	User string
+	// Size is the size of the unpacked layers, in bytes; 0 when unknown.
+	Size int64
+}
+
+// Spec is one sandbox to be made.
+type Spec struct {
+	// ID is unique on the node and over time.
+	ID       functions.InstanceID
+	Artifact functions.Artifact
+	// Command replaces the image's entrypoint and command; empty keeps them.
+	Command []string
+	// Env is added to the image's; each is KEY=value.
+	Env    []string
+	Port   int
+	Limits functions.Limits
+	// ReadOnlyRoot leaves /tmp as the only writable place.
+	ReadOnlyRoot bool
+	// Hostname is what the process sees; empty: the ID.
+	Hostname string
+	// Record is kept with the sandbox and comes back in Info after a restart: what the worker needs to adopt it. At most 64 KiB.
+	Record []byte
+}
+
+// Info describes a sandbox.
+type Info struct {
+	ID     functions.InstanceID
+	Record []byte
+	// PID is the process's id on the node; 0 when it does not run.
+	PID     int
+	Created time.Time
+	// Create is how long making the sandbox took, Start how long starting its process; zero for an adopted one.
+	Create, Start time.Duration
+	// Stdout and Stderr are files to which the process's output is appended by a side that outlives this process. The reader may
+	// truncate them at any time. They go away with the sandbox.
+	Stdout, Stderr string
+}
+
+// Sandbox is one sandbox. Its methods may be called at the same time from many goroutines.
+type Sandbox interface {
+	Info() Info
+	// Dial connects to the function's port inside the sandbox, over loopback, IPv4 first.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Exec runs a further process in the sandbox with the function's user, environment and limits, and returns its exit code.
+	Exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error)
+	Stats(ctx context.Context) (functions.Usage, error)
+	// Stop ends the process (SIGTERM, grace, SIGKILL) and removes the sandbox. Calling it again, or after the process has ended, is no
+	// error. When ctx ends early the removal goes on at the next Stop or List.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Done is closed once the process has ended.
+	Done() <-chan struct{}
+	// Exit is how the process ended; valid once Done is closed.
+	Exit() functions.Exit
+}

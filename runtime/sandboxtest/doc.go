@@ -1,0 +1,2 @@
+// Package sandboxtest is the conformance suite of the sandbox contract: every driver passes it.
+package sandboxtest

@@ -1,0 +1,209 @@
+package sandboxtest
+
+import (
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+func (s *suite) limits(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		spec := s.spec()
+		spec.Limits.Memory, spec.Limits.Ephemeral = 48*functions.MiB, 4*functions.MiB
+		c := s.create(t, spec)
+		if _, err := c.try("/eat", "bytes", "200000000"); err == nil {
+			t.Error("it took 200 MB")
+		}
+		if e := exits(t, c); e != (functions.Exit{Code: 137, OOM: true}) {
+			t.Errorf("%+v", e)
+		}
+	})
+	t.Run("memory of a child", func(t *testing.T) {
+		spec := s.spec()
+		spec.Limits.Memory, spec.Limits.Ephemeral = 64*functions.MiB, 4*functions.MiB
+		c := s.create(t, spec)
+		if _, err := c.try("/run", "arg", "eat", "arg", "200000000"); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Errorf("the child: %v", err)
+		}
+		if got := c.get("/"); got != "hello" {
+			t.Errorf("%q", got)
+		}
+		if err := c.Stop(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if e := exits(t, c); e.OOM {
+			t.Errorf("the end by Stop counts as one by memory: %+v", e)
+		}
+	})
+	t.Run("pids", func(t *testing.T) {
+		spec := s.spec()
+		spec.Limits.PIDs = 24
+		c := s.create(t, spec)
+		answer, err := c.try("/children", "n", "100")
+		if err == nil && !strings.Contains(answer, "resource temporarily unavailable") {
+			t.Errorf("it could start 100 children: %s", answer)
+		}
+		if u, err := c.Stats(t.Context()); err != nil || u.PIDs < 1 || u.PIDs > 24 {
+			t.Errorf("%+v, %v", u, err)
+		}
+	})
+	t.Run("cpu", func(t *testing.T) {
+		spec := s.spec()
+		spec.Limits.CPU = 200
+		c := s.create(t, spec)
+		before, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		_, _ = c.try("/spin", "ms", "1500")
+		time.Sleep(1600*time.Millisecond - time.Since(begun))
+		after, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// By the cgroup's own account, with a quarter of slack for the periods' borders: 20 % of the time that passed.
+		used, passed := (after.CPU - before.CPU).Std(), time.Since(begun)
+		if limit := passed / 4; used > limit+100*time.Millisecond {
+			t.Errorf("used %s in %s", used, passed)
+		}
+		if used < 100*time.Millisecond {
+			t.Errorf("used %s only: the account is wrong", used)
+		}
+	})
+	t.Run("ephemeral storage", func(t *testing.T) {
+		spec := s.spec()
+		spec.Limits.Ephemeral = 8 * functions.MiB
+		c := s.create(t, spec)
+		for _, path := range []string{"/tmp/file", "/dev/shm/file"} {
+			if _, err := c.try("/write", "path", path, "bytes", "20000000"); err == nil || !strings.Contains(err.Error(), "no space left") {
+				t.Errorf("20 MB in %s: %v", path, err)
+			}
+		}
+		// One size for all of it.
+		c.get("/write", "path", "/tmp/a", "bytes", "6000000")
+		if _, err := c.try("/write", "path", "/dev/shm/b", "bytes", "6000000"); err == nil {
+			t.Error("twice 6 MB fit into 8 MiB")
+		}
+	})
+	t.Run("usage", func(t *testing.T) {
+		c := s.create(t, s.spec())
+		before, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.get("/eat", "bytes", "40000000")
+		after, err := c.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if grown := after.Memory - before.Memory; grown < 35_000_000 || grown > 60_000_000 {
+			t.Errorf("40 MB show as %d", grown)
+		}
+		if after.CPU <= 0 || after.PIDs <= 0 {
+			t.Errorf("%+v", after)
+		}
+	})
+	t.Run("files", func(t *testing.T) {
+		got := s.create(t, s.spec()).get("/read", "path", "/proc/self/limits")
+		var own syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &own); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range [][2]string{{"Max core file size", "0"}, {"Max open files", strconv.FormatUint(min(65536, own.Max), 10)}} {
+			line := got[strings.Index(got, want[0]):]
+			line, _, _ = strings.Cut(line, "\n")
+			if f := strings.Fields(strings.TrimPrefix(line, want[0])); len(f) < 2 || f[0] != want[1] || f[1] != want[1] {
+				t.Errorf("%s", line)
+			}
+		}
+	})
+}
+
+func (s *suite) isolation(t *testing.T) {
+	c := s.create(t, s.spec())
+	pid := c.Info().PID
+	status := map[string]string{}
+	for line := range strings.Lines(c.get("/read", "path", "/proc/self/status")) {
+		k, v, _ := strings.Cut(line, ":")
+		status[k] = strings.TrimSpace(v)
+	}
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		if n, err := strconv.ParseUint(status[set], 16, 64); err != nil || n != 0 {
+			t.Errorf("%s is %s", set, status[set])
+		}
+	}
+	if status["NoNewPrivs"] != "1" || status["Seccomp"] != "2" {
+		t.Errorf("NoNewPrivs %s, Seccomp %s", status["NoNewPrivs"], status["Seccomp"])
+	}
+	for _, ns := range []string{"pid", "net", "ipc", "uts", "mnt", "cgroup"} {
+		inside := c.get("/link", "path", "/proc/self/ns/"+ns)
+		outside, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil || inside == outside {
+			t.Errorf("namespace %s: %s inside, %s outside, %v", ns, inside, outside, err)
+		}
+	}
+	if got := c.sees().Interfaces; len(got) != 1 || got[0] != "lo" {
+		t.Errorf("interfaces %q", got)
+	}
+	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list"} {
+		if got, err := c.try("/read", "path", path); err == nil && got != "" {
+			t.Errorf("%s can be read", path)
+		}
+	}
+	for _, path := range []string{"/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/mm/ksm/run", "/etc/hosts", "/etc/resolv.conf", "/file", "/usr/file", "/dev/file"} {
+		if _, err := c.try("/write", "path", path, "bytes", "1"); err == nil {
+			t.Errorf("%s can be written", path)
+		}
+	}
+	for _, path := range []string{"/tmp/file", "/dev/shm/file"} {
+		if _, err := c.try("/write", "path", path, "bytes", "1"); err != nil {
+			t.Errorf("%s cannot be written: %v", path, err)
+		}
+	}
+	if got := c.get("/read", "path", "/etc/hostname"); strings.TrimSpace(got) != string(c.Info().ID) {
+		t.Errorf("hostname %q", got)
+	}
+	if got := c.get("/read", "path", "/etc/hosts"); !strings.Contains(got, "127.0.0.1 localhost") {
+		t.Errorf("hosts %q", got)
+	}
+
+	// Nothing of the node can be reached, and nothing of another sandbox.
+	node := httptest.NewServer(nil)
+	defer node.Close()
+	if _, err := c.try("/dial", "addr", node.Listener.Addr().String()); err == nil {
+		t.Error("it reaches the node's loopback device")
+	}
+	other := s.spec("PORT=8181")
+	other.Port = 8181
+	s.create(t, other)
+	if _, err := c.try("/dial", "addr", net.JoinHostPort("127.0.0.1", "8181")); err == nil {
+		t.Error("it reaches another sandbox")
+	}
+	if _, err := c.try("/dial", "addr", "192.0.2.1:80"); err == nil || !strings.Contains(err.Error(), "unreachable") {
+		t.Errorf("a route leads out: %v", err)
+	}
+	if _, err := c.try("/read", "path", fmt.Sprintf("/proc/%d/status", pid)); err == nil {
+		t.Error("it sees the node's processes")
+	}
+
+	t.Run("read-only root", func(t *testing.T) {
+		spec := s.spec()
+		spec.ReadOnlyRoot = true
+		c := s.create(t, spec)
+		if !strings.Contains(c.get("/read", "path", "/proc/self/mountinfo"), " / / ro,") {
+			t.Error("the root is not read-only")
+		}
+		if _, err := c.try("/write", "path", "/tmp/file", "bytes", "1"); err != nil {
+			t.Errorf("/tmp: %v", err)
+		}
+	})
+}

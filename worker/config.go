@@ -1,0 +1,142 @@
+package worker
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/worker/logs"
+	"github.com/tatami-faas/tatami/worker/meter"
+)
+
+// Config is a worker's configuration. Zero fields stand for their defaults.
+type Config struct {
+	// Node is the node's id. Required.
+	Node functions.NodeID
+	// Name is the node's name for people. Defaults to Node.
+	Name string
+	// Labels are what placement constraints are compared with.
+	Labels map[string]string
+	// DataDir holds the retained logs, under "logs". Required.
+	DataDir string
+	// RunDir holds what lives as long as sandboxes do, under "worker". Required.
+	RunDir string
+	// Capacity replaces what the machine is found to have, field by field.
+	Capacity functions.Resources
+	// Reserve is kept from instances. CPU defaults to a tenth of the capacity; Memory to a tenth, at least 512 MiB, but at most half.
+	Reserve functions.Resources
+	// MaxInstances is how many instances the node holds. Default 500, at most 5000.
+	MaxInstances int64
+	// Grace is how long a process may take to end after SIGTERM. Default 10s.
+	Grace time.Duration
+	// DrainTimeout is how long running invocations may take to end when the worker stops. Default 30s.
+	DrainTimeout time.Duration
+	// KeepInstances leaves the instances running when the worker stops, for the next one to adopt.
+	KeepInstances bool
+	// StartConcurrency is how many sandboxes are made at once; further ones take their turn, functions one after the other. Default twice the processors.
+	StartConcurrency int
+	// PrepareTimeout is how long making an artifact ready may take. Default 10m.
+	PrepareTimeout time.Duration
+	// ArtifactGrace is how long an artifact that no function needs any more stays on the node. Default 10m.
+	ArtifactGrace time.Duration
+	// ReportEvery is the time between full reports. Default 2s.
+	ReportEvery time.Duration
+	// Logs bounds the instances' logs; its directories are filled in.
+	Logs logs.Config
+}
+
+const (
+	defaultMaxInstances = 500
+	maxMaxInstances     = 5000
+	minReserveMemory    = 512 * functions.MiB
+)
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = string(c.Node)
+	}
+	if c.MaxInstances == 0 {
+		c.MaxInstances = defaultMaxInstances
+	}
+	if c.Grace == 0 {
+		c.Grace = 10 * time.Second
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 30 * time.Second
+	}
+	if c.StartConcurrency == 0 {
+		c.StartConcurrency = 2 * runtime.NumCPU()
+	}
+	if c.PrepareTimeout == 0 {
+		c.PrepareTimeout = 10 * time.Minute
+	}
+	if c.ArtifactGrace == 0 {
+		c.ArtifactGrace = 10 * time.Minute
+	}
+	if c.ReportEvery == 0 {
+		c.ReportEvery = 2 * time.Second
+	}
+	c.Logs.Dir = filepath.Join(c.DataDir, "logs")
+	c.Logs.PosDir = filepath.Join(c.RunDir, "worker")
+	return c
+}
+
+func (c Config) validate() error {
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.CodeInvalidRequest, field+": "+format, args...).WithField(field)
+	}
+	switch {
+	case !c.Node.Valid():
+		return bad("node", "%q is no node's id", c.Node)
+	case c.DataDir == "":
+		return bad("data-dir", "it is not given")
+	case c.RunDir == "":
+		return bad("run-dir", "it is not given")
+	case c.MaxInstances < 1 || c.MaxInstances > maxMaxInstances:
+		return bad("max-instances", "%d is not between 1 and %d", c.MaxInstances, maxMaxInstances)
+	case c.Grace < 0 || c.DrainTimeout < 0 || c.PrepareTimeout < 0 || c.ArtifactGrace < 0 || c.ReportEvery < time.Millisecond:
+		return bad("worker", "a time is negative or too short")
+	case c.StartConcurrency < 1:
+		return bad("start-concurrency", "%d is less than 1", c.StartConcurrency)
+	}
+	return nil
+}
+
+// Resources returns what the node has and what of it instances may take: capacity less the reserve. The sum of all instances' limits never
+// exceeds allocatable, so a cgroup above them needs it plus what sandboxes cost besides.
+func (c Config) Resources() (capacity, allocatable functions.Resources, err error) {
+	c = c.withDefaults()
+	capacity = c.Capacity
+	if capacity.CPU == 0 || capacity.Memory == 0 {
+		cpu, memory, err := meter.NewMachine("").Capacity()
+		if err != nil {
+			return capacity, allocatable, fmt.Errorf("reading the machine's capacity: %w", err)
+		}
+		if capacity.CPU == 0 {
+			capacity.CPU = cpu
+		}
+		if capacity.Memory == 0 {
+			capacity.Memory = memory
+		}
+	}
+	if capacity.Instances == 0 {
+		capacity.Instances = c.MaxInstances
+	}
+	reserve := c.Reserve
+	if reserve.CPU == 0 {
+		reserve.CPU = capacity.CPU / 10
+	}
+	if reserve.Memory == 0 {
+		reserve.Memory = min(max(minReserveMemory, capacity.Memory/10), capacity.Memory/2)
+	}
+	allocatable = capacity.Sub(reserve)
+	allocatable.Instances = min(allocatable.Instances, c.MaxInstances)
+	if reserve.CPU < 0 || reserve.Memory < 0 || allocatable.CPU <= 0 || allocatable.Memory <= 0 || allocatable.Instances <= 0 {
+		return capacity, allocatable, fault.New(fault.CodeInvalidRequest, "the reserve (%dm cpu, %d MiB) leaves nothing of the machine's %s",
+			reserve.CPU, reserve.Memory/functions.MiB, capacity).WithHint("set a smaller --reserve-cpu or --reserve-memory")
+	}
+	return capacity, allocatable, nil
+}

@@ -1,0 +1,186 @@
+package worker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// outbox is what is to be published. One goroutine publishes, so that messages have one order: an endpoint table before the report that
+// says the same. What comes while a message is on its way goes into the next one. It is bounded by the number of instances.
+type outbox struct {
+	w    *Worker
+	wake chan struct{}
+
+	mu      sync.Mutex
+	pending batch
+
+	// The sequences are the publisher's.
+	tables, reports uint64
+}
+
+type batch struct {
+	added     []*instance
+	removed   []bus.Departure
+	changed   map[*instance]struct{}
+	gone      []bus.InstanceReport
+	fullTable bool
+	full      bool
+}
+
+// perMessage bounds what may carry log lines in one message.
+const perMessage = 64
+
+func newOutbox(w *Worker) *outbox { return &outbox{w: w, wake: make(chan struct{}, 1)} }
+
+func (o *outbox) add(f func(b *batch)) {
+	o.mu.Lock()
+	if o.pending.changed == nil {
+		o.pending.changed = map[*instance]struct{}{}
+	}
+	f(&o.pending)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ready publishes a new endpoint, then its state.
+func (o *outbox) ready(in *instance) {
+	o.add(func(b *batch) { b.added = append(b.added, in); b.changed[in] = struct{}{} })
+}
+
+// departed takes an endpoint back, then tells the instance's state.
+func (o *outbox) departed(in *instance, state functions.InstanceState, reason string) {
+	o.add(func(b *batch) {
+		b.removed = append(b.removed, bus.Departure{Instance: in.id(), State: state, Reason: reason})
+		b.changed[in] = struct{}{}
+	})
+}
+
+func (o *outbox) changed(in *instance) { o.add(func(b *batch) { b.changed[in] = struct{}{} }) }
+
+func (o *outbox) gone(last bus.InstanceReport) { o.goneWith(nil, last) }
+
+func (o *outbox) goneWith(d *bus.Departure, last bus.InstanceReport) {
+	o.add(func(b *batch) {
+		if d != nil {
+			b.removed = append(b.removed, *d)
+		}
+		b.gone = append(b.gone, last)
+	})
+}
+
+func (o *outbox) report()     { o.add(func(b *batch) { b.full = true }) }
+func (o *outbox) endpoints()  { o.add(func(b *batch) { b.fullTable = true }) }
+func (o *outbox) everything() { o.add(func(b *batch) { b.full, b.fullTable = true, true }) }
+
+// run publishes until ctx ends, and what is pending then.
+func (o *outbox) run(ctx context.Context) error {
+	for {
+		select {
+		case <-o.wake:
+			o.flush()
+		case <-ctx.Done():
+			o.flush()
+			return nil
+		}
+	}
+}
+
+func (o *outbox) flush() {
+	o.mu.Lock()
+	b := o.pending
+	o.pending = batch{}
+	o.mu.Unlock()
+	o.flushTables(b)
+	o.flushReports(b)
+}
+
+func (o *outbox) flushTables(b batch) {
+	var added []bus.Endpoint
+	for _, in := range b.added {
+		if e, ok := in.endpoint(o.w.cfg.Node); ok && !b.fullTable {
+			added = append(added, e)
+		}
+	}
+	for len(added) > 0 || len(b.removed) > 0 {
+		n := min(len(b.removed), perMessage)
+		o.table(bus.EndpointTable{Endpoints: added, Removed: b.removed[:n]})
+		added, b.removed = nil, b.removed[n:]
+	}
+	if !b.fullTable {
+		return
+	}
+	t := bus.EndpointTable{Full: true}
+	for _, in := range o.w.sorted() {
+		if e, ok := in.endpoint(o.w.cfg.Node); ok {
+			t.Endpoints = append(t.Endpoints, e)
+		}
+	}
+	o.table(t)
+}
+
+func (o *outbox) flushReports(b batch) {
+	for part := range slices.Chunk(b.gone, perMessage) {
+		o.tell(bus.Report{Instances: part})
+	}
+	table := *o.w.table.Load()
+	r := bus.Report{Full: b.full}
+	if b.full {
+		for _, in := range o.w.sorted() {
+			if i := in.report(); !i.State.Gone() {
+				r.Instances = append(r.Instances, i)
+			}
+		}
+	} else {
+		for in := range b.changed {
+			// One that is gone by now was told as such.
+			if i := in.report(); table[in.id()] == in && !i.State.Gone() {
+				r.Instances = append(r.Instances, i)
+			}
+		}
+		if len(r.Instances) == 0 {
+			return
+		}
+	}
+	o.tell(r)
+}
+
+func (o *outbox) table(t bus.EndpointTable) {
+	o.tables++
+	t.Envelope = o.envelope(o.tables)
+	if err := bus.Publish(o.w.bus, bus.EndpointsSubject(o.w.cfg.Node), t); err != nil {
+		o.w.log.Warn("the endpoint table was not published", "err", err)
+	}
+}
+
+func (o *outbox) tell(r bus.Report) {
+	o.reports++
+	r.Envelope = o.envelope(o.reports)
+	r.State = o.w.nodeState()
+	if err := bus.Publish(o.w.bus, bus.ReportSubject(o.w.cfg.Node), r); err != nil {
+		o.w.log.Warn("the report was not published", "err", err)
+	}
+}
+
+func (o *outbox) envelope(sequence uint64) bus.Envelope {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return bus.Envelope{Schema: bus.Schema, Boot: o.w.bus.Boot(), Node: o.w.cfg.Node, Sequence: sequence, Epoch: o.w.epoch}
+}
+
+// sorted lists the instances by id.
+func (w *Worker) sorted() []*instance {
+	t := *w.table.Load()
+	out := make([]*instance, 0, len(t))
+	for _, id := range slices.Sorted(maps.Keys(t)) {
+		out = append(out, t[id])
+	}
+	return out
+}
