@@ -1,0 +1,127 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/placement"
+	"github.com/tatami-faas/tatami/scheduler/state"
+)
+
+// explain answers why a function or an instance is as it is.
+func explain(now time.Time, st *state.State, req bus.ExplainRequest) bus.Explanation {
+	if req.Function != nil {
+		return explainFunction(now, st, *req.Function)
+	}
+	return explainInstance(now, st, req.Instance)
+}
+
+func explainFunction(now time.Time, st *state.State, ref functions.Ref) bus.Explanation {
+	e := bus.Explanation{Schema: bus.Schema, Subject: "function " + ref.String(), Lines: []bus.ExplanationLine{}}
+	f := st.Functions[ref]
+	if f == nil || f.Record == nil && len(f.Instances) == 0 {
+		return e
+	}
+	e.Found = true
+	s := functionStatus(f)
+	say(&e, now, "%d wanted: %s; %d ready, %d starting, %d draining", s.Desired, s.Reason, s.Ready, s.Starting, s.Draining)
+	if f.Pending != "" {
+		say(&e, now, "waiting: %s", f.Pending)
+	}
+	tell(&e, f, "")
+	dec := f.Placement
+	if dec == nil {
+		dec = tryPlacement(st, f)
+	}
+	if dec != nil {
+		for i := range dec.Verdicts {
+			v := &dec.Verdicts[i]
+			e.Nodes = append(e.Nodes, bus.NodeVerdict{Node: v.Node, Name: v.Name, Chosen: v.Cause == placement.Chosen, Reason: v.Reason()})
+		}
+	}
+	e.Try = helps(f)
+	return e
+}
+
+// tryPlacement tells where an instance would go now, without placing one; nil where there is no revision to place.
+func tryPlacement(st *state.State, f *state.Function) *placement.Decision {
+	if f.Record == nil {
+		return nil
+	}
+	rev := f.Revision(f.Record.Live)
+	if rev == nil {
+		rev = f.Revision(f.Record.Candidate)
+	}
+	if rev == nil {
+		return nil
+	}
+	dec := placement.Place(st.NodeOrder(), st.Budget(f.Namespace), placement.Request{
+		Resources: rev.Record.Config.Limits.Resources(), Architecture: rev.Record.Artifact.Architecture, Digest: rev.Record.Artifact.Digest,
+	})
+	return &dec
+}
+
+func helps(f *state.Function) []string {
+	var out []string
+	if f.Pending != "" && f.Placement != nil && !f.Placement.Placed() {
+		if f.Placement.Quota != "" {
+			out = append(out, "tatami quota show "+f.Namespace)
+		} else {
+			out = append(out, "tatami node ls")
+		}
+		out = append(out, "tatami inst ls")
+	}
+	if f.StartFailures > 0 {
+		out = append(out, "tatami logs "+f.String())
+	}
+	return out
+}
+
+func explainInstance(now time.Time, st *state.State, id functions.InstanceID) bus.Explanation {
+	e := bus.Explanation{Schema: bus.Schema, Subject: "instance " + string(id), Lines: []bus.ExplanationLine{}}
+	in := st.Instances[id]
+	if in == nil {
+		for _, f := range st.Functions {
+			if tell(&e, f, id); len(e.Lines) > 0 {
+				e.Found = true
+				return e
+			}
+		}
+		return e
+	}
+	e.Found = true
+	text := string(in.State)
+	if in.Reason != "" {
+		text += ": " + in.Reason
+	}
+	name := string(in.Node)
+	n := st.Nodes[in.Node]
+	if n != nil {
+		name = n.Name
+	}
+	say(&e, now, "%s since %s, on node %s, of revision %s of %s", text, in.Since.UTC().Format(time.RFC3339), name, in.Revision, in.Ref())
+	say(&e, now, "placed there: %s", in.Placement)
+	if f := st.Functions[in.Ref()]; f != nil {
+		tell(&e, f, id)
+	}
+	e.Nodes = []bus.NodeVerdict{{Node: in.Node, Name: name, Chosen: true, Reason: in.Placement}}
+	e.Try = []string{"tatami explain " + in.Ref().String(), "tatami logs " + in.Ref().String()}
+	return e
+}
+
+func say(e *bus.Explanation, at time.Time, format string, args ...any) {
+	e.Lines = append(e.Lines, bus.ExplanationLine{At: at, Text: fmt.Sprintf(format, args...)})
+}
+
+// tell adds what happened, the latest first.
+func tell(e *bus.Explanation, f *state.Function, id functions.InstanceID) {
+	for _, ev := range f.Events.Latest(id) {
+		text := ev.Text
+		if id == "" && ev.Instance != "" {
+			text = string(ev.Instance) + " " + text
+		}
+		e.Lines = append(e.Lines, bus.ExplanationLine{At: ev.At, Text: text})
+	}
+}

@@ -1,0 +1,144 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/reconcile"
+	"golang.org/x/sync/errgroup"
+)
+
+// subscribe takes demand, reports and questions from the bus. The function returned ends that.
+func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
+	var subs []*nats.Subscription
+	end := func() {
+		for _, sub := range subs {
+			_ = sub.Unsubscribe()
+		}
+	}
+	handlers := map[string]nats.MsgHandler{
+		bus.SubjectDemand: func(m *nats.Msg) {
+			handle(ctx, s, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
+		},
+		bus.SubjectReports: func(m *nats.Msg) {
+			handle(ctx, s, m, func(now time.Time, r bus.Report) []reconcile.Effect { return s.core.Report(now, r) })
+		},
+		bus.SubjectOverview: func(m *nats.Msg) { s.answer(ctx, m, func(now time.Time) any { return overview(now, s.core.State()) }) },
+		bus.SubjectExplain: func(m *nats.Msg) {
+			req, err := bus.Decode[bus.ExplainRequest](m.Data)
+			if err != nil {
+				s.log.Warn("a question cannot be read", "err", err)
+				return
+			}
+			s.answer(ctx, m, func(now time.Time) any { return explain(now, s.core.State(), req) })
+		},
+	}
+	for subject, h := range handlers {
+		sub, err := s.bus.Conn().Subscribe(subject, h)
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("subscribing to %s: %w", subject, err)
+		}
+		subs = append(subs, sub)
+	}
+	if err := s.bus.Conn().FlushTimeout(5 * time.Second); err != nil {
+		end()
+		return nil, fmt.Errorf("subscribing: %w", err)
+	}
+	return end, nil
+}
+
+func handle[T any](ctx context.Context, s *Scheduler, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
+	v, err := bus.Decode[T](m.Data)
+	if err != nil {
+		s.log.Warn("a message cannot be read", "subject", m.Subject, "err", err)
+		return
+	}
+	s.offer(ctx, func(now time.Time) []reconcile.Effect { return apply(now, v) })
+}
+
+// answer builds the answer in the loop, and encodes and sends it outside.
+func (s *Scheduler) answer(ctx context.Context, m *nats.Msg, build func(now time.Time) any) {
+	done := make(chan any, 1)
+	s.offer(ctx, func(now time.Time) []reconcile.Effect { done <- build(now); return nil })
+	select {
+	case v := <-done:
+		data, err := json.Marshal(v)
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			s.log.Error("answering failed", "subject", m.Subject, "err", err)
+		}
+	case <-ctx.Done():
+	}
+}
+
+// watch follows the records.
+func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
+	s.unsynced = 3
+	synced := func() {
+		s.offer(ctx, func(now time.Time) []reconcile.Effect {
+			if s.unsynced--; s.unsynced > 0 {
+				return nil
+			}
+			close(s.ready)
+			return s.core.Synced(now)
+		})
+	}
+	g.Go(func() error {
+		return s.bus.Quotas().Watch(ctx, "", func(e bus.Event[functions.Quota]) {
+			switch {
+			case e.Synced:
+				synced()
+			case e.Deleted:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteQuota(now, e.Key) })
+			default:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetQuota(now, e.Value) })
+			}
+		})
+	})
+	g.Go(func() error {
+		return s.bus.Revisions().Watch(ctx, "", func(e bus.Event[functions.Revision]) {
+			switch {
+			case e.Synced:
+				synced()
+			case e.Deleted:
+				if ref, id, ok := splitKey(e.Key); ok {
+					s.offer(ctx, func(now time.Time) []reconcile.Effect {
+						return s.core.DeleteRevision(now, ref, functions.RevisionID(id))
+					})
+				}
+			default:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetRevision(now, e.Value) })
+			}
+		})
+	})
+	g.Go(func() error {
+		return s.bus.Functions().Watch(ctx, "", func(e bus.Event[functions.Function]) {
+			switch {
+			case e.Synced:
+				synced()
+			case e.Deleted:
+				if ref, _, ok := splitKey(e.Key); ok {
+					s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteFunction(now, ref) })
+				}
+			default:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetFunction(now, e.Value) })
+			}
+		})
+	})
+}
+
+// splitKey reads {namespace}.{name} with an optional further word.
+func splitKey(key string) (ref functions.Ref, rest string, ok bool) {
+	ns, name, ok := strings.Cut(key, ".")
+	name, rest, _ = strings.Cut(name, ".")
+	return functions.Ref{Namespace: ns, Name: name}, rest, ok && name != ""
+}

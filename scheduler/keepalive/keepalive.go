@@ -1,0 +1,106 @@
+package keepalive
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Instance is an instance that takes requests, as keep-alive sees it.
+type Instance struct {
+	ID functions.InstanceID
+	// Busy says that a slot is held, or that it is not known to be free.
+	Busy bool
+	// LastUsed is when a slot was last given back, or when the instance became ready if none ever was.
+	LastUsed time.Time
+	// Resources is what stopping it frees.
+	Resources functions.Resources
+	// Floor says that stopping it leaves its function below its minimum or below what it needs now.
+	Floor bool
+}
+
+// Policy is what holds for the function's instances.
+type Policy struct {
+	// Desired is how many the load needs now, Peak the most it needed within the last KeepAlive.
+	Desired, Peak int
+	KeepAlive     time.Duration
+}
+
+// Choice is an instance to be stopped.
+type Choice struct {
+	ID     functions.InstanceID
+	Reason string
+}
+
+// Surplus names the instances to stop: never more than exceed Desired, never a busy one, the least recently used first. An instance goes
+// when it was idle for KeepAlive, or when so many were not needed at any time within KeepAlive.
+func Surplus(now time.Time, instances []Instance, p Policy) []Choice {
+	over := len(instances) - p.Desired
+	if over <= 0 {
+		return nil
+	}
+	overPeak := len(instances) - max(p.Peak, p.Desired)
+	var out []Choice
+	for _, in := range ordered(instances) {
+		if len(out) >= over {
+			break
+		}
+		if in.Busy {
+			continue
+		}
+		idle := now.Sub(in.LastUsed)
+		switch {
+		case idle >= p.KeepAlive:
+			out = append(out, Choice{in.ID, fmt.Sprintf("idle for %s, keep-alive %s", functions.Duration(idle.Round(time.Second)), functions.Duration(p.KeepAlive))})
+		case len(out) < overPeak:
+			out = append(out, Choice{in.ID, fmt.Sprintf("not needed for %s: at most %d were", functions.Duration(p.KeepAlive), max(p.Peak, p.Desired))})
+		}
+	}
+	return out
+}
+
+// Evict names the fewest of the least valuable idle instances whose end makes need fit into free, or nothing when even all of them do
+// not. Busy and Floor instances are never named.
+func Evict(instances []Instance, need, free functions.Resources) []functions.InstanceID {
+	if need.Fits(free) {
+		return nil
+	}
+	var out []functions.InstanceID
+	for _, in := range ordered(instances) {
+		if in.Busy || in.Floor {
+			continue
+		}
+		out = append(out, in.ID)
+		if free = free.Add(in.Resources); need.Fits(free) {
+			return trim(instances, out, need, free)
+		}
+	}
+	return nil
+}
+
+// trim leaves out what turned out not to be needed, the most valuable first.
+func trim(instances []Instance, chosen []functions.InstanceID, need, free functions.Resources) []functions.InstanceID {
+	of := make(map[functions.InstanceID]functions.Resources, len(instances))
+	for _, in := range instances {
+		of[in.ID] = in.Resources
+	}
+	for i := len(chosen) - 1; i >= 0; i-- {
+		if without := free.Sub(of[chosen[i]]); need.Fits(without) {
+			free = without
+			chosen = slices.Delete(chosen, i, i+1)
+		}
+	}
+	return chosen
+}
+
+// ordered sorts by last use, the longest ago first; the id decides between equals.
+func ordered(instances []Instance) []Instance {
+	out := slices.Clone(instances)
+	slices.SortFunc(out, func(a, b Instance) int {
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}

@@ -1,0 +1,83 @@
+package scheduler
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/state"
+)
+
+// overview copies the state for the outside.
+func overview(now time.Time, st *state.State) bus.Overview {
+	o := bus.Overview{
+		Schema: bus.Schema, At: now, Epoch: bus.Epoch,
+		Nodes: []bus.NodeStatus{}, Instances: []bus.InstanceStatus{}, Functions: []bus.FunctionStatus{}, Namespaces: []bus.NamespaceStatus{},
+	}
+	for _, pn := range st.NodeOrder() {
+		n := st.Nodes[pn.ID]
+		o.Nodes = append(o.Nodes, bus.NodeStatus{ID: n.ID, NodeState: n.Report, Reserved: n.Reserved, Cordoned: n.Cordoned, LastSeen: n.LastSeen})
+	}
+	count := map[string]int{}
+	for _, f := range st.Functions {
+		if f.Record != nil {
+			count[f.Namespace]++
+		}
+		if f.Record == nil && len(f.Instances) == 0 {
+			continue
+		}
+		o.Functions = append(o.Functions, functionStatus(f))
+		for _, in := range f.Instances {
+			o.Instances = append(o.Instances, bus.InstanceStatus{InstanceReport: in.InstanceReport, Node: in.Node, Placement: in.Placement})
+		}
+	}
+	slices.SortFunc(o.Functions, func(a, b bus.FunctionStatus) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Function, b.Function))
+	})
+	slices.SortFunc(o.Instances, func(a, b bus.InstanceStatus) int { return cmp.Compare(a.Instance, b.Instance) })
+	o.Namespaces = namespaces(st, count)
+	return o
+}
+
+func functionStatus(f *state.Function) bus.FunctionStatus {
+	s := bus.FunctionStatus{
+		Namespace: f.Namespace, Function: f.Name, Desired: f.Desired, Reason: f.Reason, Pending: f.Pending,
+		ColdStarts: f.ColdStarts, StartFailures: f.StartFailures,
+	}
+	for _, in := range f.Instances {
+		switch {
+		case in.State == functions.InstanceDraining || !in.DrainSent.IsZero():
+			s.Draining++
+		case in.State == functions.InstanceStarting:
+			s.Starting++
+		case in.State == functions.InstanceReady:
+			s.Ready++
+		}
+	}
+	return s
+}
+
+func namespaces(st *state.State, count map[string]int) []bus.NamespaceStatus {
+	names := map[string]struct{}{}
+	for n := range count {
+		names[n] = struct{}{}
+	}
+	for n := range st.Used {
+		names[n] = struct{}{}
+	}
+	for n := range st.Quotas {
+		names[n] = struct{}{}
+	}
+	out := make([]bus.NamespaceStatus, 0, len(names))
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		ns := bus.NamespaceStatus{Namespace: n, Used: st.Used[n], Functions: count[n]}
+		if q, ok := st.Quotas[n]; ok {
+			ns.Quota = &q
+		}
+		out = append(out, ns)
+	}
+	return out
+}

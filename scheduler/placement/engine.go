@@ -1,0 +1,425 @@
+package placement
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// NodeRef names a node in an engine, from SetNode until RemoveNode. Zero is no node.
+type NodeRef int32
+
+// Spread is how the instances of a function are kept apart.
+type Spread uint8
+
+// The ways to spread; they add up. Zones come before nodes.
+const (
+	SpreadZones Spread = 1 << iota
+	SpreadNodes
+)
+
+// manyClasses is up to how many classes the capacities of nodes are told apart exactly.
+const manyClasses = 32
+
+// homesLooked is how many of the nodes that hold an artifact are looked at, those that came to hold it last.
+const homesLooked = 4
+
+// homeCost is how much less tight a node may be for holding the artifact: a share of the node.
+const homeCost = one / 256
+
+// Engine keeps nodes, reservations and quotas, and decides in a time that does not grow with the number of nodes. It belongs to one goroutine.
+//
+// Among the nodes that a request fits it takes the tightest: the least mean share of CPU and memory left free with the instance on it, then
+// the smaller id. Instance slots bound, and do not weigh. Preferences are exact too, and bounded: preferred labels that a node lacks add up to a
+// quarter to its share, and of the nodes that came to hold the artifact last one is taken that is no more than 1/256 less tight. A spread that is
+// asked for comes first: the zone, then the node with the fewest peers.
+type Engine struct {
+	nodes []node
+	about []about
+	rough []rough
+	byID  map[functions.NodeID]int32
+	gone  []int32
+	// sorted are the nodes by id.
+	sorted []int32
+
+	classes []class
+	byKey   map[classKey]int32
+	unused  []int32
+	// ranked are the classes in use, those of the largest nodes first.
+	ranked []int32
+	// coarse says that capacities are rounded in the classes' keys, zonal that zones tell classes apart: they do once a spread over zones was asked for.
+	coarse, zonal bool
+
+	labels        []labelSet
+	labelEpoch    uint64
+	zones         []zone
+	architectures []string
+
+	artifacts   []artifact
+	byDigest    map[string]int32
+	noArtifacts []int32
+
+	namespaces   []namespace
+	byName       map[string]int32
+	noNamespaces []int32
+
+	reservations   []reservation
+	noReservations []int32
+	live           int
+
+	// cpuFloors and memoryFloors are the smallest values of the levels.
+	cpuFloors, memoryFloors [levels]int64
+	// usual is the cost that requests of a CPU level found lately.
+	usual [levels]int64
+
+	q query
+}
+
+// about is what a decision seldom reads of a node.
+type about struct {
+	Node
+	zone, architecture int32
+	// artifacts are those it holds, sorted.
+	artifacts []int32
+}
+
+type zone struct {
+	name  string
+	nodes int
+	peers int32
+}
+
+type artifact struct {
+	digest string
+	homes  []int32
+}
+
+// NewEngine returns an engine without nodes.
+func NewEngine() *Engine {
+	e := &Engine{
+		nodes: make([]node, 1), about: make([]about, 1), rough: make([]rough, 1), byID: map[functions.NodeID]int32{},
+		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
+		artifacts: make([]artifact, 1), byDigest: map[string]int32{},
+		namespaces: make([]namespace, 1), byName: map[string]int32{}, reservations: make([]reservation, 1),
+	}
+	for i := range levels {
+		e.cpuFloors[i], e.memoryFloors[i] = floor(i, levelBits), floor(i, levelBits)<<20
+	}
+	return e
+}
+
+// Ref returns the node with the id; zero when there is none.
+func (e *Engine) Ref(id functions.NodeID) NodeRef { return NodeRef(e.byID[id]) }
+
+// Node returns what is known of a node, its reservations summed up. It is nil for one that is gone.
+func (e *Engine) Node(r NodeRef) *Node {
+	if !e.valid(r) {
+		return nil
+	}
+	n := e.about[r].Node
+	n.Reserved = e.reserved(int32(r))
+	return &n
+}
+
+// Len returns how many nodes and reservations there are.
+func (e *Engine) Len() (nodes, reservations int) { return len(e.byID), e.live }
+
+func (e *Engine) valid(r NodeRef) bool {
+	return r > 0 && int(r) < len(e.nodes) && e.nodes[r].joined
+}
+
+// SetNode adds a node, or records what changed about it. What is reserved on it stays, and n.Reserved is not read. The maps are copied.
+func (e *Engine) SetNode(n *Node) NodeRef {
+	i, known := e.byID[n.ID]
+	if !known {
+		i = e.join(n.ID)
+	}
+	e.leave(i)
+	a, hot := &e.about[i], &e.nodes[i]
+	same := known && a.Architecture == n.Architecture && a.Zone == n.Zone && a.Allocatable == n.Allocatable && maps.Equal(a.Labels, n.Labels)
+	if !same {
+		e.leaveClass(i)
+	}
+	reserved, labels := e.reserved(i), a.Labels
+	a.Node = *n
+	a.Artifacts, a.Labels = nil, labels
+	if !same {
+		a.Labels = maps.Clone(n.Labels)
+		hot.cpuWeight, hot.memoryWeight = weights(n.Allocatable.CPU, n.Allocatable.Memory)
+		a.zone, a.architecture = e.internZone(n.Zone), e.internArchitecture(n.Architecture)
+		e.zones[a.zone].nodes++
+		hot.labels = e.internLabels(n.Labels)
+		e.joinClass(i)
+	}
+	hot = &e.nodes[i]
+	hot.open = n.Known && !n.Lost && !n.Draining && !n.Cordoned
+	free := n.Allocatable.Sub(reserved)
+	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
+	e.enter(i)
+	e.setArtifacts(i, n.Artifacts)
+	return NodeRef(i)
+}
+
+// slots narrows a number of instance slots: no node has so many.
+func slots(n int64) int32 { return int32(min(max(n, math.MinInt32/2), math.MaxInt32/2)) }
+
+// reserved is what reservations hold of a node.
+func (e *Engine) reserved(i int32) functions.Resources {
+	n, all := &e.nodes[i], e.about[i].Allocatable
+	return functions.Resources{CPU: all.CPU - n.cpu, Memory: all.Memory - n.memory, Instances: int64(slots(all.Instances) - n.slots)}
+}
+
+func (e *Engine) join(id functions.NodeID) int32 {
+	var i int32
+	if last := len(e.gone) - 1; last >= 0 {
+		i, e.gone = e.gone[last], e.gone[:last]
+	} else {
+		e.nodes, e.about, e.rough = append(e.nodes, node{}), append(e.about, about{}), append(e.rough, rough{})
+		i = int32(len(e.nodes) - 1)
+	}
+	x := uint64(i) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	e.nodes[i] = node{id: id, priority: uint32(x >> 32), class: -1, joined: true}
+	e.about[i] = about{}
+	e.about[i].ID = id
+	e.byID[id] = i
+	at, _ := e.position(id)
+	e.sorted = slices.Insert(e.sorted, at, i)
+	e.rank(at)
+	return i
+}
+
+// position finds where an id is, or would be, among the nodes by id.
+func (e *Engine) position(id functions.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(e.sorted, id, func(o int32, id functions.NodeID) int { return cmp.Compare(e.about[o].ID, id) })
+}
+
+// rank numbers the node at a position between its neighbours, and all of them anew when there is no number left.
+func (e *Engine) rank(at int) {
+	const step = 1 << 32
+	low, high := int64(0), int64(math.MaxInt64)
+	if at > 0 {
+		low = e.nodes[e.sorted[at-1]].order
+	}
+	if at+1 < len(e.sorted) {
+		high = e.nodes[e.sorted[at+1]].order
+	}
+	if order := low + min((high-low)/2, step); order > low {
+		e.nodes[e.sorted[at]].order = order
+		return
+	}
+	for k, i := range e.sorted {
+		e.nodes[i].order = int64(k+1) * step
+	}
+}
+
+// RemoveNode forgets a node, and releases what is reserved on it.
+func (e *Engine) RemoveNode(r NodeRef) {
+	if !e.valid(r) {
+		return
+	}
+	i := int32(r)
+	e.leave(i)
+	e.nodes[i].open = false
+	for k := 1; e.nodes[i].count > 0; k++ {
+		if e.reservations[k].node == i {
+			e.free(int32(k))
+		}
+	}
+	e.setArtifacts(i, nil)
+	e.leaveClass(i)
+	at, _ := e.position(e.about[i].ID)
+	e.sorted = slices.Delete(e.sorted, at, at+1)
+	delete(e.byID, e.about[i].ID)
+	e.nodes[i], e.about[i] = node{}, about{}
+	e.gone = append(e.gone, i)
+}
+
+func (e *Engine) internZone(name string) int32 {
+	free := int32(-1)
+	for i := range e.zones {
+		switch {
+		case e.zones[i].name == name:
+			return int32(i)
+		case i > 0 && e.zones[i].nodes == 0:
+			free = int32(i)
+		}
+	}
+	if free < 0 {
+		e.zones = append(e.zones, zone{})
+		free = int32(len(e.zones) - 1)
+	}
+	e.zones[free] = zone{name: name}
+	return free
+}
+
+func (e *Engine) internArchitecture(name string) int32 {
+	if i := slices.Index(e.architectures, name); i >= 0 {
+		return int32(i)
+	}
+	e.architectures = append(e.architectures, name)
+	return int32(len(e.architectures) - 1)
+}
+
+func (e *Engine) keyOf(i int32) classKey {
+	a := &e.about[i]
+	k := classKey{architecture: a.architecture, labels: e.nodes[i].labels, cpu: max(a.Allocatable.CPU, 0), memory: max(a.Allocatable.Memory, 0)}
+	if e.zonal {
+		k.zone = a.zone
+	}
+	if e.coarse {
+		k.cpu, k.memory = floor(level(k.cpu, classBits), classBits), floor(level(k.memory, classBits), classBits)
+	}
+	return k
+}
+
+func (e *Engine) joinClass(i int32) {
+	key := e.keyOf(i)
+	c, ok := e.byKey[key]
+	if !ok && !e.coarse && len(e.byKey) >= manyClasses {
+		// Too many to look at each.
+		e.coarse = true
+		e.rebuild()
+		key = e.keyOf(i)
+		c, ok = e.byKey[key]
+	}
+	if !ok {
+		c = e.addClass(key)
+	}
+	alloc := e.about[i].Allocatable
+	e.nodes[i].class = c
+	e.classes[c].admit(&e.nodes[i], alloc.CPU, alloc.Memory)
+}
+
+func (e *Engine) addClass(key classKey) int32 {
+	cpu, memory := key.cpu, key.memory
+	if e.coarse {
+		cpu, memory = floor(level(cpu, classBits)+1, classBits)-1, floor(level(memory, classBits)+1, classBits)-1
+	}
+	cl := newClass(key, cpu, memory)
+	var c int32
+	if last := len(e.unused) - 1; last >= 0 {
+		c, e.unused = e.unused[last], e.unused[:last]
+		e.classes[c] = cl
+	} else {
+		e.classes = append(e.classes, cl)
+		c = int32(len(e.classes) - 1)
+	}
+	e.byKey[key] = c
+	at, _ := slices.BinarySearchFunc(e.ranked, key, func(o int32, key classKey) int {
+		k := &e.classes[o].key
+		return cmp.Or(cmp.Compare(key.cpu, k.cpu), cmp.Compare(key.memory, k.memory), cmp.Compare(o, c))
+	})
+	e.ranked = slices.Insert(e.ranked, at, c)
+	return c
+}
+
+// leaveClass takes a node that is not indexed out of its class.
+func (e *Engine) leaveClass(i int32) {
+	n, a := &e.nodes[i], &e.about[i]
+	if n.class < 0 {
+		return
+	}
+	e.zones[a.zone].nodes--
+	e.dropLabels(n.labels)
+	c := &e.classes[n.class]
+	if c.members--; c.members == 0 {
+		delete(e.byKey, c.key)
+		c.rows = [levelWords]uint64{}
+		e.unused = append(e.unused, n.class)
+		at := slices.Index(e.ranked, n.class)
+		e.ranked = slices.Delete(e.ranked, at, at+1)
+	}
+	n.class = -1
+}
+
+// rebuild builds the classes anew, what they have in common having changed.
+func (e *Engine) rebuild() {
+	clear(e.byKey)
+	e.classes, e.unused, e.ranked = nil, nil, nil
+	for i := range e.nodes {
+		n := &e.nodes[i]
+		if n.class < 0 || !n.joined {
+			continue
+		}
+		n.indexed = false
+		e.joinClass(int32(i))
+		e.enter(int32(i))
+	}
+}
+
+// setArtifacts records which artifacts a node holds.
+func (e *Engine) setArtifacts(i int32, digests map[string]struct{}) {
+	a := &e.about[i]
+	for k := len(a.artifacts) - 1; k >= 0; k-- {
+		if d := e.artifacts[a.artifacts[k]].digest; !contains(digests, d) {
+			e.Drop(NodeRef(i), d)
+		}
+	}
+	if len(digests) == len(a.artifacts) {
+		return
+	}
+	for _, d := range slices.Sorted(maps.Keys(digests)) {
+		e.Hold(NodeRef(i), d)
+	}
+}
+
+func contains(set map[string]struct{}, s string) bool {
+	_, ok := set[s]
+	return ok
+}
+
+// Hold records that a node has an artifact, or will.
+func (e *Engine) Hold(r NodeRef, digest string) {
+	if !e.valid(r) {
+		return
+	}
+	id, ok := e.byDigest[digest]
+	if !ok {
+		if last := len(e.noArtifacts) - 1; last >= 0 {
+			id, e.noArtifacts = e.noArtifacts[last], e.noArtifacts[:last]
+		} else {
+			e.artifacts = append(e.artifacts, artifact{})
+			id = int32(len(e.artifacts) - 1)
+		}
+		e.artifacts[id].digest = digest
+		e.byDigest[digest] = id
+	}
+	a := &e.about[r]
+	at, held := slices.BinarySearch(a.artifacts, id)
+	if held {
+		return
+	}
+	a.artifacts = slices.Insert(a.artifacts, at, id)
+	e.artifacts[id].homes = append(e.artifacts[id].homes, int32(r))
+}
+
+// Drop records that a node no longer has an artifact.
+func (e *Engine) Drop(r NodeRef, digest string) {
+	id, ok := e.byDigest[digest]
+	if !ok || !e.valid(r) {
+		return
+	}
+	a := &e.about[r]
+	at, held := slices.BinarySearch(a.artifacts, id)
+	if !held {
+		return
+	}
+	a.artifacts = slices.Delete(a.artifacts, at, at+1)
+	art := &e.artifacts[id]
+	at = slices.Index(art.homes, int32(r))
+	art.homes = slices.Delete(art.homes, at, at+1)
+	if len(art.homes) == 0 {
+		delete(e.byDigest, digest)
+		art.digest = ""
+		e.noArtifacts = append(e.noArtifacts, id)
+	}
+}
+
+func (e *Engine) holds(i, artifact int32) bool {
+	_, ok := slices.BinarySearch(e.about[i].artifacts, artifact)
+	return ok
+}

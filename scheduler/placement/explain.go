@@ -1,0 +1,224 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Kind describes nodes that are alike: their architecture, zone, labels and capacity.
+type Kind struct {
+	Architecture, Zone string
+	Labels             map[string]string
+	Allocatable        functions.Resources
+}
+
+// KindVerdict is what a request finds among the nodes of a kind.
+type KindVerdict struct {
+	Kind
+	// Nodes counts them, and Causes by what keeps the request from them. Those with room count under Fits.
+	Nodes  int
+	Causes map[Cause]int
+	// Free is the most that a node of the kind which takes instances has free, each dimension on its own; Name is one of the nodes.
+	Free functions.Resources
+	Name string
+	// Never says that no node of the kind could hold the instance even if it were empty and open.
+	Never bool
+	// Unmet are the required label terms that the kind does not meet.
+	Unmet []Term
+}
+
+// Explanation says why a request goes where it goes, or nowhere, by kinds of nodes.
+type Explanation struct {
+	Choice  Choice
+	Kinds   []KindVerdict
+	budget  Budget
+	request Request
+	chosen  string
+	// closed names a node that is cordoned and would have room; empty when there is none.
+	closed string
+}
+
+// Explain judges every node for a request, and reserves nothing. It is for people: its cost grows with the number of nodes.
+func (e *Engine) Explain(r *Request) Explanation {
+	x := Explanation{Choice: e.Place(r), request: *r, budget: e.Budget(r.Namespace)}
+	x.request.Resources = demand(r)
+	at := map[string]int{}
+	for _, i := range e.sorted {
+		n := e.Node(NodeRef(i))
+		if NodeRef(i) == x.Choice.Node {
+			x.chosen = n.Name
+		}
+		key := fmt.Sprint(n.Architecture, "\x00", n.Zone, "\x00", n.Labels, n.Allocatable)
+		k, ok := at[key]
+		if !ok {
+			k = len(x.Kinds)
+			at[key] = k
+			x.Kinds = append(x.Kinds, KindVerdict{
+				Kind: Kind{n.Architecture, n.Zone, maps.Clone(n.Labels), n.Allocatable}, Causes: map[Cause]int{}, Name: n.Name,
+				Unmet: r.Affinity.unmet(n.Labels),
+			})
+		}
+		v := &x.Kinds[k]
+		x.judge(v, n)
+	}
+	slices.SortStableFunc(x.Kinds, func(a, b KindVerdict) int {
+		return cmp.Or(cmp.Compare(b.Causes[Fits], a.Causes[Fits]), cmp.Compare(b.Nodes, a.Nodes))
+	})
+	return x
+}
+
+func (x *Explanation) judge(v *KindVerdict, n *Node) {
+	v.Nodes++
+	verdict := judge(n, x.request)
+	cause := verdict.Cause
+	usable := cause != Lost && cause != Unknown && cause != Draining && cause != Cordoned && cause != Architecture
+	if usable && len(v.Unmet) > 0 {
+		cause, usable = Labels, false
+	}
+	v.Causes[cause]++
+	v.Never = len(v.Unmet) > 0 || !compatible(n.Architecture, x.request.Architecture) || !x.request.Resources.Fits(n.Allocatable)
+	free := n.Free()
+	if usable {
+		v.Free = functions.Resources{CPU: max(v.Free.CPU, free.CPU), Memory: max(v.Free.Memory, free.Memory), Instances: max(v.Free.Instances, free.Instances)}
+	}
+	if cause == Cordoned && !v.Never && x.closed == "" && x.request.Resources.Fits(free) {
+		x.closed = n.Name
+	}
+}
+
+func (a *Affinity) unmet(labels map[string]string) []Term {
+	if a == nil {
+		return nil
+	}
+	var out []Term
+	for _, t := range a.terms {
+		if !t.Preferred && !t.met(labels) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// String writes the kind for people.
+func (k *Kind) String() string {
+	s := fmt.Sprintf("%s cpu, %s", millicores(k.Allocatable.CPU), mebibytes(k.Allocatable.Memory))
+	if k.Architecture != "" {
+		s += ", " + k.Architecture
+	}
+	if k.Zone != "" {
+		s += ", zone " + k.Zone
+	}
+	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
+		s += fmt.Sprintf(", %s=%s", key, k.Labels[key])
+	}
+	return s
+}
+
+// Reason writes the verdict for people.
+func (v *KindVerdict) Reason(need functions.Resources) string {
+	var parts []string
+	for _, c := range slices.Sorted(maps.Keys(v.Causes)) {
+		n := v.Causes[c]
+		switch c {
+		case Fits:
+			parts = append(parts, fmt.Sprintf("%d with room", n))
+		case CPU:
+			parts = append(parts, fmt.Sprintf("%d short of cpu (%s needed, at most %s free)", n, millicores(need.CPU), millicores(v.Free.CPU)))
+		case Memory:
+			parts = append(parts, fmt.Sprintf("%d short of memory (%s needed, at most %s free)", n, mebibytes(need.Memory), mebibytes(v.Free.Memory)))
+		case Instances:
+			parts = append(parts, fmt.Sprintf("%d without a free instance slot", n))
+		case Architecture:
+			parts = append(parts, fmt.Sprintf("%d of another architecture", n))
+		case Labels:
+			parts = append(parts, fmt.Sprintf("%d without the labels wanted: %s", n, writeTerms(v.Unmet)))
+		case Lost:
+			parts = append(parts, fmt.Sprintf("%d not heard of", n))
+		case Unknown:
+			parts = append(parts, fmt.Sprintf("%d yet to report", n))
+		case Draining:
+			parts = append(parts, fmt.Sprintf("%d draining", n))
+		case Cordoned:
+			parts = append(parts, fmt.Sprintf("%d cordoned", n))
+		}
+	}
+	return fmt.Sprintf("%d × (%s): %s", v.Nodes, v.String(), strings.Join(parts, ", "))
+}
+
+func writeTerms(terms []Term) string {
+	var parts []string
+	for _, t := range terms {
+		s := t.Key
+		if t.Value != "" {
+			s += "=" + t.Value
+		}
+		if t.Not {
+			s = "not " + s
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Reason writes the whole for people: the choice, or what refused it kind by kind.
+func (x *Explanation) Reason() string {
+	if x.Choice.Quota != "" {
+		d := Decision{Quota: x.Choice.Quota, budget: x.budget, request: x.request}
+		return d.quotaReason()
+	}
+	if len(x.Kinds) == 0 {
+		return "no node is known"
+	}
+	if x.Choice.Placed() {
+		fits := 0
+		for i := range x.Kinds {
+			fits += x.Kinds[i].Causes[Fits]
+		}
+		s := fmt.Sprintf("%s of %d that fit: %.0f%% taken with it", x.chosen, fits, 100*x.Choice.Score)
+		switch {
+		case x.Choice.Home:
+			s += ", holds the artifact and is nearly the tightest"
+		case x.request.Spread != 0 && len(x.request.Peers) > 0:
+			s += ", the tightest of those that host the fewest of the function's instances"
+		case x.request.Affinity != nil && x.request.Affinity.preferred > 0:
+			s += ", the tightest with its labels weighed"
+		default:
+			s += ", the tightest"
+		}
+		return s
+	}
+	const shown = 4
+	var parts []string
+	for i := range x.Kinds[:min(shown, len(x.Kinds))] {
+		parts = append(parts, x.Kinds[i].Reason(x.request.Resources))
+	}
+	if more := len(x.Kinds) - shown; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more kinds", more))
+	}
+	return "no node has room: " + strings.Join(parts, "; ")
+}
+
+// Help says what would let the request in; it is empty for one that is placed.
+func (x *Explanation) Help() string {
+	switch {
+	case x.Choice.Placed():
+		return ""
+	case x.Choice.Quota != "":
+		return fmt.Sprintf("raise the quota of namespace %s (%s), or end some of its instances", x.budget.Namespace, x.Choice.Quota)
+	case len(x.Kinds) == 0:
+		return "add a node"
+	case x.closed != "":
+		return fmt.Sprintf("open node %s, which is cordoned and has room", x.closed)
+	}
+	for i := range x.Kinds {
+		if !x.Kinds[i].Never {
+			return "wait for instances to end, or add a node"
+		}
+	}
+	return "ask for less or other labels, or add a node that is large enough: no node could take it even if empty"
+}

@@ -1,0 +1,217 @@
+package placement
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// model is a plain ledger of what an engine should hold, and a full scan of what it should choose.
+type model struct {
+	nodes  map[functions.NodeID]*modelNode
+	quotas map[string]functions.Quota
+	used   map[string]functions.Resources
+	// homes are the holders of each artifact, in the order in which they came to hold it.
+	homes map[string][]functions.NodeID
+	live  []placed
+}
+
+type modelNode struct {
+	Node
+	ref NodeRef
+}
+
+type placed struct {
+	handle Reservation
+	node   functions.NodeID
+	req    Request
+}
+
+func newModel() *model {
+	return &model{nodes: map[functions.NodeID]*modelNode{}, quotas: map[string]functions.Quota{}, used: map[string]functions.Resources{}, homes: map[string][]functions.NodeID{}}
+}
+
+// costOf is the rule in one place: the mean share left free, plus what unmet wishes cost.
+func costOf(n *Node, r *Request) (int64, bool) {
+	need, free := demand(r), n.Free()
+	if !n.Known || n.Lost || n.Draining || n.Cordoned || !compatible(n.Architecture, r.Architecture) || !need.Fits(free) {
+		return 0, false
+	}
+	var penalty int64
+	if r.Affinity != nil {
+		if penalty = r.Affinity.judge(n.Labels); penalty == excluded {
+			return 0, false
+		}
+	}
+	cpu, memory := weights(n.Allocatable.CPU, n.Allocatable.Memory)
+	return (free.CPU-need.CPU)*cpu + (free.Memory-need.Memory)*memory + penalty, true
+}
+
+// choose is the full scan.
+func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
+	if m.quotas[r.Namespace].Exceeded(m.used[r.Namespace], demand(r)) != "" {
+		return "", 0
+	}
+	peers, zones := map[functions.NodeID]int{}, map[string]int{}
+	if r.Spread != 0 {
+		for _, n := range m.nodes {
+			for _, p := range r.Peers {
+				if n.ref == p {
+					peers[n.ID]++
+					zones[n.Zone]++
+				}
+			}
+		}
+	}
+	rank := func(n *modelNode) [2]int {
+		var k [2]int
+		if r.Spread&SpreadZones != 0 {
+			k[0] = zones[n.Zone]
+		}
+		if r.Spread&SpreadNodes != 0 {
+			k[1] = peers[n.ID]
+		}
+		return k
+	}
+	tier := [2]int{math.MaxInt, 0}
+	for _, n := range m.nodes {
+		c, ok := costOf(&n.Node, r)
+		k := rank(n)
+		if !ok {
+			continue
+		}
+		switch d := slices.Compare(k[:], tier[:]); {
+		case d > 0:
+		case d < 0 || c < cost || c == cost && n.ID < id:
+			tier, id, cost = k, n.ID, c
+		}
+	}
+	homes := m.homes[r.Digest]
+	if id == "" || slices.Contains(homes, id) || tier[1] > 0 {
+		return id, cost
+	}
+	limit, best := cost+homeCost, functions.NodeID("")
+	for _, h := range homes[max(len(homes)-homesLooked, 0):] {
+		n := m.nodes[h]
+		c, ok := costOf(&n.Node, r)
+		if ok && rank(n) == tier && (c < limit || c == limit && (best == "" || h < best)) {
+			best, limit = h, c
+		}
+	}
+	if best != "" {
+		return best, limit
+	}
+	return id, cost
+}
+
+func (m *model) hold(id functions.NodeID, digest string) {
+	if !slices.Contains(m.homes[digest], id) {
+		m.homes[digest] = append(m.homes[digest], id)
+	}
+}
+
+func (m *model) drop(id functions.NodeID, digest string) {
+	if i := slices.Index(m.homes[digest], id); i >= 0 {
+		m.homes[digest] = slices.Delete(m.homes[digest], i, i+1)
+	}
+}
+
+func (m *model) add(p placed, sign int64) {
+	d := demand(&p.req)
+	if sign < 0 {
+		d = functions.Resources{}.Sub(d)
+	}
+	n := m.nodes[p.node]
+	n.Reserved = n.Reserved.Add(d)
+	m.used[p.req.Namespace] = m.used[p.req.Namespace].Add(d)
+}
+
+// check compares all sums.
+func (m *model) check(e *Engine) error {
+	nodes, live := e.Len()
+	if nodes != len(m.nodes) || live != len(m.live) {
+		return fmt.Errorf("%d nodes and %d reservations, want %d and %d", nodes, live, len(m.nodes), len(m.live))
+	}
+	sums := map[functions.NodeID]functions.Resources{}
+	for _, p := range m.live {
+		on, amount := e.Held(p.handle)
+		if on != m.nodes[p.node].ref || amount != demand(&p.req) {
+			return fmt.Errorf("a reservation is on %d with %v, want %s with %v", on, amount, p.node, demand(&p.req))
+		}
+		sums[p.node] = sums[p.node].Add(amount)
+	}
+	for id, n := range m.nodes {
+		if got := e.Node(n.ref).Reserved; got != n.Reserved || got != sums[id] {
+			return fmt.Errorf("%s: %v reserved, want %v", id, got, n.Reserved)
+		}
+	}
+	for name, used := range m.used {
+		if got := e.Budget(name).Used; got != used {
+			return fmt.Errorf("namespace %s: %v used, want %v", name, got, used)
+		}
+	}
+	return nil
+}
+
+var (
+	someZones  = []string{"", "a", "b", "c"}
+	someArchs  = []string{"amd64", "amd64", "amd64", "arm64", ""}
+	someLabels = []map[string]string{nil, {"disk": "nvme"}, {"disk": "hdd"}, {"gpu": "l4", "disk": "nvme"}}
+	someTerms  = [][]Term{
+		{{Key: "disk", Value: "nvme"}},
+		{{Key: "gpu", Not: true}},
+		{{Key: "disk", Value: "nvme", Preferred: true}, {Key: "gpu", Not: true, Preferred: true}},
+		{{Key: "host", Value: "7", Preferred: true}},
+	}
+)
+
+// randomNode draws a node: of one of a few kinds of machine, or like no other.
+func randomNode(rng *rand.Rand, id int, odd bool) Node {
+	cpu := []int64{8, 16, 32, 48, 64, 96}[rng.IntN(6)] * 1000
+	memory := cpu / 1000 * []int64{2, 4, 8}[rng.IntN(3)] * functions.GiB
+	if odd {
+		cpu, memory = cpu+rng.Int64N(1000), memory+rng.Int64N(functions.GiB)
+	}
+	n := Node{
+		ID: functions.NodeID(fmt.Sprintf("nod_%04d", id)), Known: rng.IntN(50) > 0, Zone: someZones[rng.IntN(4)], Architecture: someArchs[rng.IntN(5)],
+		Allocatable: functions.Resources{CPU: cpu, Memory: memory, Instances: 4 + rng.Int64N(60)}, Labels: someLabels[rng.IntN(4)],
+	}
+	if odd && rng.IntN(2) == 0 {
+		n.Labels = map[string]string{"host": fmt.Sprint(id)}
+	}
+	n.Name = string(n.ID)
+	return n
+}
+
+func randomRequest(rng *rand.Rand, terms []*Affinity, live []placed, nodes map[functions.NodeID]*modelNode) Request {
+	r := Request{
+		Resources:    functions.Resources{CPU: 50 * (1 + rng.Int64N(40)), Memory: (1 + rng.Int64N(64)) * 64 * functions.MiB, Instances: 1},
+		Architecture: someArchs[rng.IntN(5)], Digest: fmt.Sprint("d", rng.IntN(40)), Namespace: fmt.Sprint("team", rng.IntN(6)),
+	}
+	switch rng.IntN(12) {
+	case 0:
+		r.Resources.CPU, r.Resources.Memory = r.Resources.CPU*10, r.Resources.Memory*5
+	case 1:
+		r.Resources.CPU = 0
+	case 2:
+		r.Resources = functions.Resources{CPU: 1 + rng.Int64N(4000), Memory: 1 + rng.Int64N(8*functions.GiB), Instances: rng.Int64N(3)}
+	}
+	if rng.IntN(4) == 0 {
+		r.Affinity = terms[rng.IntN(len(terms))]
+	}
+	if rng.IntN(5) == 0 && len(live) > 0 {
+		r.Spread = Spread(1 + rng.IntN(3))
+		for range rng.IntN(12) {
+			r.Peers = append(r.Peers, nodes[live[rng.IntN(len(live))].node].ref)
+		}
+	}
+	return r
+}
+
+func sortedIDs(m map[functions.NodeID]*modelNode) []functions.NodeID {
+	return slices.Sorted(maps.Keys(m))
+}

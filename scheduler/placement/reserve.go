@@ -1,0 +1,202 @@
+package placement
+
+import "github.com/tatami-faas/tatami/functions"
+
+// Reservation names what is reserved for one instance. It is never used again for another; zero is none.
+type Reservation uint64
+
+// reservation is what one instance holds of a node and of its namespace's quota.
+type reservation struct {
+	amount          functions.Resources
+	node, namespace int32
+	generation      uint32
+	architecture    int32
+	affinity        *Affinity
+	digest          string
+}
+
+type namespace struct {
+	name  string
+	quota functions.Quota
+	used  functions.Resources
+	count int
+}
+
+// SetQuota bounds a namespace. What it already holds beyond the bound stays.
+func (e *Engine) SetQuota(q functions.Quota) {
+	i := e.internNamespace(q.Namespace)
+	e.namespaces[i].quota = q
+}
+
+// DeleteQuota removes a namespace's quota.
+func (e *Engine) DeleteQuota(name string) {
+	if i := e.byName[name]; i != 0 {
+		e.namespaces[i].quota = functions.Quota{}
+		e.forgetNamespace(i)
+	}
+}
+
+// Budget returns a namespace's quota and use.
+func (e *Engine) Budget(name string) Budget {
+	s := &e.namespaces[e.byName[name]]
+	return Budget{Namespace: name, Quota: s.quota, Used: s.used}
+}
+
+func (e *Engine) internNamespace(name string) int32 {
+	if i, ok := e.byName[name]; ok {
+		return i
+	}
+	var i int32
+	if last := len(e.noNamespaces) - 1; last >= 0 {
+		i, e.noNamespaces = e.noNamespaces[last], e.noNamespaces[:last]
+	} else {
+		e.namespaces = append(e.namespaces, namespace{})
+		i = int32(len(e.namespaces) - 1)
+	}
+	e.namespaces[i].name = name
+	e.byName[name] = i
+	return i
+}
+
+// forgetNamespace drops a namespace that has no quota and holds nothing.
+func (e *Engine) forgetNamespace(i int32) {
+	s := &e.namespaces[i]
+	if s.count > 0 || s.quota != (functions.Quota{}) {
+		return
+	}
+	delete(e.byName, s.name)
+	*s = namespace{}
+	e.noNamespaces = append(e.noNamespaces, i)
+}
+
+// Reserve places a request and holds what it takes: the decision and the reservation are one step.
+func (e *Engine) Reserve(r *Request) Choice {
+	c := e.Place(r)
+	if c.Placed() {
+		c.Reservation = e.hold(int32(c.Node), r, e.q.namespace)
+	}
+	return c
+}
+
+// Adopt holds what an instance takes that already is on a node, as its worker reports, whether or not it fits. It returns zero when there is no
+// such node.
+func (e *Engine) Adopt(n NodeRef, r *Request) Reservation {
+	if !e.valid(n) {
+		return 0
+	}
+	return e.hold(int32(n), r, e.byName[r.Namespace])
+}
+
+func (e *Engine) hold(i int32, r *Request, namespace int32) Reservation {
+	var k int32
+	if last := len(e.noReservations) - 1; last >= 0 {
+		k, e.noReservations = e.noReservations[last], e.noReservations[:last]
+	} else {
+		e.reservations = append(e.reservations, reservation{})
+		k = int32(len(e.reservations) - 1)
+	}
+	v := &e.reservations[k]
+	if namespace == 0 {
+		namespace = e.internNamespace(r.Namespace)
+	}
+	v.amount, v.namespace = demand(r), namespace
+	v.affinity, v.architecture, v.digest = r.Affinity, e.internArchitecture(r.Architecture), r.Digest
+	v.generation++
+	e.namespaces[v.namespace].count++
+	e.live++
+	v.node = i
+	e.nodes[i].count++
+	e.account(v, v.amount)
+	return Reservation(uint64(v.generation)<<32 | uint64(k))
+}
+
+// account adds to what the reservation's node and namespace hold.
+func (e *Engine) account(v *reservation, d functions.Resources) {
+	s := &e.namespaces[v.namespace]
+	s.used = s.used.Add(d)
+	e.take(v.node, d)
+}
+
+// take adds to what is reserved on a node.
+func (e *Engine) take(i int32, d functions.Resources) {
+	e.leave(i)
+	n := &e.nodes[i]
+	n.cpu, n.memory, n.slots = n.cpu-d.CPU, n.memory-d.Memory, n.slots-slots(d.Instances)
+	e.enter(i)
+}
+
+// find returns the slot of a live reservation, or 0.
+func (e *Engine) find(r Reservation) int32 {
+	k := uint32(r)
+	if k == 0 || int(k) >= len(e.reservations) {
+		return 0
+	}
+	if v := &e.reservations[k]; v.node == 0 || v.generation != uint32(r>>32) {
+		return 0
+	}
+	return int32(k)
+}
+
+// Release gives back what is held. It reports false, and does nothing, when the reservation is no more.
+func (e *Engine) Release(r Reservation) bool {
+	k := e.find(r)
+	if k == 0 {
+		return false
+	}
+	e.free(k)
+	return true
+}
+
+func (e *Engine) free(k int32) {
+	v := &e.reservations[k]
+	e.nodes[v.node].count--
+	e.account(v, functions.Resources{}.Sub(v.amount))
+	i := v.namespace
+	*v = reservation{generation: v.generation}
+	e.noReservations = append(e.noReservations, k)
+	e.live--
+	e.namespaces[i].count--
+	e.forgetNamespace(i)
+}
+
+// Adjust sets what a reservation holds, as its worker reports. It reports false when the reservation is no more.
+func (e *Engine) Adjust(r Reservation, amount functions.Resources) bool {
+	k := e.find(r)
+	if k == 0 {
+		return false
+	}
+	v := &e.reservations[k]
+	amount = demand(&Request{Resources: amount})
+	more := amount.Sub(v.amount)
+	v.amount = amount
+	e.account(v, more)
+	return true
+}
+
+// Held returns the node and the amount of a reservation; the node is zero when the reservation is no more.
+func (e *Engine) Held(r Reservation) (NodeRef, functions.Resources) {
+	v := &e.reservations[e.find(r)]
+	return NodeRef(v.node), v.amount
+}
+
+// Move carries a reservation to another node that it fits. It reports false, and does nothing, when it does not or is no more.
+func (e *Engine) Move(r Reservation, to NodeRef) bool {
+	k := e.find(r)
+	if k == 0 || !e.valid(to) {
+		return false
+	}
+	if v := &e.reservations[k]; !e.nodes[to].open || !v.amount.Fits(e.Node(to).Free()) {
+		return false
+	}
+	e.move(k, int32(to))
+	return true
+}
+
+func (e *Engine) move(k, to int32) {
+	v := &e.reservations[k]
+	e.nodes[v.node].count--
+	e.take(v.node, functions.Resources{}.Sub(v.amount))
+	v.node = to
+	e.nodes[to].count++
+	e.take(to, v.amount)
+}

@@ -1,0 +1,327 @@
+package placement
+
+import (
+	"math"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Choice is what an engine decided.
+type Choice struct {
+	// Node and ID are zero when nothing was chosen.
+	Node NodeRef
+	ID   functions.NodeID
+	// Reservation is what Reserve holds.
+	Reservation Reservation
+	// Score is the mean share of the node's CPU and memory that is taken with the instance on it.
+	Score float64
+	// Quota names the bound of the quota that refused; empty when the quota allows the instance.
+	Quota string
+	// Home says that the node was taken for holding the artifact, before a tighter one.
+	Home bool
+}
+
+// Placed reports whether a node was found.
+func (c Choice) Placed() bool { return c.Node != 0 }
+
+// query is a decision under way.
+type query struct {
+	cpu, memory  int64
+	slots        int32
+	row, col     int
+	namespace    int32
+	architecture int32
+	affinity     *Affinity
+	// zoned restricts to zones with tier peers, apart to nodes without.
+	zoned, apart bool
+	tier         int32
+	best         int32
+	cost         int64
+}
+
+// anyArchitecture is that of a request which names none, noArchitecture one that no node states.
+const (
+	anyArchitecture = 0
+	noArchitecture  = -1
+)
+
+// Place finds the node for a request and reserves nothing.
+func (e *Engine) Place(r *Request) Choice {
+	q := e.ask(r)
+	if s := &e.namespaces[q.namespace]; q.namespace != 0 {
+		if bound := s.quota.Exceeded(s.used, demand(r)); bound != "" {
+			return Choice{Quota: bound}
+		}
+	}
+	if r.Spread != 0 && len(r.Peers) > 0 {
+		return e.apart(r)
+	}
+	e.search()
+	if q.best == 0 {
+		return Choice{}
+	}
+	home := e.home(r.Digest)
+	return e.choice(home)
+}
+
+// demand is what a request takes: an instance takes a slot at least.
+func demand(r *Request) functions.Resources {
+	d := r.Resources
+	return functions.Resources{CPU: max(d.CPU, 0), Memory: max(d.Memory, 0), Instances: max(d.Instances, 1)}
+}
+
+func (e *Engine) ask(r *Request) *query {
+	d := demand(r)
+	e.q = query{cpu: d.CPU, memory: d.Memory, slots: slots(d.Instances), namespace: e.byName[r.Namespace], affinity: r.Affinity, cost: math.MaxInt64}
+	q := &e.q
+	q.row, q.col = cpuLevel(q.cpu), memoryLevel(q.memory)
+	if r.Architecture != "" {
+		q.architecture = noArchitecture
+		for i, a := range e.architectures {
+			if a == r.Architecture {
+				q.architecture = int32(i)
+			}
+		}
+	}
+	return q
+}
+
+func (e *Engine) choice(home bool) Choice {
+	i := e.q.best
+	n := &e.nodes[i]
+	return Choice{Node: NodeRef(i), ID: n.id, Score: score(n.cost(e.q.cpu, e.q.memory)), Home: home}
+}
+
+func score(cost int64) float64 { return 1 - float64(cost)/one }
+
+// search finds the best node by cost and id. It looks first only for nodes about as tight as those that requests of the size found lately, which
+// leaves out most of the others, and at all when there are none.
+func (e *Engine) search() {
+	q, usual := &e.q, &e.usual[e.q.row]
+	if *usual > 0 {
+		q.cost = 2 * *usual
+		e.sweep()
+	}
+	if q.best == 0 {
+		q.cost = math.MaxInt64
+		e.sweep()
+	}
+	if q.best != 0 {
+		*usual += (min(q.cost, one) - *usual) / 16
+	}
+}
+
+// sweep bounds what a class, a row and a cell may hold, and looks only where that is better than what was found. It begins with the largest nodes,
+// of which what is left is the least.
+func (e *Engine) sweep() {
+	for _, i := range e.ranked {
+		e.scan(&e.classes[i])
+	}
+}
+
+func (e *Engine) scan(c *class) {
+	q := &e.q
+	row := next(&c.rows, q.row)
+	if row < 0 {
+		return
+	}
+	cpu := max(e.cpuFloors[row]-q.cpu, 0) * c.minCPU
+	if cpu > q.cost || q.cpu > c.largestCPU || q.memory > c.largestMemory {
+		return
+	}
+	penalty, ok := e.admits(c)
+	if !ok {
+		return
+	}
+	most := q.cpu*c.maxCPU + q.memory*c.maxMemory
+	for ; row >= 0; row = next(&c.rows, row+1) {
+		bound := penalty + max(e.cpuFloors[row]-q.cpu, 0)*c.minCPU
+		if bound > q.cost {
+			return
+		}
+		for col := next(&c.cols[row], q.col); col >= 0; col = next(&c.cols[row], col+1) {
+			if bound+max(e.memoryFloors[col]-q.memory, 0)*c.minMemory > q.cost {
+				break
+			}
+			e.visit(c, c.heads[row*c.width+col], penalty, most)
+		}
+	}
+}
+
+// admits reports whether nodes of the class may be chosen, and what its labels cost.
+func (e *Engine) admits(c *class) (penalty int64, ok bool) {
+	q := &e.q
+	if q.architecture != anyArchitecture && c.key.architecture != anyArchitecture && c.key.architecture != q.architecture {
+		return 0, false
+	}
+	if q.zoned && e.zones[c.key.zone].peers != q.tier {
+		return 0, false
+	}
+	if q.affinity == nil || c.key.labels == 0 {
+		return 0, true
+	}
+	penalty = e.verdict(q.affinity, c.key.labels)
+	return penalty, penalty != excluded
+}
+
+// visit looks at the nodes of a cell, tightest first, and reports whether none that follows can be better.
+func (e *Engine) visit(c *class, t int32, penalty, most int64) (done bool) {
+	q := &e.q
+	for t != 0 {
+		n := &e.nodes[t]
+		if n.mostCPU < q.cpu || n.mostMemory < q.memory {
+			return false
+		}
+		if e.visit(c, n.left, penalty, most) {
+			return true
+		}
+		if n.free-most+penalty > q.cost {
+			return true
+		}
+		cost := n.free - most
+		if !c.uniform {
+			cost = n.cost(q.cpu, q.memory)
+		}
+		if e.consider(t, cost, penalty) && c.uniform && (c.key.labels != 0 || q.affinity == nil) {
+			return true
+		}
+		t = n.right
+	}
+	return false
+}
+
+// consider takes the node if it fits and is better, and reports whether it fits.
+func (e *Engine) consider(t int32, cost, penalty int64) bool {
+	q, n := &e.q, &e.nodes[t]
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
+		return false
+	}
+	if n.labels == 0 && q.affinity != nil {
+		if penalty = q.affinity.judge(e.about[t].Labels); penalty == excluded {
+			return false
+		}
+	}
+	if cost += penalty; cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
+		q.best, q.cost = t, cost
+	}
+	return true
+}
+
+// fits judges one node as search would: its cost, or ok false.
+func (e *Engine) fits(t int32) (cost int64, ok bool) {
+	q, n := &e.q, &e.nodes[t]
+	if !n.indexed || n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
+		return 0, false
+	}
+	penalty, ok := e.admits(&e.classes[n.class])
+	if !ok {
+		return 0, false
+	}
+	if n.labels == 0 && q.affinity != nil {
+		if penalty = q.affinity.judge(e.about[t].Labels); penalty == excluded {
+			return 0, false
+		}
+	}
+	return n.cost(q.cpu, q.memory) + penalty, true
+}
+
+// home turns to a node that holds the artifact if one is nearly as tight as the best, and reports whether it did.
+func (e *Engine) home(digest string) bool {
+	id, ok := e.byDigest[digest]
+	if !ok {
+		return false
+	}
+	q := &e.q
+	homes := e.artifacts[id].homes
+	homes = homes[max(len(homes)-homesLooked, 0):]
+	var best int32
+	limit := q.cost + homeCost
+	for _, h := range homes {
+		if h == q.best {
+			return false
+		}
+		if r := e.rough[h]; int(r.row) < q.row || int(r.col) < q.col {
+			continue
+		}
+		cost, ok := e.fits(h)
+		if ok && (cost < limit || cost == limit && (best == 0 || e.nodes[h].order < e.nodes[best].order)) {
+			best, limit = h, cost
+		}
+	}
+	if best == 0 || e.holds(q.best, id) {
+		return false
+	}
+	q.best, q.cost = best, limit
+	return true
+}
+
+// apart places away from the peers: in the zones with the fewest, there on the nodes with the fewest.
+func (e *Engine) apart(r *Request) Choice {
+	q := &e.q
+	if r.Spread&SpreadZones != 0 && !e.zonal {
+		e.zonal = true
+		e.rebuild()
+	}
+	for _, p := range r.Peers {
+		if e.valid(p) {
+			e.nodes[p].peers++
+			e.zones[e.about[p].zone].peers++
+		}
+	}
+	q.zoned, q.apart, q.tier = r.Spread&SpreadZones != 0, r.Spread&SpreadNodes != 0, -1
+	home := false
+	for e.nextTier() && q.best == 0 {
+		q.apart = r.Spread&SpreadNodes != 0
+		e.search()
+		if q.best != 0 {
+			home = e.home(r.Digest)
+		} else if q.apart {
+			q.apart = false
+			e.fewest(r.Peers)
+		}
+		if !q.zoned {
+			break
+		}
+	}
+	for _, p := range r.Peers {
+		if e.valid(p) {
+			e.nodes[p].peers, e.zones[e.about[p].zone].peers = 0, 0
+		}
+	}
+	if q.best == 0 {
+		return Choice{}
+	}
+	return e.choice(home)
+}
+
+// nextTier turns to the zones with the next larger number of peers, and reports whether there are any.
+func (e *Engine) nextTier() bool {
+	q := &e.q
+	tier := int32(math.MaxInt32)
+	for i := range e.zones {
+		if z := &e.zones[i]; z.nodes > 0 && z.peers > q.tier {
+			tier = min(tier, z.peers)
+		}
+	}
+	q.tier = tier
+	return tier != math.MaxInt32
+}
+
+// fewest chooses among the peers the one with the fewest instances, then by cost and id.
+func (e *Engine) fewest(peers []NodeRef) {
+	q := &e.q
+	least := int32(math.MaxInt32)
+	for _, p := range peers {
+		if !e.valid(p) {
+			continue
+		}
+		cost, ok := e.fits(int32(p))
+		n := &e.nodes[p]
+		if !ok || n.peers > least {
+			continue
+		}
+		if n.peers < least || cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
+			q.best, q.cost, least = int32(p), cost, n.peers
+		}
+	}
+}

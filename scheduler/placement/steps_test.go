@@ -1,0 +1,265 @@
+package placement
+
+import (
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+var steps = flag.Int("steps", 60_000, "random steps of TestRandomSteps")
+
+// walk takes random steps with an engine and its model side by side.
+type walk struct {
+	rng    *rand.Rand
+	engine *Engine
+	model  *model
+	terms  []*Affinity
+	// ids are the nodes, in no order; next numbers the one that joins next.
+	ids  []functions.NodeID
+	next int
+	odd  bool
+	most int
+	// every is how often a choice is compared with a full scan.
+	every   int
+	choices uint64
+	refused [3]int
+}
+
+func newWalk(seed uint64, nodes, every int, odd bool) *walk {
+	w := &walk{rng: rand.New(rand.NewPCG(seed, seed)), engine: NewEngine(), model: newModel(), odd: odd, most: nodes, every: every}
+	for _, t := range someTerms {
+		w.terms = append(w.terms, w.engine.Affinity(t...))
+	}
+	for range nodes {
+		w.join()
+	}
+	return w
+}
+
+func (w *walk) join() {
+	n := &modelNode{Node: randomNode(w.rng, w.next, w.odd)}
+	w.next++
+	n.ref = w.engine.SetNode(&n.Node)
+	w.model.nodes[n.ID] = n
+	w.ids = append(w.ids, n.ID)
+}
+
+func (w *walk) anyNode() *modelNode { return w.model.nodes[w.ids[w.rng.IntN(len(w.ids))]] }
+
+// step does one thing, and says what is wrong with the outcome.
+func (w *walk) step(i int) error {
+	// The nodes fill up in turn, and empty again.
+	place := 640
+	if i/(150*w.most)%2 == 1 {
+		place = 380
+	}
+	switch x := w.rng.IntN(1000); {
+	case x < place:
+		return w.place(i)
+	case x < 970:
+		return w.finish()
+	case x < 980:
+		w.change()
+	case x < 990:
+		w.artifact()
+	case x < 994:
+		w.quota()
+	case x < 996 && len(w.ids) > w.most/2:
+		w.fail()
+	case len(w.ids) < w.most:
+		w.join()
+	}
+	return nil
+}
+
+func (w *walk) place(i int) error {
+	r := randomRequest(w.rng, w.terms, w.model.live, w.model.nodes)
+	compare := i%w.every == 0
+	var want functions.NodeID
+	var cost int64
+	if compare {
+		want, cost = w.model.choose(&r)
+	}
+	c := w.engine.Reserve(&r)
+	w.choices = w.choices*31 + uint64(c.Node)<<32 + uint64(c.Reservation)
+	switch {
+	case c.Placed():
+		w.refused[0]++
+	case c.Quota != "":
+		w.refused[1]++
+	default:
+		w.refused[2]++
+	}
+	if compare && (c.ID != want || c.Placed() && w.engine.q.cost != cost) {
+		return fmt.Errorf("chose %q at %d, a full scan %q at %d, for %+v", c.ID, w.engine.q.cost, want, cost, r)
+	}
+	if !c.Placed() {
+		return nil
+	}
+	n := w.model.nodes[c.ID]
+	if _, ok := costOf(&n.Node, &r); !ok {
+		return fmt.Errorf("%s does not take %+v: %+v", c.ID, r, n.Node)
+	}
+	if w.rng.IntN(4) == 0 {
+		w.engine.Hold(c.Node, r.Digest)
+		w.model.hold(c.ID, r.Digest)
+	}
+	p := placed{handle: c.Reservation, node: c.ID, req: r}
+	p.req.Peers = nil
+	w.model.live = append(w.model.live, p)
+	w.model.add(p, 1)
+	if bound := w.model.quotas[r.Namespace].Exceeded(w.model.used[r.Namespace], functions.Resources{}); bound != "" {
+		return fmt.Errorf("quota of %s broken: %s", r.Namespace, bound)
+	}
+	if w.engine.Node(c.Node).Reserved != n.Reserved || !n.Reserved.Fits(n.Allocatable) {
+		return fmt.Errorf("%s: %v reserved of %v, the ledger has %v", c.ID, w.engine.Node(c.Node).Reserved, n.Allocatable, n.Reserved)
+	}
+	return nil
+}
+
+func (w *walk) finish() error {
+	if len(w.model.live) == 0 {
+		return nil
+	}
+	i := w.rng.IntN(len(w.model.live))
+	p := w.model.live[i]
+	last := len(w.model.live) - 1
+	w.model.live[i] = w.model.live[last]
+	w.model.live = w.model.live[:last]
+	w.model.add(p, -1)
+	if !w.engine.Release(p.handle) {
+		return fmt.Errorf("a live reservation on %s cannot be released", p.node)
+	}
+	if w.engine.Release(p.handle) {
+		return fmt.Errorf("a reservation on %s was released twice", p.node)
+	}
+	return nil
+}
+
+// change opens, closes, drains or resizes a node. Its capacity only grows: what shrinks below what is reserved is no decision.
+func (w *walk) change() {
+	n := w.anyNode()
+	switch w.rng.IntN(5) {
+	case 0:
+		n.Cordoned = !n.Cordoned
+	case 1:
+		n.Draining = !n.Draining
+	case 2:
+		n.Known = true
+	case 3:
+		n.Allocatable = n.Allocatable.Add(functions.Resources{CPU: w.rng.Int64N(10), Memory: w.rng.Int64N(functions.MiB), Instances: 1})
+	case 4:
+		n.Labels, n.Zone = someLabels[w.rng.IntN(4)], someZones[w.rng.IntN(4)]
+	}
+	given := n.Node
+	given.Artifacts = map[string]struct{}{}
+	for d, homes := range w.model.homes {
+		if slices.Contains(homes, n.ID) {
+			given.Artifacts[d] = struct{}{}
+		}
+	}
+	w.engine.SetNode(&given)
+}
+
+func (w *walk) artifact() {
+	n, d := w.anyNode(), fmt.Sprint("d", w.rng.IntN(40))
+	if w.rng.IntN(2) == 0 {
+		w.engine.Hold(n.ref, d)
+		w.model.hold(n.ID, d)
+		return
+	}
+	w.engine.Drop(n.ref, d)
+	w.model.drop(n.ID, d)
+}
+
+func (w *walk) quota() {
+	name := fmt.Sprint("team", w.rng.IntN(6))
+	if w.rng.IntN(2) == 0 {
+		w.engine.DeleteQuota(name)
+		delete(w.model.quotas, name)
+		return
+	}
+	// A bound may come to lie just above, but not below, what is in use.
+	used := w.model.used[name]
+	most := int64(w.most)
+	q := functions.Quota{
+		Namespace: name, CPU: used.CPU + 1 + w.rng.Int64N(5000*most), Memory: used.Memory + 1 + w.rng.Int64N(8*functions.GiB*most),
+		Instances: used.Instances + 1 + w.rng.Int64N(5*most),
+	}
+	w.engine.SetQuota(q)
+	w.model.quotas[name] = q
+}
+
+// fail loses a node with all that is on it.
+func (w *walk) fail() {
+	i := w.rng.IntN(len(w.ids))
+	id := w.ids[i]
+	w.ids[i] = w.ids[len(w.ids)-1]
+	w.ids = w.ids[:len(w.ids)-1]
+	w.model.live = slices.DeleteFunc(w.model.live, func(p placed) bool {
+		if p.node == id {
+			w.model.add(p, -1)
+		}
+		return p.node == id
+	})
+	for d := range w.model.homes {
+		w.model.drop(id, d)
+	}
+	w.engine.RemoveNode(w.model.nodes[id].ref)
+	delete(w.model.nodes, id)
+}
+
+// TestRandomSteps places, finishes, fails, drains, joins and changes quotas at random: nothing is overcommitted, no quota broken, nothing placed
+// twice, every choice compared is that of a full scan, and the same seed gives the same choices again.
+func TestRandomSteps(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		nodes, every int
+		odd          bool
+		share        float64
+	}{
+		{24, 1, false, 0.1},
+		{60, 1, true, 0.1},
+		{400, 40, false, 0.4},
+		{300, 40, true, 0.4},
+	} {
+		t.Run(fmt.Sprintf("nodes=%d,odd=%t", tc.nodes, tc.odd), func(t *testing.T) {
+			t.Parallel()
+			n := int(float64(*steps) * tc.share)
+			seed := uint64(tc.nodes)
+			begun := time.Now()
+			first := run(t, newWalk(seed, tc.nodes, tc.every, tc.odd), n)
+			if again := run(t, newWalk(seed, tc.nodes, tc.every, tc.odd), n); again != first {
+				t.Errorf("the same seed gave %x, then %x", first, again)
+			}
+			t.Logf("%d steps twice in %s: no overcommit, no quota breach, no double placement; replay %x", n, time.Since(begun).Round(time.Millisecond), first)
+		})
+	}
+}
+
+func run(t *testing.T, w *walk, n int) uint64 {
+	t.Helper()
+	for i := range n {
+		if err := w.step(i); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		if i%100_000 == 0 || i == n-1 {
+			if err := w.model.check(w.engine); err != nil {
+				t.Fatalf("step %d: %v", i, err)
+			}
+		}
+	}
+	h := fnv.New64a()
+	fmt.Fprint(h, w.choices, w.refused)
+	for _, id := range sortedIDs(w.model.nodes) {
+		fmt.Fprint(h, id, w.model.nodes[id].Reserved)
+	}
+	t.Logf("%d placed, %d refused by quotas, %d without room; %d live on %d nodes in %d classes", w.refused[0], w.refused[1], w.refused[2], len(w.model.live), len(w.ids), len(w.engine.byKey))
+	return h.Sum64()
+}

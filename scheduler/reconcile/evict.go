@@ -1,0 +1,275 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/scheduler/keepalive"
+	"github.com/tatami-faas/tatami/scheduler/placement"
+	"github.com/tatami-faas/tatami/scheduler/state"
+)
+
+// giver says whose busy instances may be drained for one that finds no room.
+type giver struct {
+	// own: those of other revisions of the function itself, which the new one replaces.
+	own bool
+	// others: those of functions that have more than one, beyond what each must keep.
+	others bool
+}
+
+// serves reports whether the function has an instance, of whatever revision, that takes requests or will.
+func serves(f *state.Function) bool {
+	for _, in := range f.Instances {
+		if in.Active() {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoom stops idle instances, or drains busy ones where it may, so that what was refused will fit, and says so; it is empty when that
+// cannot be. What is leaving already counts as room to come: nothing more is stopped for it.
+func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req placement.Request, dec *placement.Decision, from giver) string {
+	pools := r.pools(f, req, dec)
+	var best []functions.InstanceID
+	for _, p := range pools {
+		chosen, waits := r.choose(now, f, rev, p, req.Resources)
+		if waits {
+			return "room is being made " + p.where
+		}
+		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
+			best = chosen
+		}
+	}
+	if len(best) > 0 || !from.own && !from.others {
+		return r.evict(now, f, rev, best)
+	}
+	for _, p := range pools {
+		chosen, waits := r.givers(f, rev, p, req.Resources, from)
+		if waits {
+			return "instances are ending " + p.where + " that make room for it"
+		}
+		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
+			best = chosen
+		}
+	}
+	for _, id := range best {
+		in := r.state.Instances[id]
+		r.drain(now, r.state.Functions[in.Ref()], in, "its room is needed by "+needy(f, rev, in))
+	}
+	if len(best) == 0 {
+		return ""
+	}
+	return count(len(best), "instance") + " being drained for it"
+}
+
+// pool is where room can be made: the namespace where its quota refused, else a node.
+type pool struct {
+	has   func(*state.Instance) bool
+	free  functions.Resources
+	where string
+}
+
+func (r *Reconciler) pools(f *state.Function, req placement.Request, dec *placement.Decision) []pool {
+	if dec.Quota != "" {
+		has := func(in *state.Instance) bool { return in.Namespace == f.Namespace }
+		return []pool{{has, headroom(r.state.Budget(f.Namespace)), "in the namespace"}}
+	}
+	var out []pool
+	for _, n := range r.state.NodeOrder() {
+		if placement.Usable(n, req.Architecture) && req.Resources.Fits(n.Allocatable) {
+			out = append(out, pool{func(in *state.Instance) bool { return in.Node == n.ID }, n.Free(), "on " + n.Name})
+		}
+	}
+	return out
+}
+
+// headroom is what the quota still allows; a bound that is not set allows everything.
+func headroom(b placement.Budget) functions.Resources {
+	left := func(bound, used int64) int64 {
+		if bound == 0 {
+			return math.MaxInt64 / 4
+		}
+		return bound - used
+	}
+	return functions.Resources{
+		CPU:       left(b.Quota.CPU, b.Used.CPU),
+		Memory:    left(b.Quota.Memory, b.Used.Memory),
+		Instances: left(b.Quota.Instances, b.Used.Instances),
+	}
+}
+
+// choose names the idle instances of the pool whose end makes need fit, or says that those which are leaving will do.
+func (r *Reconciler) choose(now time.Time, f *state.Function, rev *state.Revision, p pool, need functions.Resources) (chosen []functions.InstanceID, waits bool) {
+	var all []keepalive.Instance
+	free := p.free
+	seen := map[*state.Function]struct{}{}
+	for _, in := range r.state.Instances {
+		if !p.has(in) {
+			continue
+		}
+		if in.Leaving() {
+			free = free.Add(in.Reserved)
+			continue
+		}
+		owner := r.state.Functions[in.Ref()]
+		if _, done := seen[owner]; done {
+			continue
+		}
+		seen[owner] = struct{}{}
+		all = append(all, r.evictable(now, owner, owner == f, rev, p.has)...)
+	}
+	if need.Fits(free) {
+		return nil, true
+	}
+	return keepalive.Evict(all, need, free), false
+}
+
+// evictable lists the instances of a function in the pool that may make room for an instance of rev: idle for a while and beyond what
+// the function must keep. A function gives nothing for itself, except that its other revisions give way to its candidate.
+func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *state.Revision, has func(*state.Instance) bool) []keepalive.Instance {
+	keep, spare := 0, 0
+	var live functions.RevisionID
+	if f.Record != nil {
+		live = f.Record.Live
+	}
+	if lr := f.Revision(live); lr != nil {
+		keep = lr.Record.Config.Scale.Min
+		if w, b, i := f.Level(); w+b+i > 0 {
+			keep = max(keep, f.Desired)
+		}
+		active, _ := r.count(f, live)
+		spare = active - keep
+	}
+	var out []keepalive.Instance
+	for _, in := range f.Instances {
+		if !has(in) || !in.Active() {
+			continue
+		}
+		k := idleness(f, in)
+		k.Busy = k.Busy || now.Sub(k.LastUsed) < evictIdle
+		switch {
+		case own && (in.Revision == rev.Record.ID || in.Revision == f.Record.Candidate):
+			continue
+		case own:
+			k.Busy = in.Held > 0 || in.State != functions.InstanceReady
+		case in.Revision != live:
+			// A candidate on its way stays; what else is not live goes soon anyway.
+			k.Floor = f.Record != nil && in.Revision == f.Record.Candidate
+		}
+		out = append(out, k)
+	}
+	if own {
+		return out
+	}
+	// Of the live revision's instances only the spare ones may go, the least recently used.
+	slices.SortFunc(out, func(a, b keepalive.Instance) int {
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.ID, b.ID))
+	})
+	for i := range out {
+		if f.Instances[out[i].ID].Revision != live || out[i].Busy {
+			continue
+		}
+		out[i].Floor = spare <= 0
+		spare--
+	}
+	return out
+}
+
+// needy names for whom an instance leaves: another function, or another revision of its own.
+func needy(f *state.Function, rev *state.Revision, in *state.Instance) string {
+	if in.Ref() == f.Ref {
+		return "revision " + string(rev.Record.ID)
+	}
+	return f.String()
+}
+
+func (r *Reconciler) evict(now time.Time, f *state.Function, rev *state.Revision, chosen []functions.InstanceID) string {
+	if len(chosen) == 0 {
+		return ""
+	}
+	for _, id := range chosen {
+		in := r.state.Instances[id]
+		r.stop(now, r.state.Functions[in.Ref()], in, "idle, and its room is needed by "+needy(f, rev, in))
+	}
+	return count(len(chosen), "idle instance") + " being stopped for it"
+}
+
+// count writes how many of what there are.
+func count(n int, what string) string {
+	if n == 1 {
+		return "an " + what + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, what)
+}
+
+// givers names the instances of the pool that are to be drained so that need will fit, or says that those which are leaving will do in
+// time. The function's own older ones come first; of the others that function gives which has the most, and each keeps one at least.
+func (r *Reconciler) givers(f *state.Function, rev *state.Revision, p pool, need functions.Resources, from giver) (chosen []functions.InstanceID, waits bool) {
+	free := p.free
+	spare := map[*state.Function][]*state.Instance{}
+	for _, in := range r.state.Instances {
+		if !p.has(in) {
+			continue
+		}
+		if !in.Active() {
+			free = free.Add(in.Reserved)
+			continue
+		}
+		owner := r.state.Functions[in.Ref()]
+		gives := from.own && in.Revision != rev.Record.ID
+		if owner != f {
+			gives = from.others && owner.Record != nil && in.Revision == owner.Record.Live
+		}
+		if gives && in.State == functions.InstanceReady {
+			spare[owner] = append(spare[owner], in)
+		}
+	}
+	if need.Fits(free) {
+		return nil, true
+	}
+	type gift struct {
+		*state.Instance
+		// has is how many its function has before it gives this one.
+		has int
+	}
+	var gifts []gift
+	for owner, list := range spare {
+		slices.SortFunc(list, func(a, b *state.Instance) int {
+			return cmp.Or(cmp.Compare(a.Held, b.Held), a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Instance, b.Instance))
+		})
+		has, keep := math.MaxInt, 0
+		if owner != f {
+			has, _ = r.count(owner, owner.Record.Live)
+			keep = 1
+			if live := owner.Revision(owner.Record.Live); live != nil {
+				keep = max(keep, live.Record.Config.Scale.Min)
+			}
+		}
+		for i, in := range list[:max(0, min(len(list), has-keep))] {
+			gifts = append(gifts, gift{in, has - i})
+		}
+	}
+	slices.SortFunc(gifts, func(a, b gift) int {
+		return cmp.Or(cmp.Compare(b.has, a.has), cmp.Compare(a.Held, b.Held), cmp.Compare(a.Instance.Instance, b.Instance.Instance))
+	})
+	for i, g := range gifts {
+		if free = free.Add(g.Reserved); !need.Fits(free) {
+			continue
+		}
+		// The last one made it fit; of those before, what is not needed stays.
+		for j := range i {
+			if without := free.Sub(gifts[j].Reserved); need.Fits(without) {
+				free = without
+			} else {
+				chosen = append(chosen, gifts[j].Instance.Instance)
+			}
+		}
+		return append(chosen, g.Instance.Instance), false
+	}
+	return nil, false
+}

@@ -1,0 +1,410 @@
+package reconcile
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/state"
+)
+
+// Config tunes a Reconciler. A zero field stands for its default.
+type Config struct {
+	// Settle is how long after the records are known workers get to say what runs, before anything is decided. Default 300ms.
+	Settle time.Duration
+	// PlaceTimeout is how long a candidate may wait for room before its deploy fails. Default 60s.
+	PlaceTimeout time.Duration
+	// TrafficDelay is how long the old revision's instances stay after the traffic moved: gateways learn of it in that time. Default 250ms.
+	TrafficDelay time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	return Config{
+		Settle:       cmp.Or(c.Settle, 300*time.Millisecond),
+		PlaceTimeout: cmp.Or(c.PlaceTimeout, time.Minute),
+		TrafficDelay: cmp.Or(c.TrafficDelay, 250*time.Millisecond),
+	}
+}
+
+// The times of the judgement.
+const (
+	// commandRepeat is when a start that no report confirmed is commanded again, commandGivenUp when it is taken back.
+	commandRepeat  = time.Second
+	commandGivenUp = 15 * time.Second
+	drainRepeat    = 2 * time.Second
+	// writeRepeat is when a change of the records is asked for again.
+	writeRepeat = 2 * time.Second
+	// carryTimeout is how long a ready candidate waits for more of its instances, and an old revision for the new one's.
+	carryTimeout = 5 * time.Second
+	oldTimeout   = 10 * time.Second
+	// evictIdle is how long an instance must have been idle to make room for another function.
+	evictIdle = 2 * time.Second
+
+	// yieldAfter is how long a function without any instance waits before others that have several give one up for it.
+	yieldAfter = 3 * time.Second
+	// shortHolds is how long the room that a candidate was refused is kept for it.
+	shortHolds = 5 * time.Second
+
+	backoffFirst = 500 * time.Millisecond
+	backoffLast  = 30 * time.Second
+	// awaitedLast is the longest backoff after failed starts while somebody waits.
+	awaitedLast = 5 * time.Second
+	// crashesFree is how many instances that nobody need wait for may crash in a row; after that crashPause lies between two starts.
+	crashesFree = 3
+	crashPause  = time.Second
+	// soon is how long an instance must live to count as well started.
+	soon = 5 * time.Second
+	// candidateTries is how many instances of a candidate may crash before it fails.
+	candidateTries = 2
+	maxLogs        = 50
+)
+
+// Kind says what an effect asks for.
+type Kind uint8
+
+// The kinds of effects.
+const (
+	// Send asks for Command to be sent to its node.
+	Send Kind = iota
+	// Promote asks for the traffic to move to Revision, if it is still the function's candidate.
+	Promote
+	// Fail asks for Revision to be recorded as failed and its candidacy to end, if it is still the candidate. A revision that was ready
+	// once stays ready, with the reason.
+	Fail
+	// Withdraw asks for Revision's candidacy to end if its record says that it failed.
+	Withdraw
+	// MarkReady asks for Revision, which has the traffic, to be recorded as ready.
+	MarkReady
+	// AskReports asks for full reports of all workers.
+	AskReports
+)
+
+// Effect is something to be done in the world. Each may be repeated without harm.
+type Effect struct {
+	Kind     Kind
+	Command  bus.Command
+	Ref      functions.Ref
+	Revision functions.RevisionID
+	Reason   string
+	Logs     []string
+}
+
+// Reconciler holds the state and decides. It belongs to one goroutine. Each input method returns the effects, in the order in which they
+// are to be done; the slice is valid until the next call.
+type Reconciler struct {
+	cfg   Config
+	state *state.State
+	newID func() functions.InstanceID
+
+	synced   bool
+	settleAt time.Time
+	opened   bool
+	// short holds the functions that lack instances, since when.
+	short map[functions.Ref]time.Time
+	// watched holds those with something under way.
+	watched map[functions.Ref]struct{}
+	asked   time.Time
+	// full is when every function was looked at last.
+	full time.Time
+	// due holds the functions that something is to be done for at a time, next is the earliest of these.
+	due  map[functions.Ref]time.Time
+	next time.Time
+	out  []Effect
+}
+
+// New returns a Reconciler over an empty state; newID makes the ids of instances.
+func New(cfg Config, newID func() functions.InstanceID) *Reconciler {
+	return &Reconciler{cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, watched: map[functions.Ref]struct{}{}, due: map[functions.Ref]time.Time{}}
+}
+
+// State returns what is known, for reading.
+func (r *Reconciler) State() *state.State { return r.state }
+
+// Synced says that every record that existed at the start was handed in. Nothing is decided before.
+func (r *Reconciler) Synced(now time.Time) []Effect {
+	r.begin()
+	r.synced, r.settleAt = true, now.Add(r.cfg.Settle)
+	r.ask(now)
+	return r.out
+}
+
+// Busy reports whether something is under way that a tick should look after soon.
+func (r *Reconciler) Busy() bool { return len(r.watched) > 0 || len(r.short) > 0 || !r.opened }
+
+// Next returns when a tick is wanted for something that is to happen at that very time; zero when there is nothing of the kind.
+func (r *Reconciler) Next() time.Time { return r.next }
+
+// at asks for a look at the function when t comes.
+func (r *Reconciler) at(f *state.Function, t time.Time) {
+	if before, known := r.due[f.Ref]; known && before.Before(t) {
+		return
+	}
+	r.due[f.Ref] = t
+	if r.next.IsZero() || t.Before(r.next) {
+		r.next = t
+	}
+}
+
+// arrived takes out and returns the functions whose time has come.
+func (r *Reconciler) arrived(now time.Time) []functions.Ref {
+	if r.next.IsZero() || now.Before(r.next) {
+		return nil
+	}
+	var out []functions.Ref
+	r.next = time.Time{}
+	for ref, t := range r.due {
+		switch {
+		case !now.Before(t):
+			out = append(out, ref)
+			delete(r.due, ref)
+		case r.next.IsZero() || t.Before(r.next):
+			r.next = t
+		}
+	}
+	return out
+}
+
+// SetFunction hands in a function's record.
+func (r *Reconciler) SetFunction(now time.Time, rec functions.Function) []Effect {
+	r.begin()
+	r.state.SetFunction(now, rec)
+	r.decide(now, rec.Ref())
+	return r.out
+}
+
+// DeleteFunction hands in that a function's record is gone.
+func (r *Reconciler) DeleteFunction(now time.Time, ref functions.Ref) []Effect {
+	r.begin()
+	r.state.DeleteFunction(ref)
+	r.decide(now, ref)
+	return r.out
+}
+
+// SetRevision hands in a revision's record.
+func (r *Reconciler) SetRevision(now time.Time, rec functions.Revision) []Effect {
+	r.begin()
+	r.state.SetRevision(rec)
+	r.decide(now, rec.Ref())
+	return r.out
+}
+
+// DeleteRevision hands in that a revision's record is gone.
+func (r *Reconciler) DeleteRevision(now time.Time, ref functions.Ref, id functions.RevisionID) []Effect {
+	r.begin()
+	r.state.DeleteRevision(ref, id)
+	r.decide(now, ref)
+	return r.out
+}
+
+// SetQuota hands in a namespace's quota. One that is lower than what runs stops nothing: it refuses what is to be started.
+func (r *Reconciler) SetQuota(now time.Time, q functions.Quota) []Effect {
+	r.begin()
+	r.state.SetQuota(q)
+	r.decideShort(now)
+	return r.out
+}
+
+// DeleteQuota hands in that a namespace has no quota any more.
+func (r *Reconciler) DeleteQuota(now time.Time, namespace string) []Effect {
+	r.begin()
+	r.state.DeleteQuota(namespace)
+	r.decideShort(now)
+	return r.out
+}
+
+// SetCordon closes a node for placements or opens it.
+func (r *Reconciler) SetCordon(now time.Time, node functions.NodeID, cordoned bool) []Effect {
+	r.begin()
+	r.state.SetCordon(node, cordoned)
+	r.decideShort(now)
+	return r.out
+}
+
+// Demand hands in what a gateway states.
+func (r *Reconciler) Demand(now time.Time, d bus.Demand) []Effect {
+	r.begin()
+	r.decide(now, r.state.ApplyDemand(now, d)...)
+	return r.out
+}
+
+// Report hands in what a worker says.
+func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
+	r.begin()
+	r.changed(now, r.state.ApplyReport(now, rep))
+	return r.out
+}
+
+// fullPass is how often a tick looks at every function; those with something under way are looked at each time.
+const fullPass = time.Second
+
+// Tick looks after everything that time alone changes.
+func (r *Reconciler) Tick(now time.Time) []Effect {
+	r.begin()
+	if r.synced && !r.opened && !now.Before(r.settleAt) {
+		r.opened = true
+	}
+	c := r.state.Expire(now)
+	c.Functions = append(c.Functions, r.arrived(now)...)
+	if now.Sub(r.full) < fullPass-fullPass/20 {
+		for ref := range r.watched {
+			c.Functions = append(c.Functions, ref)
+		}
+		for ref := range r.short {
+			c.Functions = append(c.Functions, ref)
+		}
+	} else if r.opened {
+		r.full = now
+		c.Functions = make([]functions.Ref, 0, len(r.state.Functions))
+		for ref := range r.state.Functions {
+			c.Functions = append(c.Functions, ref)
+		}
+	}
+	c.Functions, c.Freed = slices.Compact(r.bySeniority(c.Functions)), false
+	r.changed(now, c)
+	return r.out
+}
+
+// Settled says that a change of records that was asked for turned out not to be needed.
+func (r *Reconciler) Settled(ref functions.Ref) []Effect {
+	r.begin()
+	if f := r.state.Functions[ref]; f != nil {
+		f.Writing = time.Time{}
+	}
+	return r.out
+}
+
+// Excuse says that no input was taken for a while: silence in that time means nothing.
+func (r *Reconciler) Excuse(now time.Time) []Effect {
+	r.begin()
+	r.state.Excuse(now)
+	r.ask(now)
+	return r.out
+}
+
+func (r *Reconciler) begin() { r.out = r.out[:0] }
+
+func (r *Reconciler) changed(now time.Time, c state.Change) {
+	if c.ReportsWanted {
+		r.ask(now)
+	}
+	for i := range c.Gone {
+		r.gone(now, &c.Gone[i])
+	}
+	for _, in := range c.Ready {
+		r.ready(now, in)
+	}
+	if !c.Freed {
+		r.decide(now, c.Functions...)
+		return
+	}
+	// Whoever had the room that became free has no better right to it than others.
+	refs := slices.Clone(c.Functions)
+	for ref := range r.short {
+		refs = append(refs, ref)
+	}
+	r.decide(now, r.bySeniority(refs)...)
+}
+
+// ask wants full reports, once in a while only: every worker answers.
+func (r *Reconciler) ask(now time.Time) {
+	if !r.asked.IsZero() && now.Sub(r.asked) < 500*time.Millisecond {
+		return
+	}
+	r.asked = now
+	r.out = append(r.out, Effect{Kind: AskReports})
+}
+
+// decideShort decides for those again that lack room, the longest waiting first.
+func (r *Reconciler) decideShort(now time.Time) {
+	refs := make([]functions.Ref, 0, len(r.short))
+	for ref := range r.short {
+		refs = append(refs, ref)
+	}
+	r.decide(now, r.bySeniority(refs)...)
+}
+
+// bySeniority sorts: what lacks instances and has none at all first, then what lacks some, the longest of each first, then by name.
+func (r *Reconciler) bySeniority(refs []functions.Ref) []functions.Ref {
+	type rank struct {
+		class int
+		since time.Time
+	}
+	ranks := make(map[functions.Ref]rank, len(refs))
+	for _, ref := range refs {
+		k := rank{class: 2}
+		if since, lacks := r.short[ref]; lacks {
+			k = rank{class: 1, since: since}
+			if f := r.state.Functions[ref]; f != nil && !serves(f) {
+				k.class = 0
+			}
+		}
+		ranks[ref] = k
+	}
+	slices.SortFunc(refs, func(a, b functions.Ref) int {
+		ka, kb := ranks[a], ranks[b]
+		return cmp.Or(cmp.Compare(ka.class, kb.class), ka.since.Compare(kb.since), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return refs
+}
+
+func (r *Reconciler) decide(now time.Time, refs ...functions.Ref) {
+	if !r.opened {
+		return
+	}
+	var done map[functions.Ref]struct{}
+	if len(refs) > 1 {
+		done = make(map[functions.Ref]struct{}, len(refs))
+	}
+	for _, ref := range refs {
+		if _, twice := done[ref]; twice {
+			continue
+		}
+		if done != nil {
+			done[ref] = struct{}{}
+		}
+		delete(r.watched, ref)
+		if f := r.state.Functions[ref]; f != nil {
+			r.function(now, f)
+		} else {
+			delete(r.short, ref)
+		}
+	}
+}
+
+func (r *Reconciler) look(f *state.Function) { r.watched[f.Ref] = struct{}{} }
+
+func (r *Reconciler) function(now time.Time, f *state.Function) {
+	f.Pending = ""
+	r.repeat(now, f)
+	if f.Record == nil {
+		f.Desired, f.Reason = 0, "the function is deleted"
+		delete(r.short, f.Ref)
+		for _, in := range f.Ordered() {
+			r.drain(now, f, in, "the function was deleted")
+		}
+		return
+	}
+	lacks := r.scale(now, f)
+	lacks = r.deploy(now, f) || lacks
+	if lacks {
+		if _, known := r.short[f.Ref]; !known {
+			r.short[f.Ref] = now
+		}
+	} else {
+		delete(r.short, f.Ref)
+	}
+	r.drainOld(now, f)
+	r.stopSurplus(now, f)
+}
+
+// leaving reports whether a node is about to give its instances up.
+func (r *Reconciler) leaving(id functions.NodeID) bool {
+	n := r.state.Nodes[id]
+	return n == nil || n.Lost || n.Draining
+}
+
+func (r *Reconciler) count(f *state.Function, id functions.RevisionID) (active, ready int) {
+	return f.Count(id, r.leaving)
+}

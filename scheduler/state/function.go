@@ -1,0 +1,187 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/scheduler/autoscale"
+	"github.com/tatami-faas/tatami/scheduler/keepalive"
+	"github.com/tatami-faas/tatami/scheduler/placement"
+)
+
+// Function is a function's record, its revisions and instances, its load, and what was decided about it.
+type Function struct {
+	functions.Ref
+	// Record is nil where the function is deleted, or was never seen while an instance of it was reported.
+	Record *functions.Function
+	// LiveSince is when Live became what it is.
+	LiveSince time.Time
+	Revisions map[functions.RevisionID]*Revision
+	Instances map[functions.InstanceID]*Instance
+
+	// Load is what the gateways state, by gateway.
+	Load    map[string]Load
+	History autoscale.History
+	// LastDemand is when there was demand last.
+	LastDemand time.Time
+	Panic      autoscale.Panic
+	Peak       keepalive.Peak
+
+	// Desired, Reason and Pending are what was decided last.
+	Desired int
+	Reason  string
+	Pending string
+	// ShortSince is when fewer instances than desired were first seen; zero while there are enough.
+	ShortSince time.Time
+	// Placement is the last placement decision; nil before the first.
+	Placement *placement.Decision
+
+	Deploy Deploy
+	// Writing is when a change of the records was last asked for; zero when none is under way.
+	Writing time.Time
+
+	Events        Events
+	ColdStarts    uint64
+	StartFailures uint64
+}
+
+// Load is what one gateway states of a function.
+type Load struct {
+	Waiting, Backlog, InFlight int
+	At                         time.Time
+}
+
+// Deploy is the candidate's way to the traffic.
+type Deploy struct {
+	Revision functions.RevisionID
+	Since    time.Time
+	// Failures counts its instances that ended before the traffic moved; Reason and Logs are the last one's.
+	Failures int
+	Reason   string
+	Logs     []string
+	// Final says that a further try would not help.
+	Final bool
+	// FirstReady is when its first instance was ready.
+	FirstReady time.Time
+	// Short is when it was refused room last that its function's own instances could give; see reconcile.
+	Short time.Time
+}
+
+// Revision is a revision's record and how its starts went.
+type Revision struct {
+	Record *functions.Revision
+	// Failures counts starts that failed in a row. No start is tried before Retry.
+	Failures int
+	Retry    time.Time
+	// Failed is when the last of them failed, Why its reason.
+	Failed time.Time
+	Why    string
+	// Crashes counts instances in a row that ended by themselves soon after they were ready, Crashed is when the last one did; CrashRetry
+	// is when one may be started that nobody waits for.
+	Crashes    int
+	Crashed    time.Time
+	CrashRetry time.Time
+	// Started is when an instance of it was last commanded to start.
+	Started time.Time
+}
+
+func newFunction(r functions.Ref) *Function {
+	return &Function{
+		Ref:       r,
+		Revisions: map[functions.RevisionID]*Revision{},
+		Instances: map[functions.InstanceID]*Instance{},
+		Load:      map[string]Load{},
+	}
+}
+
+// Revision returns the revision with the id; nil where its record is not known.
+func (f *Function) Revision(id functions.RevisionID) *Revision {
+	r := f.Revisions[id]
+	if r == nil || r.Record == nil {
+		return nil
+	}
+	return r
+}
+
+// Count returns how many instances of a revision are active, and how many of those are ready. Instances on nodes that are leaving do not
+// count: gone is a function of the node.
+func (f *Function) Count(id functions.RevisionID, gone func(functions.NodeID) bool) (active, ready int) {
+	for _, in := range f.Instances {
+		if in.Revision != id || !in.Active() || gone(in.Node) {
+			continue
+		}
+		active++
+		if in.State == functions.InstanceReady {
+			ready++
+		}
+	}
+	return active, ready
+}
+
+// Ordered returns the function's instances by id.
+func (f *Function) Ordered() []*Instance {
+	out := make([]*Instance, 0, len(f.Instances))
+	for _, in := range f.Instances {
+		out = append(out, in)
+	}
+	slices.SortFunc(out, func(a, b *Instance) int { return cmp.Compare(a.Instance, b.Instance) })
+	return out
+}
+
+// Level sums what the gateways state.
+func (f *Function) Level() (waiting, backlog, inFlight int) {
+	for _, l := range f.Load {
+		waiting += l.Waiting
+		backlog += l.Backlog
+		inFlight += l.InFlight
+	}
+	return waiting, backlog, inFlight
+}
+
+// SetFunction records a function.
+func (s *State) SetFunction(now time.Time, rec functions.Function) {
+	f := s.function(rec.Ref())
+	if f.Record == nil || f.Record.Live != rec.Live {
+		f.LiveSince = now
+	}
+	f.Record = &rec
+	f.Writing = time.Time{}
+	if f.Deploy.Revision != rec.Candidate {
+		f.Deploy = Deploy{Revision: rec.Candidate, Since: now}
+	}
+}
+
+// DeleteFunction records that a function is no more.
+func (s *State) DeleteFunction(r functions.Ref) {
+	f := s.Functions[r]
+	if f == nil {
+		return
+	}
+	f.Record, f.Deploy, f.Writing = nil, Deploy{}, time.Time{}
+	clear(f.Load)
+	s.forget(f)
+}
+
+// SetRevision records a revision, its zero settings replaced by their defaults.
+func (s *State) SetRevision(rec functions.Revision) {
+	rec.Config = rec.Config.WithDefaults()
+	f := s.function(rec.Ref())
+	r := f.Revisions[rec.ID]
+	if r == nil {
+		r = &Revision{}
+		f.Revisions[rec.ID] = r
+	}
+	r.Record = &rec
+}
+
+// DeleteRevision records that a revision is no more.
+func (s *State) DeleteRevision(r functions.Ref, id functions.RevisionID) {
+	f := s.Functions[r]
+	if f == nil {
+		return
+	}
+	delete(f.Revisions, id)
+	s.forget(f)
+}

@@ -1,0 +1,210 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/placement"
+)
+
+// Change is what a reducer found that a decision may follow from.
+type Change struct {
+	// Functions are those with an instance that changed; may name one more than once.
+	Functions []functions.Ref
+	// Freed says that room became free: a node came, or an instance went.
+	Freed bool
+	// ReportsWanted says that reports were missed, or a full one is due: the workers should be asked.
+	ReportsWanted bool
+	// Gone lists the instances that ended, as they were last known.
+	Gone []Departure
+	// Ready lists the instances that became ready.
+	Ready []*Instance
+}
+
+// Departure is an instance that is no more.
+type Departure struct {
+	Instance
+	// Before is the state it was in before.
+	Before functions.InstanceState
+	// Lost says that no report told of the end: the node fell silent, or no longer names the instance.
+	Lost bool
+}
+
+func (c *Change) gone(in Instance, before functions.InstanceState, lost bool) {
+	c.Functions = append(c.Functions, in.Ref())
+	c.Gone = append(c.Gone, Departure{Instance: in, Before: before, Lost: lost})
+	c.Freed = true
+}
+
+// ApplyReport records what a worker says of its node. A report seen before changes nothing.
+func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
+	var c Change
+	id := r.Node
+	if id == "" {
+		return c
+	}
+	n := s.Nodes[id]
+	if n == nil {
+		n = &Node{Instances: map[functions.InstanceID]*Instance{}}
+		n.ID = id
+		s.Nodes[id] = n
+		s.reorder()
+	}
+	switch {
+	case n.Boot != r.Boot:
+		// Another run of the worker: what is on the node is known again when it has said so in full.
+		n.Known = false
+	case r.Sequence <= n.Sequence:
+		return c
+	case r.Sequence != n.Sequence+1 && !r.Full:
+		c.ReportsWanted = true
+	}
+	n.Boot, n.Sequence, n.LastSeen = r.Boot, r.Sequence, now
+	before := n.Node
+	s.describe(n, r.State)
+	n.Lost = false
+	if r.Full {
+		n.Known = true
+	} else if !n.Known {
+		c.ReportsWanted = true
+	}
+	if placeable(&n.Node) && (!placeable(&before) || before.Allocatable != n.Allocatable) {
+		c.Freed = true
+	}
+	if n.Draining != before.Draining {
+		for _, in := range n.Instances {
+			c.Functions = append(c.Functions, in.Ref())
+		}
+	}
+	named := make(map[functions.InstanceID]struct{}, len(r.Instances))
+	for _, ir := range r.Instances {
+		named[ir.Instance] = struct{}{}
+		s.applyInstance(now, id, ir, &c)
+	}
+	if r.Full {
+		s.dropUnnamed(n, named, &c)
+	}
+	return c
+}
+
+func placeable(n *placement.Node) bool { return n.Known && !n.Lost && !n.Draining }
+
+func (s *State) describe(n *Node, st bus.NodeState) {
+	n.Report = st
+	n.Name, n.Architecture = st.Name, st.Architecture
+	if n.Name == "" {
+		n.Name = string(n.ID)
+	}
+	n.Allocatable, n.Draining = st.Allocatable, st.Draining
+	n.Artifacts = make(map[string]struct{}, len(st.Artifacts))
+	for _, a := range st.Artifacts {
+		n.Artifacts[a] = struct{}{}
+	}
+}
+
+func (s *State) applyInstance(now time.Time, node functions.NodeID, ir bus.InstanceReport, c *Change) {
+	in := s.Instances[ir.Instance]
+	if ir.State.Gone() {
+		if in == nil {
+			return
+		}
+		before := in.State
+		was := *in
+		was.State, was.Reason, was.Exit, was.Logs = ir.State, ir.Reason, ir.Exit, ir.Logs
+		s.Remove(ir.Instance)
+		c.gone(was, before, false)
+		return
+	}
+	if in != nil && in.Node != node {
+		// The id is on two nodes: cannot be, and the newer news wins.
+		s.Remove(ir.Instance)
+		in = nil
+	}
+	c.Functions = append(c.Functions, ir.Ref())
+	if in == nil {
+		in = s.insert(&Instance{InstanceReport: ir, Node: node, Confirmed: true, Reported: now, Placement: "learnt from the worker's report"})
+		if in.State == functions.InstanceReady {
+			in.ReadyAt = ir.Since
+			c.Ready = append(c.Ready, in)
+		}
+		return
+	}
+	became := ir.State == functions.InstanceReady && in.State != functions.InstanceReady
+	if ir.Reserved == (functions.Resources{}) {
+		ir.Reserved = in.Reserved
+	}
+	s.hold(in, ir.Reserved.Sub(in.Reserved))
+	in.InstanceReport = ir
+	in.Confirmed, in.Reported = true, now
+	// A stop that was refused, because a slot was held, leaves the instance as it was.
+	if ir.State == functions.InstanceReady && !in.Stopping.IsZero() && (ir.Held > 0 || now.Sub(in.Stopping) > stopAnswer) {
+		in.Stopping = time.Time{}
+	}
+	if became {
+		in.ReadyAt = now
+		c.Ready = append(c.Ready, in)
+	}
+}
+
+// stopAnswer is how long a worker may take to act on a stop; a report later than that tells that it was refused.
+const stopAnswer = 500 * time.Millisecond
+
+// dropUnnamed removes what a full report does not name. An instance whose start no report has confirmed stays: the command may be on its way.
+func (s *State) dropUnnamed(n *Node, named map[functions.InstanceID]struct{}, c *Change) {
+	for _, id := range slices.Sorted(maps.Keys(n.Instances)) {
+		in := n.Instances[id]
+		if _, ok := named[id]; ok || !in.Confirmed {
+			continue
+		}
+		before, was := in.State, *in
+		was.State, was.Reason = functions.InstanceStopped, "its worker no longer knows it"
+		s.Remove(id)
+		c.gone(was, before, true)
+	}
+}
+
+// Expire drops what is too old to hold: the demand of silent gateways, the instances of silent nodes.
+func (s *State) Expire(now time.Time) Change {
+	var c Change
+	c.Functions = append(c.Functions, s.expireDemand(now)...)
+	for _, id := range slices.Sorted(maps.Keys(s.Nodes)) {
+		n := s.Nodes[id]
+		silent := now.Sub(n.LastSeen)
+		switch {
+		case !n.Lost && silent >= NodeTimeout:
+			s.lose(n, silent, &c)
+		case n.Lost && silent >= NodeForgotten:
+			delete(s.Nodes, id)
+			s.reorder()
+		}
+	}
+	return c
+}
+
+func (s *State) lose(n *Node, silent time.Duration, c *Change) {
+	n.Lost, n.Known = true, false
+	for _, id := range slices.Sorted(maps.Keys(n.Instances)) {
+		in := n.Instances[id]
+		before, was := in.State, *in
+		was.State = functions.InstanceStopped
+		was.Reason = fmt.Sprintf("node %s is lost: not heard of for %s", n.Name, silent.Round(time.Second))
+		s.Remove(id)
+		c.gone(was, before, true)
+	}
+}
+
+// Excuse pushes the last sign of life of every node to now: the scheduler itself did not run for a while and could not hear them.
+func (s *State) Excuse(now time.Time) {
+	for _, n := range s.Nodes {
+		if !n.Lost {
+			n.LastSeen = now
+		}
+	}
+	for _, g := range s.gateways {
+		g.last = now
+	}
+}

@@ -1,0 +1,363 @@
+package state_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/autoscale"
+	"github.com/tatami-faas/tatami/scheduler/keepalive"
+	"github.com/tatami-faas/tatami/scheduler/placement"
+	"github.com/tatami-faas/tatami/scheduler/state"
+	"pgregory.net/rapid"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+var ref = functions.Ref{Namespace: "default", Name: "hello"}
+
+func record(live, candidate string) functions.Function {
+	return functions.Function{Namespace: ref.Namespace, Name: ref.Name, Live: functions.RevisionID(live), Candidate: functions.RevisionID(candidate)}
+}
+
+var size = functions.Resources{CPU: 250, Memory: functions.GiB, Instances: 1}
+
+func report(node, boot string, seq uint64, full bool, list ...bus.InstanceReport) bus.Report {
+	return bus.Report{
+		Envelope: bus.Envelope{Schema: 1, Boot: boot, Node: functions.NodeID(node), Sequence: seq}, Full: full, Instances: list,
+		State: bus.NodeState{Name: node, Architecture: "amd64", Allocatable: functions.Resources{CPU: 4000, Memory: 8 * functions.GiB, Instances: 10}},
+	}
+}
+
+func instance(id string, st functions.InstanceState) bus.InstanceReport {
+	return bus.InstanceReport{Instance: functions.InstanceID(id), Namespace: ref.Namespace, Function: ref.Name, Revision: "r1", State: st, Since: start, Reserved: size}
+}
+
+func reserve(s *state.State, id, node string) *state.Instance {
+	in := state.Instance{Node: functions.NodeID(node)}
+	in.InstanceReport = instance(id, "")
+	return s.Reserve(start, in)
+}
+
+func known(t *testing.T, s *state.State, want ...functions.InstanceID) {
+	t.Helper()
+	got := map[functions.InstanceID]bool{}
+	for id := range s.Instances {
+		got[id] = true
+	}
+	for _, id := range want {
+		if !got[id] {
+			t.Errorf("%s is not known", id)
+		}
+		delete(got, id)
+	}
+	for id := range got {
+		t.Errorf("%s is known", id)
+	}
+}
+
+func TestAnUnconfirmedStartOutlivesAFullReport(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	reserve(s, "ins_a", "n1")
+	s.ApplyReport(start, report("n1", "b1", 2, true))
+	known(t, s, "ins_a")
+	if got := s.Nodes["n1"].Reserved; got != size {
+		t.Errorf("reserved %s", got)
+	}
+	s.ApplyReport(start, report("n1", "b1", 3, false, instance("ins_a", functions.InstanceStarting)))
+	c := s.ApplyReport(start, report("n1", "b1", 4, true))
+	known(t, s)
+	if len(c.Gone) != 1 || !c.Gone[0].Lost || !c.Freed {
+		t.Errorf("a confirmed one that is no longer named: %+v", c)
+	}
+	if got := s.Nodes["n1"].Reserved; got != (functions.Resources{}) {
+		t.Errorf("still reserved: %s", got)
+	}
+}
+
+func TestANodeIsPlaceableAfterItsFirstFullReport(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	c := s.ApplyReport(start, report("n1", "b1", 7, false, instance("ins_a", functions.InstanceReady)))
+	if s.Nodes["n1"].Known || !c.ReportsWanted || c.Freed {
+		t.Errorf("after a delta: known %t, %+v", s.Nodes["n1"].Known, c)
+	}
+	c = s.ApplyReport(start, report("n1", "b1", 8, true, instance("ins_a", functions.InstanceReady), instance("ins_b", functions.InstanceReady)))
+	if !s.Nodes["n1"].Known || !c.Freed || len(c.Ready) != 1 {
+		t.Errorf("after a full one: known %t, %+v", s.Nodes["n1"].Known, c)
+	}
+	known(t, s, "ins_a", "ins_b")
+	// Another boot: unknown until it has said all, and what it does not name is gone then.
+	s.ApplyReport(start, report("n1", "b2", 1, false))
+	if s.Nodes["n1"].Known {
+		t.Error("known after a reboot")
+	}
+	known(t, s, "ins_a", "ins_b")
+	s.ApplyReport(start, report("n1", "b2", 2, true, instance("ins_b", functions.InstanceReady)))
+	known(t, s, "ins_b")
+}
+
+func TestAGapAsksForReports(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	if c := s.ApplyReport(start, report("n1", "b1", 3, false)); !c.ReportsWanted {
+		t.Error("a gap went unnoticed")
+	}
+	if c := s.ApplyReport(start, report("n1", "b1", 9, true)); c.ReportsWanted {
+		t.Error("a full report closes every gap")
+	}
+}
+
+func TestARefusedStopIsForgotten(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	in := s.Instances["ins_a"]
+	in.Stopping = start
+	s.ApplyReport(start.Add(100*time.Millisecond), report("n1", "b1", 2, true, instance("ins_a", functions.InstanceReady)))
+	if in.Stopping.IsZero() {
+		t.Error("a report that crossed the command counts as a refusal")
+	}
+	held := instance("ins_a", functions.InstanceReady)
+	held.Held = 1
+	s.ApplyReport(start.Add(200*time.Millisecond), report("n1", "b1", 3, false, held))
+	if !in.Stopping.IsZero() {
+		t.Error("still stopping though a slot is held")
+	}
+}
+
+func TestASilentNodeLosesItsInstances(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.SetFunction(start, record("r1", ""))
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	if c := s.Expire(start.Add(state.NodeTimeout - time.Millisecond)); len(c.Gone) != 0 {
+		t.Errorf("gone too early: %+v", c.Gone)
+	}
+	if c := s.Expire(start.Add(state.NodeTimeout)); len(c.Gone) != 1 || !s.Nodes["n1"].Lost {
+		t.Errorf("%+v", c)
+	}
+	known(t, s)
+	s.Expire(start.Add(state.NodeForgotten))
+	if len(s.Nodes) != 0 || len(s.NodeOrder()) != 0 {
+		t.Error("a node that is long lost is still shown")
+	}
+}
+
+func TestDemandIsALevel(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.SetFunction(start, record("r1", ""))
+	say := func(gateway string, seq uint64, at time.Time, list ...bus.FunctionDemand) int {
+		return len(s.ApplyDemand(at, bus.Demand{Envelope: bus.Envelope{Boot: "b", Sequence: seq}, Gateway: gateway, Functions: list}))
+	}
+	need := func(waiting, inFlight int) bus.FunctionDemand {
+		return bus.FunctionDemand{Namespace: ref.Namespace, Function: ref.Name, Waiting: waiting, InFlight: inFlight, Concurrency: float64(waiting + inFlight)}
+	}
+	level := func(waiting, inFlight int) {
+		t.Helper()
+		if w, _, i := s.Functions[ref].Level(); w != waiting || i != inFlight {
+			t.Errorf("level %d waiting, %d in flight, want %d, %d", w, i, waiting, inFlight)
+		}
+	}
+	say("g1", 1, start, need(2, 3))
+	say("g2", 1, start, need(1, 1), bus.FunctionDemand{Namespace: "x", Function: "unknown", Waiting: 5})
+	level(3, 4)
+	if n := say("g1", 1, start, need(9, 9)); n != 0 {
+		t.Error("a repeated message counted")
+	}
+	say("g1", 2, start.Add(time.Second))
+	level(1, 1)
+	if c := s.Expire(start.Add(state.DemandTimeout)); len(c.Functions) == 0 {
+		t.Error("a silent gateway's demand changed nothing")
+	}
+	level(0, 0)
+	if _, ok := s.Functions[functions.Ref{Namespace: "x", Name: "unknown"}]; ok {
+		t.Error("demand for a function that does not exist is kept")
+	}
+}
+
+func TestNothingIsLeftOfADeletedFunction(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.SetFunction(start, record("r1", ""))
+	s.SetRevision(functions.Revision{ID: "r1", Namespace: ref.Namespace, Function: ref.Name})
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	s.DeleteFunction(ref)
+	s.DeleteRevision(ref, "r1")
+	if len(s.Functions) != 1 {
+		t.Error("forgotten while an instance runs")
+	}
+	s.ApplyReport(start, report("n1", "b1", 2, false, instance("ins_a", functions.InstanceStopped)))
+	if len(s.Functions) != 0 || len(s.Used) != 0 {
+		t.Errorf("left: %d functions, %d namespaces in use", len(s.Functions), len(s.Used))
+	}
+}
+
+// step is one input to the state.
+type step func(s *state.State)
+
+var anyStep = rapid.Custom(func(t *rapid.T) step {
+	node := fmt.Sprintf("n%d", rapid.IntRange(0, 2).Draw(t, "node"))
+	boot := fmt.Sprintf("b%d", rapid.IntRange(0, 1).Draw(t, "boot"))
+	seq := rapid.Uint64Range(1, 20).Draw(t, "seq")
+	at := start.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "at")) * time.Second)
+	id := fmt.Sprintf("ins_%d", rapid.IntRange(0, 5).Draw(t, "instance"))
+	switch rapid.IntRange(0, 8).Draw(t, "kind") {
+	case 0:
+		rec := record(rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(t, "live"), rapid.SampledFrom([]string{"", "r2", "r3"}).Draw(t, "candidate"))
+		return func(s *state.State) { s.SetFunction(at, rec) }
+	case 1:
+		return func(s *state.State) { s.DeleteFunction(ref) }
+	case 2:
+		return func(s *state.State) {
+			s.SetRevision(functions.Revision{ID: "r1", Namespace: ref.Namespace, Function: ref.Name})
+		}
+	case 3:
+		return func(s *state.State) { s.DeleteRevision(ref, "r1") }
+	case 4:
+		q := functions.Quota{Namespace: ref.Namespace, CPU: rapid.Int64Range(1, 9).Draw(t, "cpu")}
+		return func(s *state.State) { s.SetQuota(q) }
+	case 5:
+		d := bus.Demand{Envelope: bus.Envelope{Boot: boot, Sequence: seq}, Gateway: node}
+		if rapid.Bool().Draw(t, "named") {
+			d.Functions = []bus.FunctionDemand{{Namespace: ref.Namespace, Function: ref.Name, Waiting: int(seq), Concurrency: 1}}
+		}
+		return func(s *state.State) { s.ApplyDemand(at, d) }
+	case 6:
+		return func(s *state.State) { s.Expire(at) }
+	case 7:
+		return func(s *state.State) {
+			if s.Instances[functions.InstanceID(id)] == nil && s.Nodes[functions.NodeID(node)] != nil {
+				reserve(s, id, node)
+			}
+		}
+	default:
+		n := rapid.IntRange(0, 3).Draw(t, "instances")
+		var list []bus.InstanceReport
+		for i := range n {
+			st := rapid.SampledFrom([]functions.InstanceState{functions.InstanceStarting, functions.InstanceReady, functions.InstanceDraining, functions.InstanceStopped, functions.InstanceFailed}).Draw(t, "state")
+			list = append(list, instance(fmt.Sprintf("ins_%d", (int(seq)+i)%6), st))
+		}
+		r := report(node, boot, seq, rapid.Bool().Draw(t, "full"), list...)
+		return func(s *state.State) { s.ApplyReport(at, r) }
+	}
+})
+
+// same compares two states; the events' rings and the pointers from node to instance are covered by what they hold.
+var same = cmp.Options{
+	cmp.AllowUnexported(autoscale.History{}, keepalive.Peak{}, state.Events{}, placement.Verdict{}, placement.Decision{}),
+	cmpopts.IgnoreUnexported(state.State{}),
+	cmpopts.EquateEmpty(),
+}
+
+// Each input applied twice leaves what it left the first time, and what is reserved is always the sum over the instances.
+func TestReducersAreIdempotentAndTheirSumsHold(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		once, twice := state.New(), state.New()
+		for _, apply := range rapid.SliceOfN(anyStep, 1, 40).Draw(t, "steps") {
+			apply(once)
+			apply(twice)
+			apply(twice)
+			if diff := cmp.Diff(once, twice, same); diff != "" {
+				t.Fatalf("applied twice (-once +twice):\n%s", diff)
+			}
+			checkSums(t, once)
+		}
+	})
+}
+
+func checkSums(t *rapid.T, s *state.State) {
+	byNode, byNamespace := map[functions.NodeID]functions.Resources{}, map[string]functions.Resources{}
+	for id, in := range s.Instances {
+		byNode[in.Node] = byNode[in.Node].Add(in.Reserved)
+		byNamespace[in.Namespace] = byNamespace[in.Namespace].Add(in.Reserved)
+		if in.State.Gone() || s.Functions[in.Ref()].Instances[id] != in || s.Nodes[in.Node].Instances[id] != in {
+			t.Fatalf("%s is not where it belongs", id)
+		}
+	}
+	for id, n := range s.Nodes {
+		if n.Reserved != byNode[id] {
+			t.Fatalf("%s has %s reserved, its instances hold %s", id, n.Reserved, byNode[id])
+		}
+	}
+	if diff := cmp.Diff(byNamespace, s.Used, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("used:\n%s", diff)
+	}
+	if len(s.NodeOrder()) != len(s.Nodes) {
+		t.Fatalf("%d nodes in order of %d", len(s.NodeOrder()), len(s.Nodes))
+	}
+}
+
+func TestEventsKeepTheLatest(t *testing.T) {
+	t.Parallel()
+	var e state.Events
+	for i := range 300 {
+		e.Add(start.Add(time.Duration(i)), functions.InstanceID(fmt.Sprintf("ins_%d", i%2)), fmt.Sprint(i))
+	}
+	e.Add(start, "ins_1", "299")
+	got := e.Latest("")
+	if len(got) != 128 || got[0].Text != "299" || got[127].Text != "172" {
+		t.Errorf("%d events, from %q to %q", len(got), got[0].Text, got[len(got)-1].Text)
+	}
+	if one := e.Latest("ins_0"); len(one) != 64 || one[0].Text != "298" {
+		t.Errorf("of one instance: %d, first %q", len(one), one[0].Text)
+	}
+}
+
+func TestReportsCountInTheirOrder(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	s.ApplyReport(start, report("n1", "b1", 2, false, instance("ins_a", functions.InstanceStarting)))
+	s.ApplyReport(start, report("n1", "b1", 3, false, instance("ins_a", functions.InstanceReady)))
+	s.ApplyReport(start, report("n1", "b1", 2, false, instance("ins_a", functions.InstanceStarting)))
+	if got := s.Instances["ins_a"].State; got != functions.InstanceReady {
+		t.Errorf("after an old report: %s", got)
+	}
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	known(t, s, "ins_a")
+}
+
+func TestWhatTheWorkerReservedCounts(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	reserve(s, "ins_a", "n1")
+	more := instance("ins_a", functions.InstanceReady)
+	more.Reserved = size.Add(size)
+	s.ApplyReport(start, report("n1", "b1", 2, false, more))
+	if got := s.Nodes["n1"].Reserved; got != more.Reserved || s.Used[ref.Namespace] != more.Reserved {
+		t.Errorf("reserved %s, used %s", got, s.Used[ref.Namespace])
+	}
+	silent := instance("ins_a", functions.InstanceReady)
+	silent.Reserved = functions.Resources{}
+	s.ApplyReport(start, report("n1", "b1", 3, false, silent))
+	if got := s.Nodes["n1"].Reserved; got != more.Reserved {
+		t.Errorf("a report without it changed it to %s", got)
+	}
+}
+
+func TestALostNodeComesBackWithAFullReport(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	s.Expire(start.Add(state.NodeTimeout))
+	c := s.ApplyReport(start.Add(7*time.Second), report("n1", "b1", 2, false))
+	if n := s.Nodes["n1"]; n.Lost || n.Known || !c.ReportsWanted {
+		t.Errorf("after a delta: lost %t, known %t, %+v", n.Lost, n.Known, c)
+	}
+	s.ApplyReport(start.Add(8*time.Second), report("n1", "b1", 3, true, instance("ins_a", functions.InstanceReady)))
+	known(t, s, "ins_a")
+	if !s.Nodes["n1"].Known {
+		t.Error("not known after a full report")
+	}
+}
