@@ -1,0 +1,132 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const defaultListed = 100
+
+type queueListInput struct {
+	RefInput
+	State functions.InvocationState `query:"state" enum:"accepted,running,retry-wait" doc:"Invocations in this state only"`
+	Limit int                       `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 where it is left out"`
+}
+
+type deadListInput struct {
+	RefInput
+	Limit int `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 where it is left out"`
+}
+
+type invocationInput struct {
+	Invocation functions.InvocationID `path:"invocation" doc:"Id of the invocation"`
+}
+
+func (in *invocationInput) check() error {
+	if _, ok := in.Invocation.FunctionHash(); ok {
+		return nil
+	}
+	return fault.New(fault.CodeInvalidRequest, "%q is no invocation's id", clip(string(in.Invocation))).WithField("invocation").
+		WithHint("tatami queue show FUNCTION")
+}
+
+func (a *API) registerQueue(h huma.API) {
+	tags := []string{"queue"}
+	handle(a, h, huma.Operation{
+		OperationID: "list-queues", Method: http.MethodGet, Path: "/v1/queues", Summary: "List the queues that are not empty", Tags: tags,
+	}, a.listQueues)
+	handle(a, h, huma.Operation{
+		OperationID: "get-queue", Method: http.MethodGet, Path: functionPath + "/queue", Summary: "Show the depth of a function's queue", Tags: tags,
+	}, func(ctx context.Context, in *RefInput) (*body[v1.FunctionQueue], error) {
+		ref, err := a.existing(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		return &body[v1.FunctionQueue]{v1.FunctionQueue{Namespace: ref.Namespace, Function: ref.Name, QueueDepth: a.deps.Queue.Depths()[ref]}}, nil
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "list-queued", Method: http.MethodGet, Path: functionPath + "/queue/invocations", Summary: "List invocations that wait or run", Tags: tags,
+	}, func(ctx context.Context, in *queueListInput) (*body[[]v1.InvocationStatus], error) {
+		ref, err := a.existing(ctx, &in.RefInput)
+		if err != nil {
+			return nil, err
+		}
+		out, err := a.deps.Queue.List(ctx, ref, in.State, cmp.Or(in.Limit, defaultListed))
+		return &body[[]v1.InvocationStatus]{append([]v1.InvocationStatus{}, out...)}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "list-dead", Method: http.MethodGet, Path: functionPath + "/queue/dead", Summary: "List dead letters, latest first", Tags: tags,
+	}, a.listDead)
+	handle(a, h, huma.Operation{
+		OperationID: "get-dead", Method: http.MethodGet, Path: "/v1/dead/{invocation}", Summary: "Show a dead letter", Tags: tags,
+	}, func(ctx context.Context, in *invocationInput) (*body[v1.DeadLetter], error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		d, err := a.deps.Queue.ShowDead(ctx, in.Invocation)
+		return &body[v1.DeadLetter]{v1.DeadLetter{Invocation: d.Invocation, Reason: d.Reason, Died: d.Died}}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "get-invocation", Method: http.MethodGet, Path: "/v1/invocations/{invocation}", Summary: "Show where a queued invocation stands", Tags: tags,
+	}, func(ctx context.Context, in *invocationInput) (*body[v1.InvocationStatus], error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		out, err := a.deps.Queue.Lookup(ctx, in.Invocation)
+		return &body[v1.InvocationStatus]{out}, err
+	})
+}
+
+// existing returns the name of a function that there is.
+func (a *API) existing(ctx context.Context, in *RefInput) (functions.Ref, error) {
+	ref, err := in.ref()
+	if err == nil {
+		_, _, err = a.function(ctx, ref)
+	}
+	return ref, err
+}
+
+type queuesInput struct {
+	Namespace string `query:"namespace" doc:"Queues of this namespace only"`
+}
+
+func (a *API) listQueues(_ context.Context, in *queuesInput) (*body[[]v1.FunctionQueue], error) {
+	if err := checkFilter("namespace", in.Namespace); err != nil {
+		return nil, err
+	}
+	out := []v1.FunctionQueue{}
+	for ref, d := range a.deps.Queue.Depths() {
+		if in.Namespace == "" || in.Namespace == ref.Namespace {
+			out = append(out, v1.FunctionQueue{Namespace: ref.Namespace, Function: ref.Name, QueueDepth: d})
+		}
+	}
+	slices.SortFunc(out, func(x, y v1.FunctionQueue) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Function, y.Function))
+	})
+	return &body[[]v1.FunctionQueue]{out}, nil
+}
+
+// listDead does not ask whether the function exists: its dead letters outlive it.
+func (a *API) listDead(ctx context.Context, in *deadListInput) (*body[[]v1.DeadLetter], error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	letters, err := a.deps.Queue.Dead(ctx, ref, cmp.Or(in.Limit, defaultListed))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]v1.DeadLetter, 0, len(letters))
+	for _, d := range letters {
+		out = append(out, v1.DeadLetter{Invocation: d.Invocation, Reason: d.Reason, Died: d.Died})
+	}
+	return &body[[]v1.DeadLetter]{out}, nil
+}

@@ -1,0 +1,48 @@
+package v1
+
+import (
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// FunctionQueue is a function's queue.
+type FunctionQueue struct {
+	Namespace string `json:"namespace"`
+	Function  string `json:"function"`
+	QueueDepth
+}
+
+// Ref returns the name of the queue's function.
+func (q FunctionQueue) Ref() functions.Ref {
+	return functions.Ref{Namespace: q.Namespace, Name: q.Function}
+}
+
+// InvocationStatus is a queued invocation: where it stands and what became of it.
+type InvocationStatus struct {
+	ID        functions.InvocationID    `json:"id"`
+	Namespace string                    `json:"namespace"`
+	Function  string                    `json:"function"`
+	State     functions.InvocationState `json:"state" enum:"accepted,running,retry-wait,succeeded,cancelled,expired,dead"`
+	Reason    string                    `json:"reason,omitempty"`
+	Method    string                    `json:"method,omitempty"`
+	Path      string                    `json:"path,omitempty"`
+	Attempts  []functions.Attempt       `json:"attempts"`
+	Accepted  time.Time                 `json:"accepted,omitzero"`
+	Deadline  time.Time                 `json:"deadline,omitzero"`
+	Finished  time.Time                 `json:"finished,omitzero"`
+	Status    int                       `json:"status,omitempty"`
+	BodySize  int64                     `json:"bodySize,omitempty"`
+}
+
+// Ref returns the name of the invocation's function.
+func (i InvocationStatus) Ref() functions.Ref {
+	return functions.Ref{Namespace: i.Namespace, Name: i.Function}
+}
+
+// DeadLetter is what is kept of an invocation that failed for good.
+type DeadLetter struct {
+	Invocation functions.Invocation `json:"invocation"`
+	Reason     string               `json:"reason"`
+	Died       time.Time            `json:"died"`
+}

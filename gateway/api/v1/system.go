@@ -1,0 +1,174 @@
+package v1
+
+import (
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+)
+
+// Version says what a binary is.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// Status is the system at a glance.
+type Status struct {
+	Version Version          `json:"version"`
+	Mode    string           `json:"mode"`
+	Node    functions.NodeID `json:"node,omitempty"`
+	Started time.Time        `json:"started"`
+	// PublicURL is where functions are called, ControlURL where this API is over TCP.
+	PublicURL  string `json:"publicURL"`
+	ControlURL string `json:"controlURL,omitempty"`
+	Domain     string `json:"domain,omitempty"`
+	DataDir    string `json:"dataDir,omitempty"`
+	// Architectures are those of the nodes: what artifacts are built for.
+	Architectures []string `json:"architectures"`
+	Nodes         int      `json:"nodes"`
+	Functions     int      `json:"functions"`
+	// Instances counts those that run.
+	Instances InstanceCounts      `json:"instances"`
+	Capacity  functions.Resources `json:"capacity"`
+	Reserved  functions.Resources `json:"reserved"`
+	Queue     QueueDepth          `json:"queue"`
+	RPS       float64             `json:"rps"`
+	// Warnings are sentences an operator should know of, such as a data directory that may lose accepted work at a power loss.
+	Warnings []string `json:"warnings"`
+}
+
+// Node is a machine that runs a worker.
+type Node struct {
+	ID           functions.NodeID    `json:"id"`
+	Name         string              `json:"name"`
+	Architecture string              `json:"architecture"`
+	State        string              `json:"state" enum:"ready,draining,cordoned,lost"`
+	Capacity     functions.Resources `json:"capacity"`
+	Allocatable  functions.Resources `json:"allocatable"`
+	Reserved     functions.Resources `json:"reserved"`
+	// CPUUsed is in millicores and MemoryUsed in bytes, both of the whole machine.
+	CPUUsed    int64             `json:"cpuUsedMillis"`
+	MemoryUsed int64             `json:"memoryUsedBytes"`
+	Instances  int               `json:"instances"`
+	Artifacts  []string          `json:"artifacts,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	LastSeen   time.Time         `json:"lastSeen"`
+}
+
+// Instance is a running copy of a revision.
+type Instance struct {
+	ID        functions.InstanceID    `json:"id"`
+	Namespace string                  `json:"namespace"`
+	Function  string                  `json:"function"`
+	Revision  functions.RevisionID    `json:"revision"`
+	Node      functions.NodeID        `json:"node"`
+	NodeName  string                  `json:"nodeName,omitempty"`
+	State     functions.InstanceState `json:"state" enum:"starting,ready,draining,stopped,failed"`
+	Reason    string                  `json:"reason,omitempty"`
+	// Placement says why the instance is on its node.
+	Placement string              `json:"placement,omitempty"`
+	Exit      *functions.Exit     `json:"exit,omitempty"`
+	Logs      []string            `json:"logs,omitempty"`
+	Since     time.Time           `json:"since"`
+	Started   time.Time           `json:"started"`
+	LastUsed  time.Time           `json:"lastUsed,omitzero"`
+	Slots     int                 `json:"slots"`
+	Held      int                 `json:"held"`
+	Reserved  functions.Resources `json:"reserved"`
+	Usage     functions.Usage     `json:"usage"`
+	Phases    functions.Phases    `json:"phases"`
+	Adopted   bool                `json:"adopted,omitempty"`
+	PID       int                 `json:"pid,omitempty"`
+}
+
+// Ref returns the name of the instance's function.
+func (i Instance) Ref() functions.Ref {
+	return functions.Ref{Namespace: i.Namespace, Name: i.Function}
+}
+
+// ExecRequest asks for a further process in an instance's sandbox.
+type ExecRequest struct {
+	Args  []string `json:"args" required:"true" minItems:"1"`
+	Stdin []byte   `json:"stdin,omitempty"`
+}
+
+// ExecResult is how that process ended. Output beyond a bound is cut off.
+type ExecResult struct {
+	ExitCode int    `json:"exitCode"`
+	Stdout   []byte `json:"stdout,omitempty"`
+	Stderr   []byte `json:"stderr,omitempty"`
+}
+
+// Explanation says why a function or an instance is as it is.
+type Explanation struct {
+	Subject string        `json:"subject"`
+	Lines   []Decision    `json:"lines"`
+	Nodes   []NodeVerdict `json:"nodes,omitempty"`
+	Try     []string      `json:"try,omitempty"`
+}
+
+// Decision is something that was decided, and why.
+type Decision struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// NodeVerdict is why a node was or was not chosen at the last placement.
+type NodeVerdict struct {
+	Node   functions.NodeID `json:"node"`
+	Name   string           `json:"name"`
+	Chosen bool             `json:"chosen"`
+	Reason string           `json:"reason"`
+}
+
+// NamespaceQuota is a namespace's budget and what is used of it.
+type NamespaceQuota struct {
+	functions.Quota
+	Used          functions.Resources `json:"used"`
+	UsedFunctions int64               `json:"usedFunctions"`
+}
+
+// Token is the credential of the control API over TCP.
+type Token struct {
+	Token string `json:"token"`
+}
+
+// Link opens the dashboard once.
+type Link struct {
+	// Path is relative to the control listener's address.
+	Path    string    `json:"path"`
+	URL     string    `json:"url,omitempty"`
+	Expires time.Time `json:"expires"`
+}
+
+// CheckState is how a check of doctor came out.
+type CheckState string
+
+// The outcomes of a check.
+const (
+	CheckOK   CheckState = "ok"
+	CheckWarn CheckState = "warn"
+	CheckFail CheckState = "fail"
+)
+
+// Check is one finding of doctor.
+type Check struct {
+	Name  string     `json:"name"`
+	State CheckState `json:"state" enum:"ok,warn,fail"`
+	// Detail is what was found, Fix what to do about it.
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty"`
+}
+
+// LogLine is a line that an instance wrote.
+type LogLine struct {
+	Time     time.Time            `json:"time"`
+	Instance functions.InstanceID `json:"instance"`
+	Revision functions.RevisionID `json:"revision,omitempty"`
+	// Stream is "stdout" or "stderr", or "tatami" where the platform says what became of the instance.
+	Stream string `json:"stream" enum:"stdout,stderr,tatami"`
+	Text   string `json:"text"`
+}

@@ -1,0 +1,106 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+)
+
+// Version returns the server's.
+func (c *Client) Version(ctx context.Context) (*v1.Version, error) {
+	return fetchOne[v1.Version](ctx, c, http.MethodGet, "/v1/version", nil)
+}
+
+// Status returns the system at a glance.
+func (c *Client) Status(ctx context.Context) (*v1.Status, error) {
+	return fetchOne[v1.Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// Doctor returns the server's own checks.
+func (c *Client) Doctor(ctx context.Context) ([]v1.Check, error) {
+	return fetch[[]v1.Check](ctx, c, http.MethodGet, "/v1/doctor", nil)
+}
+
+// Nodes lists the nodes.
+func (c *Client) Nodes(ctx context.Context) ([]v1.Node, error) {
+	return fetch[[]v1.Node](ctx, c, http.MethodGet, "/v1/nodes", nil)
+}
+
+// Node returns a node, by id or name.
+func (c *Client) Node(ctx context.Context, node string) (*v1.Node, error) {
+	return fetchOne[v1.Node](ctx, c, http.MethodGet, "/v1/nodes/"+url.PathEscape(node), nil)
+}
+
+// InstanceFilter picks instances; empty fields pick all.
+type InstanceFilter struct {
+	Namespace string
+	Function  string
+	// Node is the id or the name of a node.
+	Node string
+	// Gone picks those that ended lately, too.
+	Gone bool
+}
+
+// Instances lists instances.
+func (c *Client) Instances(ctx context.Context, f InstanceFilter) ([]v1.Instance, error) {
+	gone := ""
+	if f.Gone {
+		gone = "true"
+	}
+	q := query("namespace", f.Namespace, "function", f.Function, "node", f.Node, "gone", gone)
+	return fetch[[]v1.Instance](ctx, c, http.MethodGet, "/v1/instances"+q, nil)
+}
+
+func instancePath(id functions.InstanceID) string {
+	return "/v1/instances/" + url.PathEscape(string(id))
+}
+
+// Instance returns an instance.
+func (c *Client) Instance(ctx context.Context, id functions.InstanceID) (*v1.Instance, error) {
+	return fetchOne[v1.Instance](ctx, c, http.MethodGet, instancePath(id), nil)
+}
+
+// ExplainInstance says why an instance is where it is, as it is.
+func (c *Client) ExplainInstance(ctx context.Context, id functions.InstanceID) (*v1.Explanation, error) {
+	return fetchOne[v1.Explanation](ctx, c, http.MethodGet, instancePath(id)+"/explain", nil)
+}
+
+// Exec runs a further process in an instance's sandbox.
+func (c *Client) Exec(ctx context.Context, id functions.InstanceID, args []string, stdin []byte) (*v1.ExecResult, error) {
+	return fetchOne[v1.ExecResult](ctx, c, http.MethodPost, instancePath(id)+"/exec", v1.ExecRequest{Args: args, Stdin: stdin})
+}
+
+// Quotas lists the namespaces that have a quota or use anything.
+func (c *Client) Quotas(ctx context.Context) ([]v1.NamespaceQuota, error) {
+	return fetch[[]v1.NamespaceQuota](ctx, c, http.MethodGet, "/v1/quotas", nil)
+}
+
+// Quota returns the quota of a namespace.
+func (c *Client) Quota(ctx context.Context, namespace string) (*v1.NamespaceQuota, error) {
+	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodGet, "/v1/quotas/"+url.PathEscape(namespace), nil)
+}
+
+// SetQuota replaces the quota of a namespace.
+func (c *Client) SetQuota(ctx context.Context, q functions.Quota) (*v1.NamespaceQuota, error) {
+	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodPut, "/v1/quotas/"+url.PathEscape(q.Namespace), q)
+}
+
+// Token returns the token of the control API.
+func (c *Client) Token(ctx context.Context) (string, error) {
+	out, err := fetch[v1.Token](ctx, c, http.MethodGet, "/v1/token", nil)
+	return out.Token, err
+}
+
+// RotateToken replaces the token; the old one and every dashboard session end at once.
+func (c *Client) RotateToken(ctx context.Context) (string, error) {
+	out, err := fetch[v1.Token](ctx, c, http.MethodPost, "/v1/token/rotate", nil)
+	return out.Token, err
+}
+
+// DashboardLink makes a link that opens the dashboard once.
+func (c *Client) DashboardLink(ctx context.Context) (*v1.Link, error) {
+	return fetchOne[v1.Link](ctx, c, http.MethodPost, "/v1/token/link", nil)
+}

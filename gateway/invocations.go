@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/problem"
+	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// invocation is where a queued invocation stands, as its caller sees it.
+type invocation struct {
+	ID        functions.InvocationID    `json:"id"`
+	Namespace string                    `json:"namespace"`
+	Function  string                    `json:"function"`
+	State     functions.InvocationState `json:"state"`
+	// Reason says why a terminal state is not succeeded.
+	Reason string `json:"reason,omitempty"`
+	// Attempt is the number of the attempt under way or to come.
+	Attempt  int                 `json:"attempt,omitempty"`
+	Attempts []functions.Attempt `json:"attempts"`
+	Accepted time.Time           `json:"accepted,omitzero"`
+	Deadline time.Time           `json:"deadline,omitzero"`
+	Started  time.Time           `json:"started,omitzero"`
+	Next     time.Time           `json:"next,omitzero"`
+	Finished time.Time           `json:"finished,omitzero"`
+	// Status, Headers and Body are the function's last answer.
+	Status  int                 `json:"status,omitempty"`
+	Headers map[string][]string `json:"headers,omitempty"`
+	// Encoding says how Body is written: "utf-8" as it is, or "base64". It is empty where the body is to be fetched at BodyLocation.
+	Encoding     string `json:"encoding,omitempty"`
+	Body         string `json:"body,omitempty"`
+	BodySize     int64  `json:"bodySize,omitempty"`
+	BodyLocation string `json:"bodyLocation,omitempty"`
+}
+
+func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
+	wait, err := waitOf(r.URL.Query().Get("wait"))
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	st, err := p.queue.Lookup(r.Context(), functions.InvocationID(chi.URLParam(r, "id")), wait)
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	if !st.State.Terminal() {
+		w.Header().Set("Retry-After", "1")
+	}
+	writeJSON(w, r, http.StatusOK, describe(&st))
+}
+
+func describe(st *queue.Status) *invocation {
+	v := &invocation{
+		ID: st.ID, Namespace: st.Ref.Namespace, Function: st.Ref.Name, State: st.State, Attempt: st.Attempt, Attempts: st.Attempts,
+		Accepted: st.Accepted, Deadline: st.Deadline, Started: st.Started, Next: st.Next,
+	}
+	if v.Attempts == nil {
+		v.Attempts = []functions.Attempt{}
+	}
+	rec := st.Result
+	if rec == nil {
+		return v
+	}
+	v.Reason, v.Finished, v.Status, v.Headers = rec.Reason, rec.Finished, rec.Status, rec.Header
+	if rec.Status == 0 {
+		return v
+	}
+	v.BodySize, v.BodyLocation = int64(len(rec.Body)), invocationPrefix+string(st.ID)+"/body"
+	switch {
+	case rec.BodyRef != nil:
+		v.BodySize = rec.BodyRef.Size
+	case utf8.Valid(rec.Body):
+		v.Encoding, v.Body = "utf-8", string(rec.Body)
+	default:
+		v.Encoding, v.Body = "base64", base64.StdEncoding.EncodeToString(rec.Body)
+	}
+	return v
+}
+
+// waitOf reads how long to wait: a duration such as 30s, or seconds.
+func waitOf(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		var n uint64
+		if n, err = strconv.ParseUint(s, 10, 31); err == nil {
+			d = time.Duration(n) * time.Second
+		}
+	}
+	if err != nil || d < 0 {
+		return 0, fault.New(fault.CodeInvalidRequest, "wait: %.40q is no duration", s).WithField("wait").WithHint("write it like wait=30s")
+	}
+	return d, nil
+}
+
+// bodyHeaders are those of a result's headers that tell how to read its body.
+var bodyHeaders = [...]string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition"}
+
+// invocationBody gives the body of the function's last answer as it was.
+func (p *public) invocationBody(w http.ResponseWriter, r *http.Request) {
+	id := functions.InvocationID(chi.URLParam(r, "id"))
+	st, err := p.queue.Lookup(r.Context(), id, 0)
+	switch {
+	case err != nil:
+	case !st.State.Terminal():
+		err = fault.New(fault.CodeConflict, "%s has not ended: it is %s", id, st.State).WithRetryAfter(time.Second).
+			WithHint("wait for its end: GET %s%s?wait=30s", invocationPrefix, id)
+	case st.Result == nil || st.Result.Status == 0:
+		err = fault.New(fault.CodeNotFound, "%s has no answer: it is %s", id, st.State)
+	}
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	body, size, err := p.queue.OpenBody(r.Context(), st.Result)
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	defer body.Close()
+	h := w.Header()
+	h["Content-Type"] = nil
+	for _, k := range bodyHeaders {
+		if v := st.Result.Header[k]; len(v) > 0 {
+			h[k] = v
+		}
+	}
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if n, err := io.Copy(w, body); err != nil || n != size {
+		// The client must not take a part for the whole.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		problem.Write(w, r, errors.Join(errors.New("encoding the answer"), err))
+		return
+	}
+	b = append(b, '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(b)
+	}
+}

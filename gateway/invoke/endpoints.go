@@ -1,0 +1,127 @@
+package invoke
+
+import (
+	"log/slog"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// endpoints follows the tables that workers push. One goroutine uses it.
+type endpoints struct {
+	bus     *bus.Bus
+	reg     *registry
+	workers Workers
+	log     *slog.Logger
+	nodes   map[functions.NodeID]*nodeTable
+}
+
+// nodeTable is what one worker said.
+type nodeTable struct {
+	boot     string
+	sequence uint64
+	// whole is false until a full table came in this boot without a gap since.
+	whole bool
+	insts map[functions.InstanceID]functions.Ref
+}
+
+func newEndpoints(b *bus.Bus, reg *registry, w Workers, log *slog.Logger) *endpoints {
+	return &endpoints{bus: b, reg: reg, workers: w, log: log, nodes: map[functions.NodeID]*nodeTable{}}
+}
+
+// want asks every worker for its whole table.
+func (e *endpoints) want() {
+	if err := e.bus.Conn().Publish(bus.SubjectEndpointsWanted, nil); err != nil {
+		e.log.Error("the endpoint tables were not asked for", "err", err)
+	}
+}
+
+func (e *endpoints) message(m *nats.Msg) {
+	t, err := bus.Decode[bus.EndpointTable](m.Data)
+	if err != nil {
+		e.log.Error("an endpoint table cannot be read", "subject", m.Subject, "err", err)
+		return
+	}
+	if !strings.HasSuffix(m.Subject, "."+string(t.Node)) {
+		e.log.Error("an endpoint table names another node than its subject", "subject", m.Subject, "node", t.Node)
+		return
+	}
+	e.apply(&t, time.Now())
+}
+
+func (e *endpoints) apply(t *bus.EndpointTable, now time.Time) {
+	n := e.nodes[t.Node]
+	if n == nil {
+		n = &nodeTable{insts: map[functions.InstanceID]functions.Ref{}}
+		e.nodes[t.Node] = n
+	}
+	missed := n.boot != t.Boot || t.Sequence != n.sequence+1
+	if n.boot == t.Boot && t.Sequence <= n.sequence && !t.Full {
+		return
+	}
+	n.boot, n.sequence = t.Boot, t.Sequence
+	if t.Full {
+		n.whole = true
+		e.replace(n, t, now)
+	} else if missed {
+		n.whole = false
+	}
+	for i := range t.Endpoints {
+		ep := &t.Endpoints[i]
+		if ep.Slots < 1 || ep.Node != t.Node {
+			e.log.Error("an endpoint is not usable", "inst", ep.Instance, "node", ep.Node, "slots", ep.Slots)
+			continue
+		}
+		n.insts[ep.Instance] = ep.Ref()
+		for !e.reg.get(ep.Ref()).pool.add(ep, e.workers, now) {
+			// The registry was forgetting the function just then.
+			runtime.Gosched()
+		}
+	}
+	for _, d := range t.Removed {
+		e.depart(n, d, now)
+	}
+	// Whatever was missed is in the whole table; what this one says holds anyway.
+	if !n.whole {
+		e.want()
+	}
+}
+
+// replace lets go of the instances that a full table does not name.
+func (e *endpoints) replace(n *nodeTable, t *bus.EndpointTable, now time.Time) {
+	keep := make(map[functions.InstanceID]bool, len(t.Endpoints))
+	for i := range t.Endpoints {
+		keep[t.Endpoints[i].Instance] = true
+	}
+	for _, d := range t.Removed {
+		keep[d.Instance] = true
+	}
+	for id := range n.insts {
+		if !keep[id] {
+			e.depart(n, bus.Departure{Instance: id, State: functions.InstanceStopped, Reason: "its node no longer has it"}, now)
+		}
+	}
+}
+
+func (e *endpoints) depart(n *nodeTable, d bus.Departure, now time.Time) {
+	if ref, ok := n.insts[d.Instance]; ok {
+		delete(n.insts, d.Instance)
+		if f := e.reg.find(ref); f != nil {
+			if i := f.pool.remove(d.Instance); i != nil {
+				i.depart(d)
+			}
+			e.reg.drop(f)
+		}
+	}
+	if d.Failed != nil {
+		ref := functions.Ref{Namespace: d.Failed.Namespace, Name: d.Failed.Function}
+		if f := e.reg.find(ref); f != nil {
+			f.pool.startFailed(d.Failed, d.Reason, now)
+		}
+	}
+}

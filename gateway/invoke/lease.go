@@ -1,0 +1,141 @@
+package invoke
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Lease is a slot of an instance. Release must be called once the answer has been read.
+type Lease struct {
+	inv    *Invoker
+	fn     *function
+	inst   *instance
+	rev    *functions.Revision
+	ep     *bus.Endpoint
+	cold   bool
+	waited time.Duration
+	// counted says that the namespace counts the lease.
+	counted  bool
+	released atomic.Bool
+}
+
+// Lease takes a slot of an instance of the function's live revision, and waits for one if there is none. A lease of class Sync waits
+// for the function's timeout at most, one of class Async until ctx ends. Faults: function-not-found, unavailable (first deploy under
+// way), function-not-ready (instances do not start), waiting-list-full, quota-exceeded, start-timeout.
+func (inv *Invoker) Lease(ctx context.Context, ref functions.Ref, class Class) (*Lease, error) {
+	f, rt, err := inv.routes.find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if rt.live == nil {
+		return nil, f.noLive(rt)
+	}
+	now := time.Now()
+	var deadline time.Time
+	if class == Sync {
+		deadline = now.Add(rt.live.Config.Timeout.Std())
+		if !f.ns.enter() {
+			return nil, f.ns.full()
+		}
+	} else if err := f.ns.enterWait(ctx); err != nil {
+		return nil, err
+	}
+	l, err := inv.lease(ctx, f, class, now, deadline, rt.live.Config.Timeout)
+	if err != nil {
+		f.ns.leave()
+		return nil, err
+	}
+	l.counted = true
+	return l, nil
+}
+
+// lease takes a slot. A zero deadline leaves the end of the wait to ctx; limit is what the deadline came from.
+func (inv *Invoker) lease(ctx context.Context, f *function, class Class, now, deadline time.Time, limit functions.Duration) (*Lease, error) {
+	g, w := f.pool.acquire(class, inv.cfg.MaxWaiting, now)
+	inv.activate(f)
+	if g.err != nil {
+		return nil, g.err
+	}
+	if w == nil {
+		if inv.workers.Admit(g.ep.Node, g.ep.Instance) == nil {
+			return &Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep}, nil
+		}
+		w = newWaiter(class)
+		f.pool.again(g.inst, w, now)
+	}
+	return inv.wait(ctx, f, w, now, deadline, limit)
+}
+
+func (inv *Invoker) wait(ctx context.Context, f *function, w *waiter, begun, deadline time.Time, limit functions.Duration) (*Lease, error) {
+	inv.need(f)
+	var expired <-chan time.Time
+	if !deadline.IsZero() {
+		t := time.NewTimer(time.Until(deadline))
+		defer t.Stop()
+		expired = t.C
+	}
+	leave := func() {
+		if g, granted := f.pool.leave(w, time.Now()); granted && g.inst != nil {
+			f.pool.release(g.inst, time.Now())
+		}
+	}
+	for {
+		select {
+		case g := <-w.ready:
+			if g.err != nil {
+				return nil, g.err
+			}
+			if inv.workers.Admit(g.ep.Node, g.ep.Instance) != nil {
+				f.pool.again(g.inst, w, time.Now())
+				continue
+			}
+			return &Lease{
+				inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, waited: time.Since(begun), cold: g.inst.added.After(begun),
+			}, nil
+		case <-ctx.Done():
+			leave()
+			if e := fault.From(context.Cause(ctx)); e != nil {
+				return nil, e
+			}
+			return nil, fault.Wrap(fault.CodeStartTimeout, ctx.Err(), "waiting for an instance of %s", f.ref)
+		case <-expired:
+			leave()
+			return nil, f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
+		}
+	}
+}
+
+// Release gives the slot back; further calls do nothing.
+func (l *Lease) Release() { l.release(time.Now(), false) }
+
+func (l *Lease) release(now time.Time, suspect bool) {
+	if !l.released.CompareAndSwap(false, true) {
+		return
+	}
+	l.inv.workers.Release(l.ep.Node, l.ep.Instance)
+	if suspect {
+		l.fn.pool.suspect(l.inst, now)
+	} else {
+		l.fn.pool.release(l.inst, now)
+	}
+	if l.counted {
+		l.fn.ns.leave()
+	}
+}
+
+// Revision is what the instance runs.
+func (l *Lease) Revision() *functions.Revision { return l.rev }
+
+// Endpoint is the instance.
+func (l *Lease) Endpoint() bus.Endpoint { return *l.ep }
+
+// Cold reports whether the lease waited for an instance that was not there when it was asked for.
+func (l *Lease) Cold() bool { return l.cold }
+
+// Waited is how long the lease took, 0 where a slot was free.
+func (l *Lease) Waited() time.Duration { return l.waited }

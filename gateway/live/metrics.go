@@ -1,0 +1,48 @@
+package live
+
+import (
+	"context"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/obs"
+)
+
+// Sample gives the picture's figures to the metrics.
+func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
+	p, err := l.fresh(ctx)
+	if err != nil {
+		return obs.Sample{}, err
+	}
+	s := obs.Sample{SchedulerUp: p.Stale == nil, StreamClients: l.feed.open()}
+	for _, n := range p.Nodes {
+		s.Nodes = append(s.Nodes, obs.NodeSample{
+			ID: string(n.ID), Name: n.Name, Up: n.State != NodeLost && p.Stale == nil,
+			CPU:    obs.Capacities{Capacity: n.CPU.Capacity, Allocatable: n.CPU.Allocatable, Reserved: n.CPU.Reserved, Used: n.CPU.Used},
+			Memory: obs.Capacities{Capacity: n.Memory.Capacity, Allocatable: n.Memory.Allocatable, Reserved: n.Memory.Reserved, Used: n.Memory.Used},
+		})
+	}
+	now := l.cfg.Now()
+	for _, f := range p.Functions {
+		more := p.more[f.ref()]
+		fs := obs.FunctionSample{
+			Namespace: f.Namespace, Function: f.Function, Codes: more.codes, Errors: more.errors, ColdStarts: more.cold,
+			InFlight: f.InFlight, Waiting: f.Waiting, P50: -1, P99: -1,
+			Instances: map[string]int{
+				string(functions.InstanceStarting): f.Starting, string(functions.InstanceReady): f.Ready, string(functions.InstanceDraining): f.Draining,
+			},
+			Desired: f.Desired, StartFailures: f.StartFailures,
+			Pending: f.Queue.Pending, Scheduled: f.Queue.Scheduled, Running: f.Queue.Running, Dead: f.Queue.Dead,
+		}
+		if f.P99 > 0 {
+			fs.P50, fs.P99 = ofMillis(f.P50), ofMillis(f.P99)
+		}
+		if f.Queue.Oldest != nil {
+			fs.OldestAge = max(0, now.Sub(*f.Queue.Oldest))
+		}
+		s.Functions = append(s.Functions, fs)
+	}
+	return s, nil
+}
+
+func ofMillis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

@@ -1,0 +1,65 @@
+package live
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// Sources is where Live reads from. Overview must be set; any other that is nil counts as having nothing to say. They are called from one
+// goroutine and should return within a fraction of a second.
+type Sources struct {
+	// Overview is the scheduler's picture; see OverviewFrom.
+	Overview func(ctx context.Context) (bus.Overview, error)
+	// Traffic lists the data path's figures by function.
+	Traffic func() []Traffic
+	// Queues lists the queue's figures by function.
+	Queues func() map[functions.Ref]Queue
+	// Notices are sentences for the operator that hold as long as the process runs, such as the one about durability.
+	Notices func() []string
+}
+
+// Traffic holds what a gateway counted for one function.
+type Traffic struct {
+	Namespace, Function string
+	// Requests, Errors and ColdStarts count since the process began.
+	Requests, Errors, ColdStarts uint64
+	// InFlight and Waiting are of now.
+	InFlight, Waiting int
+	// RPS, P50 and P99 are over the last minute; the latter two are 0 when nothing ran.
+	RPS      float64
+	P50, P99 functions.Duration
+	// Codes counts answers by HTTP status, or by the code of the fault where the platform answered.
+	Codes map[string]uint64
+}
+
+// Queue holds what the queue holds for one function.
+type Queue struct {
+	Pending, Scheduled, Running, Dead int
+	// Oldest is when the oldest waiting invocation was accepted; zero when none waits.
+	Oldest time.Time
+}
+
+// OverviewFrom asks the scheduler over the bus.
+func OverviewFrom(nc *nats.Conn) func(ctx context.Context) (bus.Overview, error) {
+	return func(ctx context.Context) (bus.Overview, error) {
+		var o bus.Overview
+		msg, err := nc.RequestWithContext(ctx, bus.SubjectOverview, nil)
+		if err != nil {
+			return o, fmt.Errorf("ask the scheduler: %w", err)
+		}
+		if err := json.Unmarshal(msg.Data, &o); err != nil {
+			return o, fmt.Errorf("read the scheduler's answer: %w", err)
+		}
+		if o.Schema > bus.Schema {
+			return o, fmt.Errorf("the scheduler's answer has schema %d, this gateway knows %d", o.Schema, bus.Schema)
+		}
+		return o, nil
+	}
+}

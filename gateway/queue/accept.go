@@ -1,0 +1,313 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Request is what is handed over.
+type Request struct {
+	Ref functions.Ref
+	// Method defaults to POST.
+	Method string
+	// Path is escaped and defaults to "/"; Query is raw.
+	Path, Query string
+	// Header may hold hop-by-hop fields: they are left out. It is not kept.
+	Header http.Header
+	// Body is the whole body; it is not kept. Where it is nil, BodyReader is read to its end.
+	Body       []byte
+	BodyReader io.Reader
+	// Trigger is what caused it. Default "queue".
+	Trigger string
+	// Deadline is when the last attempt may start, where that is before the function's maximum age.
+	Deadline time.Time
+}
+
+// messageOverhead is what an invocation takes in the store beside its body, roughly.
+const messageOverhead = 1 << 10
+
+// Bounds of a request. The gateway's own bounds on what comes over HTTP are smaller.
+const (
+	maxPath   = 64 << 10
+	maxHeader = 128 << 10
+)
+
+// Accept stores an invocation and returns its id when it is on disk. The namespace's rate is the caller's to hold. After an error with the code unavailable it may be stored all the
+// same: nobody knows its id then, and it runs.
+func (q *Queue) Accept(ctx context.Context, r Request) (functions.InvocationID, error) {
+	if err := r.complete(); err != nil {
+		return "", err
+	}
+	if err := q.waitReady(ctx); err != nil {
+		return "", err
+	}
+	select {
+	case <-q.ending:
+		return "", fault.New(fault.CodeDraining, "the gateway is stopping and takes no more work").WithRetryAfter(time.Second)
+	default:
+	}
+	rev, err := q.run.Lookup(ctx, r.Ref)
+	if err != nil {
+		return "", err
+	}
+	// The message holds the body in base64.
+	if err := q.bus.RoomFor(int64(len(r.Body))*4/3 + messageOverhead); err != nil {
+		return "", err
+	}
+	t := q.tallyOf(r.Ref)
+	limit := rev.Config.Queue.MaxPending
+	if waiting, ok := t.take(limit); !ok {
+		return "", fault.New(fault.CodeQueueFull, "the queue of %s is full: %d wait, at most %d may", r.Ref, waiting, limit).
+			WithHint("try again later, or raise queue.maxPending in tatami.yaml").WithRetryAfter(time.Second)
+	}
+	id, err := q.store(ctx, &r, rev)
+	if err != nil {
+		t.ended(id)
+		return "", err
+	}
+	hash, _ := id.FunctionHash()
+	q.arrive(r.Ref, hash, 1)
+	return id, nil
+}
+
+// store writes the invocation and waits for the disk.
+func (q *Queue) store(ctx context.Context, r *Request, rev *functions.Revision) (functions.InvocationID, error) {
+	now := time.Now().UTC()
+	inv := functions.Invocation{
+		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
+		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
+		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1,
+	}
+	if !r.Deadline.IsZero() && r.Deadline.Before(inv.Deadline) {
+		inv.Deadline = r.Deadline.UTC()
+	}
+	streams := []string{bus.StreamInvocations}
+	if err := q.takeBody(ctx, r, &inv); err != nil {
+		return inv.ID, err
+	}
+	if inv.BodyRef != nil {
+		streams = append(streams, q.bus.Bodies().Stream())
+	}
+	m, err := message(&inv)
+	if err == nil {
+		if err = q.publish(ctx, m, string(inv.ID)); err == nil {
+			err = q.bus.Barrier(ctx, streams...)
+		}
+	}
+	return inv.ID, err
+}
+
+// takeBody puts the body into the invocation, or into the object store where it is large.
+func (q *Queue) takeBody(ctx context.Context, r *Request, inv *functions.Invocation) error {
+	if r.Body == nil && r.BodyReader != nil {
+		head, err := io.ReadAll(io.LimitReader(r.BodyReader, q.cfg.InlineBody+1))
+		if err != nil {
+			return readFault(err)
+		}
+		if int64(len(head)) <= q.cfg.InlineBody {
+			inv.Body = head
+			return q.bus.RoomFor(int64(len(head)) * 4 / 3)
+		}
+		return q.spillRequest(ctx, inv, io.MultiReader(bytes.NewReader(head), r.BodyReader))
+	}
+	if int64(len(r.Body)) > q.cfg.InlineBody {
+		inv.Body = nil
+		return q.spillRequest(ctx, inv, bytes.NewReader(r.Body))
+	}
+	return nil
+}
+
+func (q *Queue) spillRequest(ctx context.Context, inv *functions.Invocation, body io.Reader) error {
+	ref, err := q.spill(ctx, bus.BodyObject(inv.ID, "request"), &claiming{body, q.bus}, q.cfg.MaxBody)
+	if errors.Is(err, errTooLarge) {
+		return fault.New(fault.CodeBodyTooLarge, "the body is larger than %d bytes", q.cfg.MaxBody)
+	}
+	if err != nil {
+		return readFault(err)
+	}
+	inv.BodyRef = ref
+	return nil
+}
+
+var errTooLarge = errors.New("too large")
+
+// spill stores a body of at most limit bytes in the object store.
+func (q *Queue) spill(ctx context.Context, name string, body io.Reader, limit int64) (*functions.BodyRef, error) {
+	sum := sha256.New()
+	size, err := q.bus.Bodies().Put(ctx, name, io.TeeReader(&bounded{r: body, left: limit}, sum))
+	if err != nil {
+		return nil, err
+	}
+	return &functions.BodyRef{Object: name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// claiming asks for room for what it reads.
+type claiming struct {
+	r   io.Reader
+	bus *bus.Bus
+}
+
+func (c *claiming) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if n > 0 {
+		if full := c.bus.RoomFor(int64(n)); full != nil {
+			return 0, full
+		}
+	}
+	return n, err
+}
+
+// bounded fails with errTooLarge beyond its bound.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+// readFault gives an error of the caller's body its code; errors of the store keep theirs.
+func readFault(err error) error {
+	var large *http.MaxBytesError
+	switch {
+	case fault.From(err) != nil:
+		return err
+	case errors.As(err, &large):
+		return fault.New(fault.CodeBodyTooLarge, "the body is larger than %d bytes", large.Limit)
+	}
+	return fault.Wrap(fault.CodeInvalidRequest, err, "the body ended early")
+}
+
+// complete fills in defaults and checks the request.
+func (r *Request) complete() error {
+	if r.Method == "" {
+		r.Method = http.MethodPost
+	}
+	if r.Path == "" {
+		r.Path = "/"
+	}
+	if r.Trigger == "" {
+		r.Trigger = "queue"
+	}
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.CodeInvalidRequest, format, args...).WithField(field)
+	}
+	if err := r.Ref.Validate(); err != nil {
+		return err
+	}
+	if !isToken(r.Method) || len(r.Method) > 32 {
+		return bad("method", "%.40q is no method", r.Method)
+	}
+	switch r.Method {
+	case http.MethodConnect, http.MethodTrace:
+		return bad("method", "%s cannot be queued", r.Method)
+	}
+	if !strings.HasPrefix(r.Path, "/") || !printable(r.Path) || len(r.Path) > maxPath {
+		return bad("path", "the path does not begin with '/', holds a space or a control character, or is longer than %d bytes", maxPath)
+	}
+	if _, err := url.PathUnescape(r.Path); err != nil {
+		return bad("path", "the path is not escaped as it must be: %v", err)
+	}
+	if !printable(r.Query) || len(r.Query) > maxPath {
+		return bad("query", "the query holds a space or a control character, or is longer than %d bytes", maxPath)
+	}
+	size := 0
+	for k, vs := range r.Header {
+		if !isToken(k) {
+			return bad("header", "%.40q is no name of a header field", k)
+		}
+		for _, v := range vs {
+			size += len(k) + len(v) + 4
+			if strings.ContainsAny(v, "\r\n\x00") {
+				return bad("header", "the header field %s holds a line break or a NUL byte", k)
+			}
+		}
+	}
+	if size > maxHeader {
+		return fault.New(fault.CodeHeaderTooLarge, "the header has %d bytes, at most %d can be queued", size, maxHeader)
+	}
+	return nil
+}
+
+// printable reports whether s has visible bytes only.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// endToEnd copies the header without the fields that concern one connection.
+func endToEnd(h http.Header) map[string][]string {
+	if len(h) == 0 {
+		return nil
+	}
+	out := make(map[string][]string, len(h))
+	for k, v := range h {
+		if !hopByHop(k) {
+			out[k] = v
+		}
+	}
+	for _, list := range h["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+		}
+	}
+	return out
+}
+
+func hopByHop(key string) bool {
+	switch key {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Content-Length", "Expect":
+		return true
+	}
+	return false
+}
+
+// message is the invocation as the stream holds it, to be run at once.
+func message(inv *functions.Invocation) (*nats.Msg, error) {
+	subject, ok := bus.InvocationSubject(inv.ID)
+	if !ok {
+		return nil, fmt.Errorf("%q is no id of an invocation", inv.ID)
+	}
+	data, err := json.Marshal(inv)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the invocation: %w", err)
+	}
+	return &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}, nil
+}

@@ -1,0 +1,346 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Headers that an attempt carries.
+const (
+	headerInvocation = "Tatami-Invocation-Id"
+	headerAttempt    = "Tatami-Attempt"
+	headerError      = "Tatami-Error"
+)
+
+// errExpired is the reason of an invocation whose time ran out before an attempt could begin.
+var errExpired = errors.New("it did not start within its maximum age")
+
+// verdict is what follows from an attempt.
+type verdict uint8
+
+const (
+	// succeeded and died are final; retry is another attempt later, if there may be one.
+	succeeded verdict = iota
+	died
+	retry
+	// expired is final without an attempt.
+	expired
+	// later is no attempt: the platform could not make it, and it is tried again.
+	later
+	// cut is an attempt that the end of this process broke off.
+	cut
+)
+
+// outcome is an attempt's end.
+type outcome struct {
+	verdict verdict
+	attempt functions.Attempt
+	// answered says that the function answered; status, header, body and bodyRef are its answer then.
+	answered   bool
+	status     int
+	header     map[string][]string
+	body       []byte
+	bodyRef    *functions.BodyRef
+	reason     string
+	retryAfter time.Duration
+	err        error
+}
+
+// attempt makes an attempt from a message with a lease, or with the error that stands for the lease, and writes what follows from it.
+func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
+	release := func() {
+		if lease != nil {
+			lease.Release()
+			lease = nil
+		}
+	}
+	defer release()
+	inv, err := bus.Decode[functions.Invocation](h.msg.Data)
+	if err != nil {
+		// Not acknowledged: it is delivered again when the acknowledgement is overdue, to a version that can read it or to this one.
+		q.log.Error("a queued invocation cannot be read, it stays in the queue", "inv", string(h.id), "err", err)
+		q.drop(h)
+		return
+	}
+	inv.Attempt = max(inv.Attempt, h.attempt)
+	if done := q.alreadyDone(h, &inv); done {
+		return
+	}
+	if ref := inv.Ref(); ref != l.ref && leaseErr == nil {
+		// Two functions of one hash share a lane; the lease was the other one's.
+		release()
+		lease, leaseErr = q.run.Lease(q.lanesCtx, ref)
+	}
+	q.begin(h)
+	o := q.perform(h, &inv, lease, leaseErr)
+	release()
+	switch o.verdict {
+	case later:
+		q.paused(h)
+		l.putBack(h, o.err)
+		return
+	case cut:
+	default:
+		q.finish(h, &inv, o)
+	}
+	h.tally.run(-1)
+	q.drop(h)
+	q.notify(h.id)
+}
+
+// alreadyDone acknowledges a message whose invocation has ended or has a further attempt, and says so.
+func (q *Queue) alreadyDone(h *held, inv *functions.Invocation) bool {
+	if h.fresh {
+		// A terminal record follows an attempt, or the expiry of a message in hand, of this process: there was neither. Should one come
+		// from elsewhere all the same, it wins when the result is stored.
+		return false
+	}
+	var rec functions.Result
+	var found, newer bool
+	ok := q.insist(h, "reading the result", func(ctx context.Context) error {
+		var err error
+		rec, _, err = q.bus.Results().Get(ctx, bus.ResultKey(h.id))
+		if found = err == nil; found || fault.Is(err, fault.CodeInvocationNotFound) {
+			err = nil
+		}
+		if err == nil && !found && h.again {
+			newer, err = q.superseded(ctx, h)
+		}
+		return err
+	})
+	switch {
+	case !ok:
+	case found:
+		q.settle(h, inv, &rec)
+	case newer:
+		q.ack(h)
+	default:
+		return false
+	}
+	q.drop(h)
+	q.notify(h.id)
+	return true
+}
+
+// superseded reports whether a later attempt of the invocation is in the stream: this message was about to be acknowledged when the
+// process died.
+func (q *Queue) superseded(ctx context.Context, h *held) (bool, error) {
+	scheduled, _ := bus.ScheduledSubject(h.id)
+	waiting, _ := bus.InvocationSubject(h.id)
+	for _, subject := range []string{scheduled, waiting} {
+		seq, err := q.lastOf(ctx, subject)
+		if err != nil {
+			return false, err
+		}
+		if seq > h.seq {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// perform makes the attempt.
+func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseErr error) outcome {
+	started := time.Now().UTC()
+	o := outcome{attempt: functions.Attempt{Number: inv.Attempt, Started: started}}
+	if errors.Is(leaseErr, errExpired) || started.After(inv.Deadline) {
+		o.verdict, o.reason = expired, errExpired.Error()
+		return o
+	}
+	if leaseErr != nil {
+		return q.failed(o, leaseErr)
+	}
+	rev := lease.Revision()
+	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = rev.ID, lease.Instance(), lease.Cold()
+	timeout := rev.Config.WithDefaults().Timeout.Std()
+	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,
+		fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", inv.Ref(), timeout))
+	defer cancel()
+	r, err := q.request(ctx, inv)
+	if err != nil {
+		return q.failed(o, err)
+	}
+	resp, err := lease.RoundTrip(r) //nolint:bodyclose // keep closes it
+	if err == nil {
+		err = q.keep(ctx, h, inv, resp, &o)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && q.alive.Err() == nil {
+			err = cause
+		}
+		return q.failed(o, err)
+	}
+	o.attempt.Ended = time.Now().UTC()
+	o.attempt.Status, o.answered = resp.StatusCode, true
+	o.verdict, o.retryAfter = judge(resp, o.attempt.Ended)
+	if o.verdict != succeeded {
+		o.reason = "the function answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
+	}
+	return o
+}
+
+// request is the HTTP request of an attempt.
+func (q *Queue) request(ctx context.Context, inv *functions.Invocation) (*http.Request, error) {
+	u := &url.URL{Scheme: "http", Host: inv.Function + "." + inv.Namespace, RawQuery: inv.Query}
+	var err error
+	if u.Path, err = url.PathUnescape(inv.Path); err != nil {
+		return nil, fault.Wrap(fault.CodeInvalidRequest, err, "the path %.80q", inv.Path)
+	}
+	if u.EscapedPath() != inv.Path {
+		u.RawPath = inv.Path
+	}
+	r := (&http.Request{
+		Method: inv.Method, URL: u, Header: make(http.Header, len(inv.Header)+2),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	for k, v := range inv.Header {
+		r.Header[k] = v
+	}
+	r.Header[headerInvocation] = []string{string(inv.ID)}
+	r.Header[headerAttempt] = []string{strconv.Itoa(inv.Attempt)}
+	switch {
+	case inv.BodyRef != nil:
+		body, size, err := q.bus.Bodies().Open(ctx, inv.BodyRef.Object)
+		if err != nil {
+			return nil, err
+		}
+		r.Body, r.ContentLength = body, size
+	case len(inv.Body) > 0:
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(inv.Body)), int64(len(inv.Body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(inv.Body)), nil }
+	default:
+		r.Body = http.NoBody
+	}
+	return r, nil
+}
+
+// keep reads the answer, into the object store where it is large.
+func (q *Queue) keep(ctx context.Context, h *held, inv *functions.Invocation, resp *http.Response, o *outcome) error {
+	defer func() { _ = resp.Body.Close() }()
+	o.status, o.header = resp.StatusCode, endToEnd(resp.Header)
+	delete(o.header, headerError)
+	head, err := io.ReadAll(io.LimitReader(resp.Body, q.cfg.InlineBody+1))
+	if err != nil {
+		return brokenAnswer(inv, err)
+	}
+	if int64(len(head)) <= q.cfg.InlineBody {
+		o.body = head
+		return nil
+	}
+	src := &answerReader{r: resp.Body}
+	// Named by attempt and delivery: a late attempt never replaces what the first one's record names.
+	name := bus.BodyObject(h.id, "response-"+strconv.Itoa(inv.Attempt)+"-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	o.bodyRef, err = q.spill(ctx, name, io.MultiReader(bytes.NewReader(head), src), q.cfg.MaxResult)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return &finalError{fault.New(fault.CodeFunctionBadResponse, "the answer of %s is larger than %d bytes, which is what can be kept",
+			inv.Ref(), q.cfg.MaxResult)}
+	case src.err != nil:
+		return brokenAnswer(inv, src.err)
+	}
+	return err
+}
+
+// answerReader remembers the error of the function's body, to tell it from the store's.
+type answerReader struct {
+	r   io.Reader
+	err error
+}
+
+func (a *answerReader) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		a.err = err
+	}
+	return n, err
+}
+
+func brokenAnswer(inv *functions.Invocation, err error) error {
+	if fault.From(err) != nil {
+		return err
+	}
+	return fault.Wrap(fault.CodeFunctionBadResponse, err, "%s broke off its answer", inv.Ref())
+}
+
+// finalError is a failure that another attempt would only repeat.
+type finalError struct{ fault *fault.Error }
+
+// Error is the fault's.
+func (f *finalError) Error() string { return f.fault.Error() }
+
+// Unwrap returns the fault.
+func (f *finalError) Unwrap() error { return f.fault }
+
+// failed is the outcome of an attempt without a whole answer.
+func (q *Queue) failed(o outcome, err error) outcome {
+	o.attempt.Ended = time.Now().UTC()
+	o.err = err
+	code := fault.CodeOf(err)
+	var final *finalError
+	switch {
+	case q.alive.Err() != nil || q.lanesCtx.Err() != nil && errors.Is(err, context.Canceled):
+		o.verdict = cut
+		return o
+	case platformFault(err):
+		o.verdict = later
+		return o
+	case code == fault.CodeFunctionNotFound:
+		o.verdict, o.reason = died, "the function was deleted while the invocation waited"
+	case code == fault.CodeNotFound:
+		o.verdict, o.reason = died, "the body of the invocation is gone: "+err.Error()
+	case errors.As(err, &final) || code == fault.CodeInvalidRequest:
+		o.verdict, o.reason = died, err.Error()
+	default:
+		o.verdict, o.reason = retry, err.Error()
+		if f := fault.From(err); f != nil {
+			o.retryAfter = f.RetryAfter
+		}
+	}
+	// An answer that broke off is none.
+	o.status, o.header, o.body, o.bodyRef = 0, nil, nil, nil
+	o.attempt.Error, o.attempt.Message = string(code), err.Error()
+	return o
+}
+
+// platformFault reports whether the platform could not make the attempt, for reasons that pass and are not the function's.
+func platformFault(err error) bool {
+	switch fault.CodeOf(err) {
+	case fault.CodeNoCapacity, fault.CodeWaitingListFull, fault.CodeUnavailable, fault.CodeDraining, fault.CodeStorageFull,
+		fault.CodeQuotaExceeded, fault.CodeRateLimited, fault.CodeQueueFull, fault.CodeWaitTimeout:
+		return true
+	}
+	return false
+}
+
+// judge reads the function's status.
+func judge(resp *http.Response, now time.Time) (verdict, time.Duration) {
+	switch s := resp.StatusCode; {
+	case s < 400:
+		return succeeded, 0
+	case s == 408 || s == 409 || s == 425 || s == 429 || s >= 500:
+		return retry, retryAfter(resp.Header.Get("Retry-After"), now)
+	default:
+		return died, 0
+	}
+}
+
+// retryAfter reads a Retry-After header; 0 where it says nothing.
+func retryAfter(s string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(t.Sub(now), 0)
+	}
+	return 0
+}

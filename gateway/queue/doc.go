@@ -1,0 +1,11 @@
+// Package queue takes invocations that nobody waits for, keeps them durably, runs each until it has ended, and keeps its result.
+//
+// An invocation lies in the work-queue stream under a subject that follows from its id. Each function with work has a lane: one durable
+// consumer, made when it is needed, and as many attempts at once as leases are granted. An attempt takes a lease first and a message then.
+// What an attempt leads to is written before its message is acknowledged, with a barrier in between: the terminal record by
+// compare-and-set, or the next attempt as a message scheduled by the server. A process that dies between any two steps leaves a message
+// that is delivered again, and what was written tells how far it came.
+//
+// A dead invocation gets its terminal record before its dead letter: the record decides which of two attempts ended it, and a dead
+// letter that is missing is made when the message comes again.
+package queue

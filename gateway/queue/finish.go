@@ -1,0 +1,211 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// finish writes what follows from an attempt and acknowledges the message then. What it cannot write, it leaves unacknowledged.
+func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
+	if o.verdict == retry {
+		switch wait, ok := q.next(inv, o); {
+		case ok:
+			q.reschedule(h, inv, o, wait)
+			return
+		default:
+			o.verdict = died
+		}
+	}
+	rec := functions.Result{
+		Schema: functions.Schema, ID: inv.ID, Namespace: inv.Namespace, Function: inv.Function,
+		Reason: o.reason, Attempts: inv.History, Accepted: inv.Accepted, Finished: time.Now().UTC(),
+	}
+	if o.verdict != expired {
+		rec.Attempts = append(rec.Attempts, o.attempt)
+	}
+	if rec.Attempts == nil {
+		rec.Attempts = []functions.Attempt{}
+	}
+	if o.answered {
+		rec.Status, rec.Header, rec.Body, rec.BodyRef = o.status, o.header, o.body, o.bodyRef
+	}
+	switch o.verdict {
+	case succeeded:
+		rec.State = functions.StateSucceeded
+	case expired:
+		rec.State = functions.StateExpired
+	default:
+		rec.State = functions.StateDead
+	}
+	var late bool
+	ok := q.insist(h, "storing the result", func(ctx context.Context) error {
+		_, err := q.bus.Results().Create(ctx, bus.ResultKey(inv.ID), rec)
+		if late = fault.Is(err, fault.CodeConflict); late {
+			var cur functions.Result
+			if cur, _, err = q.bus.Results().Get(ctx, bus.ResultKey(inv.ID)); err == nil {
+				// Ours, if an earlier try got through without its answer.
+				late = !cur.Finished.Equal(rec.Finished)
+				rec = cur
+			}
+		}
+		return err
+	})
+	if !ok {
+		return
+	}
+	if late {
+		q.log.Warn("a late result is dropped: the invocation had ended", "inv", string(inv.ID), "fn", inv.Ref().String(), "state", string(rec.State))
+		if o.bodyRef != nil {
+			q.removeBody(o.bodyRef)
+		}
+	}
+	q.settle(h, inv, &rec)
+}
+
+// settle completes an invocation whose terminal record is written: the dead letter, the barrier, the acknowledgement.
+func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result) {
+	streams := []string{q.bus.Results().Stream()}
+	if rec.BodyRef != nil {
+		streams = append(streams, q.bus.Bodies().Stream())
+	}
+	dead := rec.State == functions.StateDead
+	if dead {
+		streams = append(streams, bus.StreamDead)
+		if !q.insist(h, "storing the dead letter", func(ctx context.Context) error { return q.bury(ctx, inv, rec) }) {
+			return
+		}
+	}
+	if !q.sync(h, streams...) {
+		return
+	}
+	q.ack(h)
+	q.mu.Lock()
+	last := h.next == nil
+	q.mu.Unlock()
+	if last {
+		h.tally.ended(h.id)
+	}
+	if inv.BodyRef != nil && !dead {
+		q.removeBody(inv.BodyRef)
+	}
+}
+
+// bury stores the dead letter unless it is there.
+func (q *Queue) bury(ctx context.Context, inv *functions.Invocation, rec *functions.Result) error {
+	subject, _ := bus.DeadSubject(inv.ID)
+	if seq, err := q.lastDead(ctx, subject); err != nil || seq > 0 {
+		return err
+	}
+	letter := functions.DeadLetter{Schema: functions.Schema, Invocation: *inv, Reason: rec.Reason, Died: rec.Finished}
+	letter.Invocation.History = rec.Attempts
+	data, err := json.Marshal(&letter)
+	if err != nil {
+		return fmt.Errorf("encoding the dead letter: %w", err)
+	}
+	return q.publish(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}, string(inv.ID))
+}
+
+// next says how long to wait before the next attempt, or that there is none.
+func (q *Queue) next(inv *functions.Invocation, o outcome) (time.Duration, bool) {
+	retries := functions.DefaultRetries
+	// The configuration that counts is today's: a deploy may have changed it while the invocation waited.
+	if rev, err := q.run.Lookup(q.alive, inv.Ref()); err == nil && rev.Config.Queue.Retries != nil {
+		retries = *rev.Config.Queue.Retries
+	}
+	if inv.Attempt > retries {
+		return 0, false
+	}
+	wait := max(q.backoff(inv.Attempt), o.retryAfter)
+	// What cannot start in time has failed now: waiting would only turn a known reason into "expired".
+	return wait, o.attempt.Ended.Add(wait).Before(inv.Deadline)
+}
+
+// backoff is the wait after the n-th attempt: it doubles each time, give or take a fifth.
+func (q *Queue) backoff(n int) time.Duration {
+	d := q.cfg.BackoffMax
+	if shift := n - 1; shift < 30 {
+		d = min(q.cfg.BackoffBase<<shift, d)
+	}
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}
+
+// reschedule has the server deliver the next attempt at its time, and acknowledges this one's message.
+func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait time.Duration) {
+	again := *inv
+	again.Attempt++
+	again.History = append(again.History, o.attempt)
+	target, _ := bus.InvocationSubject(inv.ID)
+	subject, _ := bus.ScheduledSubject(inv.ID)
+	data, err := json.Marshal(&again)
+	if err != nil {
+		q.log.Error("a retry cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
+		return
+	}
+	// Written by hand: the client's own option truncates the time to seconds, and the message comes early.
+	at := "@at " + o.attempt.Ended.Add(wait).Format(time.RFC3339Nano)
+	ok := q.insist(h, "storing the retry", func(ctx context.Context) error {
+		return q.publish(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
+			bus.HeaderSchedule:       {at},
+			bus.HeaderScheduleTarget: {target},
+			bus.HeaderAttempt:        {strconv.Itoa(again.Attempt)},
+		}}, string(inv.ID)+"/"+strconv.Itoa(again.Attempt))
+	})
+	if !ok {
+		return
+	}
+	h.tally.schedule(h.id)
+	if !q.sync(h, bus.StreamInvocations) {
+		return
+	}
+	q.ack(h)
+	if o.bodyRef != nil {
+		q.removeBody(o.bodyRef)
+	}
+}
+
+// sync waits for the disk; false: it failed, and nothing may be acknowledged any more.
+func (q *Queue) sync(h *held, streams ...string) bool {
+	if err := q.bus.Barrier(q.alive, streams...); err != nil {
+		q.log.Error("an invocation stays in the queue: its result may not be on disk", "inv", string(h.id), "err", err)
+		return false
+	}
+	return true
+}
+
+// insist tries until it succeeds, or this process ends, or the store failed.
+func (q *Queue) insist(h *held, what string, op func(context.Context) error) bool {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := op(q.alive)
+		if err == nil {
+			return true
+		}
+		if q.alive.Err() != nil {
+			return false
+		}
+		q.log.Warn("the queue's store failed, trying again", "doing", what, "inv", string(h.id), "err", err)
+		select {
+		case <-time.After(wait):
+		case <-q.alive.Done():
+			return false
+		case <-q.bus.Failed():
+			return false
+		}
+	}
+}
+
+// removeBody deletes a body that no record names any more; the sweep takes what this misses.
+func (q *Queue) removeBody(ref *functions.BodyRef) {
+	if err := q.bus.Bodies().Delete(q.alive, ref.Object); err != nil {
+		q.log.Warn("a body stays until the next sweep", "object", ref.Object, "err", err)
+	}
+}

@@ -1,0 +1,173 @@
+package queue
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Queue is the queue of a gateway. It is safe for concurrent use.
+type Queue struct {
+	cfg Config
+	bus *bus.Bus
+	run DataPath
+	log *slog.Logger
+
+	// ready is closed when the state of the stream is known; ending when Run drains; ended when it has.
+	ready, ending, ended chan struct{}
+	// restored is the last sequence of the stream that an earlier process may have handled.
+	restored uint64
+
+	mu     sync.Mutex
+	tables map[functions.Ref]*tally
+	lanes  map[string]*lane
+	// held are the messages in this process's hands, by invocation.
+	held    map[functions.InvocationID]*held
+	waiters map[functions.InvocationID][]chan struct{}
+	dead    deadCounts
+
+	// work counts goroutines outside Run's group: attempts and lanes. Those that have ended an attempt wait for the next one at spare, as
+	// many as parked says: an attempt's stack is deep, and growing it anew each time costs a tenth of the attempt.
+	work   sync.WaitGroup
+	spare  chan func()
+	parked atomic.Int32
+	// alive ends at the end of the drain: it cuts running attempts. lanesCtx ends with Run's context.
+	alive, lanesCtx     context.Context
+	cutAlive, stopLanes context.CancelFunc
+}
+
+// NewOver makes a queue that runs functions through run. It starts nothing.
+func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Queue{
+		cfg: cfg, bus: b, run: run, log: log,
+		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
+		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
+		held: map[functions.InvocationID]*held{}, waiters: map[functions.InvocationID][]chan struct{}{},
+	}, nil
+}
+
+// Ready is closed when Run knows what the stream holds: Accept waits for it.
+func (q *Queue) Ready() <-chan struct{} { return q.ready }
+
+// Run takes up what is in the stream and dispatches until ctx ends. Then it starts no attempt any more, waits for the running ones as
+// long as Config.Drain says, and returns nil; what it cut is delivered again to the next process. It is called once.
+func (q *Queue) Run(ctx context.Context) error {
+	defer close(q.ended)
+	base := context.WithoutCancel(ctx)
+	q.alive, q.cutAlive = context.WithCancel(base)
+	q.lanesCtx, q.stopLanes = context.WithCancel(base)
+	defer q.cutAlive()
+	defer q.stopLanes()
+	stop := make(chan struct{})
+	var extending sync.WaitGroup
+	extending.Go(func() { q.extendLoop(stop) })
+	defer extending.Wait()
+	defer close(stop)
+	if err := q.restore(ctx); err != nil {
+		q.drain()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	close(q.ready)
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		select {
+		case <-gctx.Done():
+			return nil
+		case <-q.bus.Failed():
+			return q.bus.Failure()
+		}
+	})
+	group.Go(func() error { q.sweepLoop(gctx); return nil })
+	err := group.Wait()
+	q.drain()
+	return err
+}
+
+// drain ends the lanes, waits for attempts and cuts those that take too long.
+func (q *Queue) drain() {
+	q.mu.Lock()
+	close(q.ending)
+	q.mu.Unlock()
+	q.stopLanes()
+	done := make(chan struct{})
+	go func() { q.work.Wait(); close(done) }()
+	timer := time.NewTimer(q.cfg.Drain)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	case <-q.bus.Failed():
+	}
+	q.cutAlive()
+	<-done
+}
+
+// maxParked is how many goroutines wait for the next attempt.
+const maxParked = 128
+
+// goAttempt runs f on a goroutine of its own.
+func (q *Queue) goAttempt(f func()) {
+	select {
+	case q.spare <- f:
+		return
+	default:
+	}
+	q.work.Go(func() {
+		for {
+			f()
+			if q.parked.Add(1) > maxParked {
+				q.parked.Add(-1)
+				return
+			}
+			select {
+			case f = <-q.spare:
+				q.parked.Add(-1)
+			case <-q.lanesCtx.Done():
+				return
+			}
+		}
+	})
+}
+
+// waitReady returns when acceptance and lookups can answer.
+func (q *Queue) waitReady(ctx context.Context) error {
+	select {
+	case <-q.ready:
+	default:
+		select {
+		case <-q.ready:
+		case <-q.ended:
+			return fault.New(fault.CodeDraining, "the queue is stopped")
+		case <-ctx.Done():
+			return fault.Wrap(fault.CodeUnavailable, ctx.Err(), "waiting for the queue to start")
+		}
+	}
+	return nil
+}
+
+// publish stores a message in a stream under an id that makes a second try harmless, and waits for the server's acknowledgement.
+func (q *Queue) publish(ctx context.Context, m *nats.Msg, id string) error {
+	m.Header[jetstream.MsgIDHeader] = []string{id}
+	if _, err := q.bus.Store(ctx, m); err != nil {
+		return q.bus.Fault(err, "storing the invocation")
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// restore learns what is in the stream and starts a lane for each function with work.
+func (q *Queue) restore(ctx context.Context) error {
+	// A consumer of an earlier process believes that its messages are being worked on: one made anew delivers them at once.
+	names := q.bus.Invocations().ConsumerNames(ctx)
+	for name := range names.Name() {
+		if !strings.HasPrefix(name, "fn_") {
+			continue
+		}
+		if err := q.bus.Invocations().DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return q.bus.Fault(err, "removing the consumer "+name)
+		}
+	}
+	if err := names.Err(); err != nil {
+		return q.bus.Fault(err, "listing the consumers of the queue")
+	}
+	info, err := q.bus.Invocations().Info(ctx)
+	if err != nil {
+		return q.bus.Fault(err, "reading the state of the queue")
+	}
+	q.restored = info.State.LastSeq
+	if info.State.Msgs == 0 {
+		return nil
+	}
+	began := time.Now()
+	type found struct {
+		waiting, open int
+		scheduled     map[functions.InvocationID]struct{}
+	}
+	all := map[string]*found{}
+	of := func(hash string) *found {
+		f := all[hash]
+		if f == nil {
+			f = &found{scheduled: map[functions.InvocationID]struct{}{}}
+			all[hash] = f
+		}
+		return f
+	}
+	if err := q.subjects(ctx, bus.StreamInvocations, "sched.>", func(subject string, _ uint64) {
+		_, hash, id := split(subject)
+		f := of(hash)
+		f.scheduled[id] = struct{}{}
+		f.open++
+	}); err != nil {
+		return err
+	}
+	if err := q.subjects(ctx, bus.StreamInvocations, "inv.>", func(subject string, count uint64) {
+		_, hash, id := split(subject)
+		f := of(hash)
+		f.waiting += int(count)
+		// One that was about to be acknowledged when its retry was stored is the same invocation.
+		if _, twice := f.scheduled[id]; !twice {
+			f.open++
+		}
+	}); err != nil {
+		return err
+	}
+	for hash, f := range all {
+		ref, err := q.refOf(ctx, hash)
+		if err != nil {
+			return err
+		}
+		if ref == (functions.Ref{}) {
+			continue
+		}
+		q.tallyOf(ref).restore(f.open, f.scheduled)
+		q.arrive(ref, hash, f.waiting)
+	}
+	q.log.Info("the queue is taken up", "functions", len(all), "messages", info.State.Msgs, "dur_ms", time.Since(began).Milliseconds())
+	return nil
+}
+
+// refOf finds the name of the function whose invocations lie under a hash: each of them says it. Empty where none can be read.
+func (q *Queue) refOf(ctx context.Context, hash string) (functions.Ref, error) {
+	for _, class := range []string{"inv.", "sched."} {
+		for seq := uint64(1); ; {
+			m, err := q.bus.Invocations().GetMsg(ctx, seq, jetstream.WithGetMsgSubject(class+hash+".*"))
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				break
+			}
+			if err != nil {
+				return functions.Ref{}, q.bus.Fault(err, "reading the queue")
+			}
+			inv, err := bus.Decode[functions.Invocation](m.Data)
+			if err == nil && inv.Ref().Hash() == hash {
+				return inv.Ref(), nil
+			}
+			q.log.Error("a queued invocation cannot be read, it stays in the queue",
+				"seq", m.Sequence, "err", fmt.Sprint(err))
+			seq = m.Sequence + 1
+		}
+	}
+	return functions.Ref{}, nil
+}
