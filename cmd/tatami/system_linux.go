@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/functions/build"
+	"github.com/tatami-faas/tatami/gateway"
+	"github.com/tatami-faas/tatami/gateway/api"
+	"github.com/tatami-faas/tatami/gateway/auth"
+	"github.com/tatami-faas/tatami/gateway/invoke"
+	"github.com/tatami-faas/tatami/gateway/live"
+	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/gateway/ui"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/obs"
+	"github.com/tatami-faas/tatami/runtime/containerd"
+	"github.com/tatami-faas/tatami/scheduler"
+	"github.com/tatami-faas/tatami/worker"
+)
+
+// system is everything that `tatami up` runs, wired together.
+type system struct {
+	cfg     upConfig
+	log     *slog.Logger
+	started time.Time
+
+	bus       *bus.Bus
+	driver    *containerd.Driver
+	auth      *auth.Auth
+	worker    *worker.Worker
+	scheduler *scheduler.Scheduler
+	invoker   *invoke.Invoker
+	queue     *queue.Queue
+	live      *live.Live
+	api       *api.API
+	gateway   *gateway.Gateway
+}
+
+// newSystem opens the store and the containers' engine, and makes the parts. close must be called.
+func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, err error) {
+	s := &system{cfg: cfg, log: log, started: time.Now()}
+	defer func() {
+		if err != nil {
+			s.close(ctx)
+		}
+	}()
+	if s.bus, err = bus.Open(ctx, bus.Config{
+		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
+	}, log); err != nil {
+		return nil, err
+	}
+	workerConfig := worker.Config{
+		Node: s.bus.Identity().Node, Name: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, MaxInstances: cfg.MaxInstances,
+		Reserve: functions.Resources{CPU: cfg.ReserveCPU, Memory: cfg.ReserveMemory}, DrainTimeout: cfg.DrainTimeout, KeepInstances: cfg.KeepInstances,
+	}
+	_, allocatable, err := workerConfig.Resources()
+	if err != nil {
+		return nil, err
+	}
+	if s.driver, err = containerd.New(containerd.Config{
+		DataDir: cfg.DataDir, RunDir: cfg.RunDir, Address: cfg.ContainerdAddress, ParentCgroup: "/tatami-" + cgroupName(cfg.NodeName),
+		NodeName: string(s.bus.Identity().Node), Allocatable: allocatable, DockerConfig: cfg.DockerConfig,
+	}, s.bus.Artifacts(), log); err != nil {
+		return nil, err
+	}
+	if s.worker, err = worker.New(workerConfig, s.driver, s.bus, log); err != nil {
+		return nil, err
+	}
+	if s.scheduler, err = scheduler.New(scheduler.Config{}, s.bus, log); err != nil {
+		return nil, err
+	}
+	return s, s.newGateway()
+}
+
+// newGateway makes the parts that face callers and operators.
+func (s *system) newGateway() (err error) {
+	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody}, s.bus, s.worker, s.log); err != nil {
+		return err
+	}
+	if s.queue, err = queue.New(queue.Config{MaxBody: s.cfg.MaxBody, Drain: s.cfg.DrainTimeout}, s.bus, s.invoker, s.log); err != nil {
+		return err
+	}
+	if s.live, err = live.New(live.Config{}, s.sources(), s.log); err != nil {
+		return err
+	}
+	if s.auth, err = auth.New(auth.Config{TokenFile: s.tokenFile(), Hosts: s.cfg.ControlHosts}, s.log); err != nil {
+		return err
+	}
+	metrics, err := obs.NewMetrics(obs.MetricsConfig{Version: version}, s.live, s.log)
+	if err != nil {
+		return err
+	}
+	page, err := ui.New()
+	if err != nil {
+		return err
+	}
+	if s.api, err = api.New(api.Config{Version: buildVersion()}, api.Deps{
+		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.worker}, Exec: s.worker,
+		Images:  build.NewResolver(build.ResolverConfig{DockerConfig: s.cfg.DockerConfig}),
+		Traffic: s.traffic, Info: s.info,
+		Extra: func(r chi.Router) {
+			r.Get("/v1/overview", s.live.ServeOverview)
+			r.Get("/v1/stream", s.live.ServeStream)
+			r.Method(http.MethodGet, "/metrics", metrics.Handler())
+			r.Mount(ui.Prefix, page)
+		},
+	}, s.log); err != nil {
+		return err
+	}
+	cfg := gateway.Config{
+		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
+		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, DrainTimeout: s.cfg.DrainTimeout,
+	}
+	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg), s.api.Handler(), s.log)
+	return err
+}
+
+// parts lists what runs, in the order of starting: what is fed comes before what feeds it.
+func (s *system) parts() []part {
+	return []part{
+		{"containerd", s.driver.Run, s.driver.Ready},
+		{"scheduler", s.scheduler.Run, s.scheduler.Ready},
+		{"worker", s.worker.Run, s.worker.Ready},
+		{"invoker", s.invoker.Run, s.invoker.Ready},
+		{"queue", s.queue.Run, s.queue.Ready},
+		{"live", s.live.Run, nil},
+		{"api", s.api.Run, nil},
+		{"gateway", s.gateway.Run, s.gateway.Ready},
+	}
+}
+
+// close gives back what newSystem opened. Sandboxes that run are left to the worker's own end.
+func (s *system) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if s.driver != nil {
+		if err := s.driver.Close(); err != nil {
+			s.log.Error("closing the driver", obs.Err(err))
+		}
+	}
+	if s.bus != nil {
+		if err := s.bus.Close(ctx); err != nil {
+			s.log.Error("closing the store", obs.Err(err))
+		}
+	}
+}
+
+func (s *system) tokenFile() string { return filepath.Join(s.cfg.DataDir, "token") }
+
+func (s *system) info() api.Info {
+	addrs := s.gateway.Addrs()
+	info := api.Info{PublicURL: "http://" + addrs.Public, Domain: s.cfg.Domain, DataDir: s.cfg.DataDir, Started: s.started, Warnings: s.notices()}
+	if addrs.Control != "" {
+		info.ControlURL = "http://" + addrs.Control
+	}
+	return info
+}
+
+// notices are what an operator should know as long as the process runs.
+func (s *system) notices() []string {
+	if sentence := s.bus.Durability(); sentence != "" {
+		return []string{sentence}
+	}
+	return nil
+}
+
+// cgroupName makes a name for a cgroup of a node's name.
+func cgroupName(node string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, node)
+	return fmt.Sprintf("%.60s", name)
+}

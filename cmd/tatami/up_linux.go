@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/obs"
+)
+
+func newUpCmd(a *app) *cobra.Command {
+	var cfg upConfig
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run the whole system on this machine",
+		Long: "Run gateway, scheduler, worker, queue and containerd in one process.\n" +
+			"Ctrl-C drains and stops the instances; a second Ctrl-C ends at once. Started again on the same directories it has every function,\n" +
+			"queued invocation and result, and adopts the instances that still run.",
+		Args: argCount(0, 0, ""),
+	}
+	cfg.flags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		file, named := cfg.Config, true
+		if file == "" {
+			file, named = defaultConfigFile, os.Getenv("TATAMI_CONFIG") != ""
+			if named {
+				file = os.Getenv("TATAMI_CONFIG")
+			}
+		}
+		if err := applySettings(cmd.LocalFlags(), file, named); err != nil {
+			return err
+		}
+		if err := cfg.validate(); err != nil {
+			return err
+		}
+		log, err := obs.NewLogger(a.stderr, obs.LogConfig{Level: cfg.LogLevel, Format: cfg.LogFormat})
+		if err != nil {
+			return err
+		}
+		return up(cmd.Context(), cfg, log, a.stdout)
+	}
+	return cmd
+}
+
+// up runs the system until ctx ends.
+func up(ctx context.Context, cfg upConfig, log *slog.Logger, stdout io.Writer) error {
+	// The control socket in the run directory has a mode of its own: others must get as far as the socket.
+	for dir, mode := range map[string]os.FileMode{cfg.DataDir: 0o700, cfg.RunDir: 0o711} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return fault.Wrap(fault.CodeDenied, err, "the directory cannot be made").WithHint("run as root, or name others with --data-dir and --run-dir")
+		}
+	}
+	sys, err := newSystem(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer sys.close(ctx)
+	defer context.AfterFunc(ctx, func() {
+		log.Info("stopping: what runs may end; a second Ctrl-C ends at once, and the next start adopts the instances", "timeout", functions.Duration(cfg.DrainTimeout).String())
+	})()
+	return supervise(ctx, log, sys.parts(), func() { sys.announce(stdout) })
+}
+
+// announce tells people where the system is. The line that begins with "ready" comes last: programs wait for it.
+func (s *system) announce(w io.Writer) {
+	addrs := s.gateway.Addrs()
+	fmt.Fprintf(w, "tatami %s on %s, node %s\n", version, s.cfg.NodeName, s.bus.Identity().Node)
+	fmt.Fprintf(w, "functions  http://%s/fn/NAME\n", addrs.Public)
+	fmt.Fprintf(w, "control    unix://%s\n", filepath.Join(s.cfg.RunDir, "control.sock"))
+	if addrs.Control != "" {
+		path, expires := s.auth.Link()
+		fmt.Fprintf(w, "control    http://%s (token in %s)\n", addrs.Control, s.tokenFile())
+		fmt.Fprintf(w, "dashboard  http://%s%s\n", addrs.Control, path)
+		s.log.Debug("dashboard link made", "expires", expires)
+	}
+	if sentence := s.bus.Durability(); sentence != "" {
+		fmt.Fprintf(w, "warning    %s\n", sentence)
+	}
+	fmt.Fprintln(w, "ready      deploy with: tatami deploy DIRECTORY")
+	notifySystemd(s.log)
+}
+
+// notifySystemd tells the service manager, if one asked, that the start is over (sd_notify(3)).
+func notifySystemd(log *slog.Logger) {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return
+	}
+	conn, err := net.Dial("unixgram", socket)
+	if err != nil {
+		log.Warn("the service manager does not listen", obs.Err(err))
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "READY=1"); err != nil {
+		log.Warn("the service manager was not told of the start", obs.Err(err))
+	}
+}

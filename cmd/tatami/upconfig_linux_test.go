@@ -1,0 +1,98 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// load parses a command line of `up` with an environment and a config file, without running anything.
+func loadUp(t *testing.T, args []string, env map[string]string, file string) (upConfig, error) {
+	t.Helper()
+	for k, v := range env {
+		t.Setenv(k, v)
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var cfg upConfig
+	cmd := &cobra.Command{Use: "up"}
+	cfg.flags(cmd.Flags())
+	if err := cmd.ParseFlags(args); err != nil {
+		return cfg, err
+	}
+	if err := applySettings(cmd.Flags(), path, true); err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.validate()
+}
+
+func TestPrecedence(t *testing.T) {
+	cfg, err := loadUp(t, []string{"--public-addr", "127.0.0.1:1"},
+		map[string]string{"TATAMI_PUBLIC_ADDR": "127.0.0.1:2", "TATAMI_DOMAIN": "env.test", "TATAMI_RESERVE_CPU": "0.5"},
+		"public-addr: 127.0.0.1:3\ndomain: file.test\nmax-body: 2Mi\nreserve-memory: 1Gi\nkeep-instances: true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.PublicAddr != "127.0.0.1:1" || cfg.Domain != "env.test" || cfg.MaxBody != 2<<20 || cfg.ReserveMemory != 1<<30 || !cfg.KeepInstances || cfg.ReserveCPU != 500 {
+		t.Errorf("%+v", cfg)
+	}
+	if cfg.ControlAddr != "127.0.0.1:8081" || cfg.DataDir != "/var/lib/tatami" {
+		t.Errorf("defaults: %+v", cfg)
+	}
+}
+
+func TestBadSettings(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		file string
+		says string
+	}{
+		"unknown key":         {file: "public-adr: x\n", says: "public-adr"},
+		"twice":               {file: "domain: a\ndomain: b\n", says: "domain"},
+		"no mapping":          {file: "- a\n", says: "keys and values"},
+		"a list of mappings":  {file: "domain: {a: b}\n", says: "plain value"},
+		"a size without unit": {file: "max-body: lots\n", says: "max-body"},
+		"too much cpu":        {args: []string{"--reserve-cpu", "1000"}, says: "reserve-cpu"},
+		"no instances":        {args: []string{"--max-instances", "0"}, says: "max-instances"},
+		"no data directory":   {args: []string{"--data-dir", ""}, says: "data-dir"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := loadUp(t, c.args, nil, c.file)
+			if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestSizeFlags(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]int64{"512": 512, "1Ki": 1 << 10, "64Mi": 64 << 20, "2Gi": 2 << 30} {
+		var b bytesValue
+		if err := b.Set(in); err != nil || int64(b) != want {
+			t.Errorf("%s: %d, %v", in, b, err)
+		}
+		var again bytesValue
+		if err := again.Set(b.String()); err != nil || again != b {
+			t.Errorf("%s writes as %q", in, b.String())
+		}
+	}
+	for _, bad := range []string{"", "-1", "1.5Gi", "9999999999Gi", "1G"} {
+		if err := new(bytesValue).Set(bad); err == nil {
+			t.Errorf("%q is a size", bad)
+		}
+	}
+	for in, want := range map[string]int64{"250m": 250, "0.5": 500, "2": 2000} {
+		var m milliValue
+		if err := m.Set(in); err != nil || int64(m) != want {
+			t.Errorf("%s: %d, %v", in, m, err)
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// bareContainerd starts containers by the plain client path: the stock shim of the pinned module, the same runc, limits and seccomp.
+type bareContainerd struct {
+	client *containerd.Client
+	image  containerd.Image
+	shim   string
+	dir    string
+	n      int
+}
+
+func newBareContainerd(ctx context.Context, runDir string) (*bareContainerd, error) {
+	socket, err := findSocket(runDir)
+	if err != nil {
+		return nil, err
+	}
+	b := &bareContainerd{}
+	if b.dir, err = os.MkdirTemp("/tmp", "ttbare"); err != nil {
+		return nil, err
+	}
+	b.shim = filepath.Join(b.dir, "containerd-shim-runc-v2")
+	for _, build := range [][]string{
+		{".", b.shim, "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
+		{filepath.Join("functions", "examples", "hello"), filepath.Join(b.dir, "hello"), "."},
+	} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", build[1], build[2])
+		cmd.Dir = build[0]
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building %s: %w\n%s", build[2], err, out)
+		}
+	}
+	if b.client, err = containerd.New(socket, containerd.WithDefaultNamespace("bench")); err != nil {
+		return nil, err
+	}
+	b.image, err = b.importHello(namespaces.WithNamespace(ctx, "bench"))
+	return b, err
+}
+
+func findSocket(dir string) (string, error) {
+	found := ""
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "containerd.sock" {
+			found = path
+		}
+		return nil
+	})
+	if err == nil && found == "" {
+		err = fmt.Errorf("no containerd.sock below %s", dir)
+	}
+	return found, err
+}
+
+func (b *bareContainerd) importHello(ctx context.Context) (containerd.Image, error) {
+	bin, err := os.ReadFile(filepath.Join(b.dir, "hello"))
+	if err != nil {
+		return nil, err
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	if err := errors.Join(
+		w.WriteHeader(&tar.Header{Name: "function", Mode: 0o755, Size: int64(len(bin))}),
+		second(w.Write(bin)), w.Close()); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(b.dir, "layer.tar")
+	if err := os.WriteFile(path, layer.Bytes(), 0o600); err != nil {
+		return nil, err
+	}
+	l, err := tarball.LayerFromFile(path)
+	if err != nil {
+		return nil, err
+	}
+	img, err := mutate.AppendLayers(empty.Image, l)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cfg = cfg.DeepCopy()
+	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
+	cfg.Config.Entrypoint, cfg.Config.User = []string{"/function"}, "65532"
+	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+		return nil, err
+	}
+	tag, err := name.NewTag("bench.invalid/hello:1")
+	if err != nil {
+		return nil, err
+	}
+	saved := filepath.Join(b.dir, "hello.tar")
+	if err := tarball.WriteToFile(saved, tag, img); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(saved)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	imported, err := b.client.Import(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	image := containerd.NewImage(b.client, imported[0])
+	return image, image.Unpack(ctx, "overlayfs")
+}
+
+// start runs one container until its first answer, returns how long that took, and removes the container.
+func (b *bareContainerd) start(ctx context.Context) (took time.Duration, err error) {
+	ctx = namespaces.WithNamespace(ctx, "bench")
+	b.n++
+	id := fmt.Sprintf("bare-%d-%d", os.Getpid(), b.n)
+	begun := time.Now()
+	// A root label keeps the snapshot from being collected before its container exists.
+	c, err := b.client.NewContainer(ctx, id,
+		containerd.WithImage(b.image), containerd.WithNewSnapshot(id, b.image),
+		containerd.WithRuntime(b.shim, nil),
+		containerd.WithNewSpec(oci.WithImageConfig(b.image), oci.WithEnv([]string{"PORT=8080"}), oci.WithNoNewPrivileges, oci.WithCapabilities(nil),
+			oci.WithMemoryLimit(192<<20), oci.WithCPUCFS(25_000, 100_000), oci.WithPidsLimit(256), seccomp.WithDefaultProfile()))
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if derr := c.Delete(ctx, containerd.WithSnapshotCleanup); err == nil {
+			err = derr
+		}
+	}()
+	task, err := c.NewTask(ctx, cio.NullIO)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if derr := b.end(ctx, task); err == nil {
+			err = derr
+		}
+	}()
+	if err := task.Start(ctx); err != nil {
+		return 0, err
+	}
+	if err := firstAnswer(ctx, int(task.Pid())); err != nil {
+		return 0, err
+	}
+	return time.Since(begun), nil
+}
+
+func (b *bareContainerd) end(ctx context.Context, task containerd.Task) error {
+	exit, err := task.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	if err := task.Kill(ctx, syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-exit
+	return second(task.Delete(ctx))
+}
+
+func (b *bareContainerd) close() error {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), "bench"), 10*time.Second)
+	defer cancel()
+	err := b.client.ImageService().Delete(ctx, b.image.Name())
+	return errors.Join(err, b.client.Close(), os.RemoveAll(b.dir))
+}
+
+// firstAnswer connects to the function until it answers.
+func firstAnswer(ctx context.Context, pid int) error {
+	dial, err := dialerInto(pid)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Microsecond) {
+		c, err := dial(ctx, "", "")
+		if err != nil {
+			continue
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("answer %s", resp.Status)
+		}
+		return nil
+	}
+	return errors.New("no answer within 30s")
+}
+
+// second returns the error of a pair.
+func second[T any](_ T, err error) error { return err }

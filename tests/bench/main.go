@@ -1,0 +1,70 @@
+// Command bench measures Tatami beside its baselines in one run, and prints each figure as a ratio.
+//
+// Every figure is the median of five rounds in which the contenders take turns, so that what else the machine does meets all of them.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// rounds is how often the contenders take turns.
+var rounds = 5
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "load" {
+		os.Exit(loadMain(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "scheduler" {
+		os.Exit(schedulerMain(os.Args[2:]))
+	}
+	binary := flag.String("tatami", "bin/tatami", "the binary to measure")
+	out := flag.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
+	flag.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
+	only := flag.String("only", "", "benches to run, with commas: warm, cold, queue (default all)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if rounds < 1 {
+		rounds = 1
+	}
+	if err := run(ctx, *binary, *out, *only); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: failed: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, binary, out, only string) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("the figures come from real containers, which need root")
+	}
+	begun := time.Now()
+	var all []figure
+	for _, b := range []struct {
+		name string
+		run  func(context.Context, string) ([]figure, error)
+	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold", benchCold}} {
+		if only != "" && !slices.Contains(strings.Split(only, ","), b.name) {
+			continue
+		}
+		fmt.Printf("%s: measuring…\n", b.name)
+		figures, err := b.run(ctx, binary)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		all = append(all, figures...)
+	}
+	if err := writeFigures(out, all); err != nil {
+		return err
+	}
+	printFigures(all)
+	fmt.Printf("bench: %d figures in %s, appended to %s\n", len(all), time.Since(begun).Round(time.Second), out)
+	return nil
+}

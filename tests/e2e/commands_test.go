@@ -1,0 +1,107 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/tests/e2e/harness"
+)
+
+// `KEEP=1 make demo` leaves the system running, and says where it is and how to stop it.
+func TestDemoKeep(t *testing.T) {
+	harness.Require(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "make", "demo")
+	cmd.Dir = harness.Root(t)
+	cmd.Env = append(os.Environ(), "KEEP=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	said := regexp.MustCompile(`functions at (http://\S+), dashboard at \S+\nstop it with: kill (\d+)`).FindSubmatch(out)
+	if said == nil {
+		t.Fatalf("the demo does not say where it is:\n%s", out)
+	}
+	pid, err := strconv.Atoi(string(said[2]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(string(said[1]) + "/fn/hello")
+	if err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s", resp.Status)
+		}
+	}
+	args, err := os.ReadFile("/proc/" + string(said[2]) + "/cmdline")
+	if err != nil || !strings.Contains(string(args), "tatami-demo") {
+		t.Fatalf("process %d is not the demo's: %q, %v", pid, args, err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the demo ends", func() bool { return syscall.Kill(pid, 0) != nil || ended(pid) })
+	for _, dir := range strings.Split(string(args), "\x00") {
+		if data, ok := strings.CutSuffix(dir, "/data"); ok && strings.HasPrefix(data, "/tmp/tatami-demo") {
+			if err := os.RemoveAll(data); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// The benchmarks run and write what they promise; one round is a trial of the harness, not a figure.
+func TestBench(t *testing.T) {
+	harness.Require(t)
+	out := filepath.Join(t.TempDir(), "bench.jsonl")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "run", "./tests/bench", "-tatami", harness.Binary(t), "-out", out, "-rounds", "1")
+	cmd.Dir = harness.Root(t)
+	if got, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, got)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		var f struct {
+			Bench, Metric, Unit, Baseline string
+			Value, Ratio                  float64
+			BaselineValue                 float64 `json:"baseline_value"`
+		}
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if f.Value <= 0 || f.Unit == "" || f.Baseline != "" && (f.BaselineValue <= 0 || f.Ratio <= 0) {
+			t.Errorf("a figure without a value: %s", line)
+		}
+		got[f.Bench+" "+f.Metric+" "+f.Baseline] = true
+	}
+	for _, want := range []string{
+		"warm p50_us_c1 direct", "warm p50_us_c1 reverseproxy", "warm p99_us_c1 reverseproxy", "warm rps_c1 direct", "warm rps_c32 direct",
+		"warm rps_c32 reverseproxy", "warm p99_us_open30 reverseproxy", "cold p50_ms containerd-client", "cold p99_ms containerd-client",
+		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream",
+	} {
+		if !got[want] {
+			t.Errorf("no figure %s", want)
+		}
+	}
+}

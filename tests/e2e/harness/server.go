@@ -1,0 +1,352 @@
+//go:build e2e
+
+package harness
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is one `tatami up` with directories of its own.
+type Server struct {
+	// Public and Control are the addresses of its listeners.
+	Public, Control string
+	// DataDir and RunDir are its directories; they stay over restarts.
+	DataDir, RunDir string
+	// Flags are given beside the harness's own.
+	Flags []string
+
+	t      testing.TB
+	binary string
+	name   string
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{}
+	output *tail
+}
+
+// Option changes a server before it starts.
+type Option func(*Server)
+
+// WithFlags adds flags of `tatami up`.
+func WithFlags(flags ...string) Option {
+	return func(s *Server) { s.Flags = append(s.Flags, flags...) }
+}
+
+// WithDataDir replaces the data directory.
+func WithDataDir(dir string) Option { return func(s *Server) { s.DataDir = dir } }
+
+// Start runs a server and waits until it is ready. When the test ends the server is stopped, and the test fails if anything of it is
+// left on the machine.
+func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	Require(t)
+	dir, err := os.MkdirTemp("/tmp", "tt") //nolint:usetesting // the test's own directory would be too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{
+		t: t, binary: Binary(t), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
+		Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir),
+	}
+	for _, o := range opts {
+		o(s)
+	}
+	t.Cleanup(func() {
+		s.Stop()
+		s.CheckNothingLeft()
+		if t.Failed() {
+			t.Logf("last output of the server:\n%s", s.output.String())
+			if keep := os.Getenv("TATAMI_KEEP"); keep != "" {
+				t.Logf("kept: %s", dir)
+				return
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("the directories are not removable: %v", err)
+		}
+	})
+	s.Launch()
+	return s
+}
+
+// Require fails the test where real containers cannot be run.
+func Require(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the end-to-end tests run real containers and need root")
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Fatal("the end-to-end tests need runc: apt-get install runc")
+	}
+}
+
+// Binary returns the path of the binary under test.
+func Binary(t testing.TB) string {
+	t.Helper()
+	if b := os.Getenv("TATAMI_BINARY"); b != "" {
+		return b
+	}
+	b := filepath.Join(Root(t), "bin", "tatami")
+	if _, err := os.Stat(b); err != nil {
+		t.Fatal("no binary to test: run 'make build' first, or name one in TATAMI_BINARY")
+	}
+	return b
+}
+
+// Root returns the repository's directory.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	for err == nil && dir != "/" {
+		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
+			if b, _ := os.ReadFile(filepath.Join(dir, "go.mod")); bytes.HasPrefix(b, []byte("module github.com/tatami-faas/tatami\n")) {
+				return dir
+			}
+		}
+		dir = filepath.Dir(dir)
+	}
+	t.Fatal("the test does not run inside the repository")
+	return ""
+}
+
+// Launch starts the process and waits until it is ready.
+func (s *Server) Launch() {
+	s.t.Helper()
+	if err := s.TryLaunch(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TryLaunch is Launch that returns the error, with the process's last output.
+func (s *Server) TryLaunch() error {
+	args := append([]string{
+		"up", "--data-dir", s.DataDir, "--run-dir", s.RunDir, "--public-addr", s.Public, "--control-addr", s.Control,
+		"--node-name", s.name, "--log-level", "debug", "--log-format", "text",
+	}, s.Flags...)
+	cmd := exec.Command(s.binary, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if s.output == nil {
+		s.output = &tail{}
+	}
+	cmd.Stderr = s.output
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited, ready := make(chan struct{}), make(chan struct{})
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		told := false
+		sc := bufio.NewScanner(stdout)
+		for sc.Scan() {
+			fmt.Fprintln(s.output, sc.Text())
+			if !told && strings.HasPrefix(sc.Text(), "ready") {
+				told = true
+				close(ready)
+			}
+		}
+	}()
+	go func() {
+		<-read
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	s.mu.Lock()
+	s.cmd, s.exited = cmd, exited
+	s.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	case <-exited:
+		return fmt.Errorf("tatami up ended (%s):\n%s", cmd.ProcessState, s.output)
+	case <-time.After(60 * time.Second):
+		_ = cmd.Process.Kill()
+		<-exited
+		return fmt.Errorf("tatami up was not ready within 60s:\n%s", s.output)
+	}
+}
+
+// Stop ends the process as Ctrl-C does and waits for its end.
+func (s *Server) Stop() { s.end(syscall.SIGINT) }
+
+// Terminate ends the process as a service manager does and waits for its end.
+func (s *Server) Terminate() { s.end(syscall.SIGTERM) }
+
+// Kill ends the process with SIGKILL and waits for its end.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+func (s *Server) end(sig syscall.Signal) {
+	s.t.Helper()
+	s.mu.Lock()
+	cmd, exited := s.cmd, s.exited
+	s.cmd = nil
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.t.Errorf("signal: %v", err)
+	}
+	select {
+	case <-exited:
+	case <-time.After(90 * time.Second):
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
+		<-exited
+		s.t.Errorf("tatami up did not end within 90s of %s:\n%s", sig, s.output)
+	}
+	if sig != syscall.SIGKILL && cmd.ProcessState.ExitCode() != 0 {
+		s.t.Errorf("tatami up ended with %s:\n%s", cmd.ProcessState, s.output)
+	}
+}
+
+// URL returns the address of a path of the public listener.
+func (s *Server) URL(path string) string { return "http://" + s.Public + path }
+
+// Result is what a run of the CLI gave.
+type Result struct {
+	Stdout, Stderr string
+	Exit           int
+}
+
+// CLI runs the CLI against the server.
+func (s *Server) CLI(args ...string) Result { return s.CLIWithInput("", args...) }
+
+// CLIWithInput is CLI with a standard input.
+func (s *Server) CLIWithInput(stdin string, args ...string) Result {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd.Env = append(os.Environ(), "TATAMI_SERVER=unix://"+filepath.Join(s.RunDir, "control.sock"), "NO_COLOR=1")
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errb bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errb
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatalf("tatami %s: %v", strings.Join(args, " "), err)
+	}
+	return Result{out.String(), errb.String(), cmd.ProcessState.ExitCode()}
+}
+
+// Must runs the CLI and fails the test unless it ends well.
+func (s *Server) Must(args ...string) Result {
+	s.t.Helper()
+	r := s.CLI(args...)
+	if r.Exit != 0 {
+		s.t.Fatalf("tatami %s ended with %d\n%s%s", strings.Join(args, " "), r.Exit, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// Deploy deploys a directory of functions/examples under a name, with a tatami.yaml of its own.
+func (s *Server) Deploy(name, example, spec string) Result {
+	s.t.Helper()
+	r := s.TryDeploy(name, example, spec)
+	if r.Exit != 0 {
+		s.t.Fatalf("deploy of %s ended with %d\n%s%s", name, r.Exit, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// TryDeploy is Deploy without the check.
+func (s *Server) TryDeploy(name, example, spec string) Result {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "tatami.yaml")
+	src := filepath.Join(Root(s.t), "functions", "examples", example)
+	content := fmt.Sprintf("name: %s\nsource: %s\n%s", name, src, spec)
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.CLI("deploy", "--file", file)
+}
+
+// Get fetches a path of the public listener.
+func (s *Server) Get(path string) (*http.Response, string) {
+	s.t.Helper()
+	return s.Do("GET", path, "", nil)
+}
+
+// Do makes a request to the public listener.
+func (s *Server) Do(method, path, body string, header http.Header) (*http.Response, string) {
+	s.t.Helper()
+	resp, got, err := s.TryDo(method, path, body, header)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp, got
+}
+
+// TryDo is Do that returns the error; what was read of the body comes with it.
+func (s *Server) TryDo(method, path, body string, header http.Header) (*http.Response, string, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, s.URL(path), strings.NewReader(body))
+	if err != nil {
+		return nil, "", err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	_, err = b.ReadFrom(resp.Body)
+	return resp, b.String(), err
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// tail keeps the last part of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, p...)
+	if over := len(t.b) - 64<<10; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	if t == nil {
+		return ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}
