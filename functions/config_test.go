@@ -89,7 +89,7 @@ func TestResources(t *testing.T) {
 	if q.Exceeded(functions.Resources{}, r) != "" || q.Exceeded(r, r) != "cpu" {
 		t.Error("quota")
 	}
-	if err := (functions.Quota{Namespace: "x", Rate: -1}).Validate(); fault.CodeOf(err) != fault.CodeInvalidRequest {
+	if err := (functions.Quota{Namespace: "x", Rate: -2}).Validate(); fault.CodeOf(err) != fault.CodeInvalidRequest {
 		t.Error(err)
 	}
 }

@@ -2,9 +2,27 @@ package functions
 
 import "github.com/tatami-faas/tatami/internal/fault"
 
-// Quota is the budget of a namespace. A zero field is no bound.
+// Names that stand in a quota's place of a namespace; neither can be a namespace.
+const (
+	// QuotaDefaults names the bounds that every namespace has where its own quota leaves them out.
+	QuotaDefaults = "_defaults"
+	// QuotaTotal names the bounds of all namespaces together.
+	QuotaTotal = "_total"
+)
+
+const (
+	// Unbounded as a bound says that there is none, whatever the defaults say.
+	Unbounded = -1
+	// DefaultWeight is the share of a namespace that has no weight of its own; MaxWeight is the greatest.
+	DefaultWeight = 100
+	MaxWeight     = 10000
+)
+
+// Quota is the budget of a namespace. A field that is zero takes its value from the defaults (see Over); where these leave it out too there is
+// no bound.
 type Quota struct {
-	Schema    int    `json:"schema"`
+	Schema int `json:"schema"`
+	// Namespace is a namespace, QuotaDefaults or QuotaTotal.
 	Namespace string `json:"namespace"`
 	// CPU is in millicores over all instances.
 	CPU int64 `json:"cpuMillis,omitempty"`
@@ -18,25 +36,58 @@ type Quota struct {
 	Concurrent int64 `json:"concurrent,omitempty"`
 	// Rate bounds the invocations per second at a gateway.
 	Rate int64 `json:"rate,omitempty"`
+	// Weight is the namespace's share of what is short, beside the weights of the others that wait too: 1 to MaxWeight. QuotaTotal has none.
+	Weight int64 `json:"weight,omitempty"`
 }
 
-// Validate reports whether the namespace is a name and no bound is negative.
-func (q Quota) Validate() error {
-	if err := ValidateName("namespace", q.Namespace); err != nil {
-		return err
+// bounds lists the fields that bound something, by their names.
+func (q *Quota) bounds() map[string]*int64 {
+	return map[string]*int64{
+		"cpuMillis": &q.CPU, "memoryBytes": &q.Memory, "instances": &q.Instances,
+		"functions": &q.Functions, "concurrent": &q.Concurrent, "rate": &q.Rate,
 	}
-	for field, v := range map[string]int64{
-		"cpuMillis": q.CPU, "memoryBytes": q.Memory, "instances": q.Instances,
-		"functions": q.Functions, "concurrent": q.Concurrent, "rate": q.Rate,
-	} {
-		if v < 0 {
-			return fault.New(fault.CodeInvalidRequest, "%s: %d is negative", field, v).WithField(field)
+}
+
+// Over returns the quota as it holds: what q leaves out is taken from defaults, Unbounded has become zero, and the weight is set.
+func (q Quota) Over(defaults Quota) Quota {
+	theirs := defaults.bounds()
+	for field, own := range q.bounds() {
+		if *own == 0 {
+			*own = *theirs[field]
 		}
+		*own = max(*own, 0)
+	}
+	if q.Weight == 0 {
+		q.Weight = defaults.Weight
+	}
+	if q.Weight == 0 {
+		q.Weight = DefaultWeight
+	}
+	return q
+}
+
+// Validate reports whether the namespace is a name or one of the two that stand in its place, and every bound and the weight lie in their ranges.
+func (q Quota) Validate() error {
+	if q.Namespace != QuotaDefaults && q.Namespace != QuotaTotal {
+		if err := ValidateName("namespace", q.Namespace); err != nil {
+			return err
+		}
+	}
+	for field, v := range q.bounds() {
+		if *v < Unbounded {
+			return fault.New(fault.CodeInvalidRequest, "%s: %d is neither a bound nor %d, which is none", field, *v, Unbounded).WithField(field)
+		}
+	}
+	switch {
+	case q.Weight < 0 || q.Weight > MaxWeight:
+		return fault.New(fault.CodeInvalidRequest, "weight: %d is not between 1 and %d", q.Weight, MaxWeight).WithField("weight")
+	case q.Weight != 0 && q.Namespace == QuotaTotal:
+		return fault.New(fault.CodeInvalidRequest, "weight: all namespaces together have none").WithField("weight")
 	}
 	return nil
 }
 
-// Exceeded returns the name of the first bound that used + more would break, or "".
+// Exceeded returns the name of the first bound that used + more would break, or "". The quota is one that Over returned.
 func (q Quota) Exceeded(used, more Resources) string {
 	sum := used.Add(more)
 	switch {

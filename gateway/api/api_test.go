@@ -153,7 +153,7 @@ func TestProblems(t *testing.T) {
 		"no such instance":        {"GET", "/v1/instances/ins_" + strings.Repeat("z", 26), "", 404, fault.CodeNotFound, "ins_z"},
 		"a bad invocation":        {"GET", "/v1/invocations/x", "", 400, fault.CodeInvalidRequest, "invocation"},
 		"no such node":            {"GET", "/v1/nodes/x", "", 404, fault.CodeNotFound, "x"},
-		"a negative quota":        {"PUT", "/v1/quotas/default", `{"rate":-1}`, 400, fault.CodeInvalidRequest, "rate"},
+		"a negative quota":        {"PUT", "/v1/quotas/default", `{"rate":-2}`, 400, fault.CodeInvalidRequest, "rate"},
 		"a quota of another":      {"PUT", "/v1/quotas/default", `{"namespace":"b"}`, 400, fault.CodeInvalidRequest, "namespace"},
 		"a bad digest":            {"PUT", "/v1/blobs/md5:x", "x", 400, fault.CodeInvalidRequest, "md5:x"},
 		"another content":         {"PUT", "/v1/blobs/sha256:" + strings.Repeat("a", 64), "x", 422, fault.CodeInvalidArtifact, "digest"},

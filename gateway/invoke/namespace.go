@@ -35,7 +35,7 @@ func (n *namespace) apply(q functions.Quota) {
 	defer n.mu.Unlock()
 	n.limit.Store(q.Concurrent)
 	switch l := n.limiter.Load(); {
-	case q.Rate == 0:
+	case q.Rate <= 0:
 		n.limiter.Store(nil)
 	case l == nil:
 		n.limiter.Store(rate.NewLimiter(rate.Limit(q.Rate), int(q.Rate)))

@@ -39,6 +39,7 @@ type Bus struct {
 	functions *Table[functions.Function]
 	revisions *Table[functions.Revision]
 	quotas    *Table[functions.Quota]
+	nodes     *Table[functions.NodeSettings]
 	results   *Table[functions.Result]
 	artifacts *Objects
 	bodies    *Objects
@@ -109,6 +110,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.functions = newTable[functions.Function](b, BucketFunctions, fault.CodeFunctionNotFound)
 	b.revisions = newTable[functions.Revision](b, BucketRevisions, fault.CodeNotFound)
 	b.quotas = newTable[functions.Quota](b, BucketQuotas, fault.CodeNotFound)
+	b.nodes = newTable[functions.NodeSettings](b, BucketNodes, fault.CodeNotFound)
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
@@ -185,6 +187,9 @@ func (b *Bus) Revisions() *Table[functions.Revision] { return b.revisions }
 
 // Quotas holds the quotas, by QuotaKey.
 func (b *Bus) Quotas() *Table[functions.Quota] { return b.quotas }
+
+// Nodes holds what operators want of nodes, by NodeKey.
+func (b *Bus) Nodes() *Table[functions.NodeSettings] { return b.nodes }
 
 // Results holds the terminal records, by ResultKey; they expire.
 func (b *Bus) Results() *Table[functions.Result] { return b.results }

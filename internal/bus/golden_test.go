@@ -53,6 +53,7 @@ func TestTheNamesStay(t *testing.T) {
 		"function " + FunctionKey(ref),
 		"revision " + RevisionKey(ref, "rev_a") + " of " + RevisionsOf(ref),
 		"quota " + QuotaKey("ns"),
+		"node " + NodeKey("nod_a"),
 		"result " + ResultKey(id),
 		"artifact " + ArtifactObject("sha256:00"),
 		"body " + BodyObject(id, "request"),

@@ -30,8 +30,10 @@ const (
 	BucketFunctions = "functions"
 	// BucketRevisions: {namespace}.{name}.{revision} -> functions.Revision.
 	BucketRevisions = "revisions"
-	// BucketQuotas: {namespace} -> functions.Quota.
+	// BucketQuotas: {namespace}, functions.QuotaDefaults or functions.QuotaTotal -> functions.Quota.
 	BucketQuotas = "quotas"
+	// BucketNodes: {node} -> functions.NodeSettings.
+	BucketNodes = "nodes"
 	// BucketResults: {invocation} -> functions.Result; entries expire.
 	BucketResults = "results"
 )
@@ -125,6 +127,9 @@ func RevisionsOf(r functions.Ref) string { return r.Namespace + "." + r.Name + "
 
 // QuotaKey is a namespace's key in BucketQuotas.
 func QuotaKey(namespace string) string { return namespace }
+
+// NodeKey is a node's key in BucketNodes.
+func NodeKey(node functions.NodeID) string { return string(node) }
 
 // ResultKey is an invocation's key in BucketResults.
 func ResultKey(id functions.InvocationID) string { return string(id) }
