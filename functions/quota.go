@@ -13,9 +13,10 @@ const (
 const (
 	// Unbounded as a bound says that there is none, whatever the defaults say.
 	Unbounded = -1
-	// DefaultWeight is the share of a namespace that has no weight of its own; MaxWeight is the greatest.
+	// DefaultWeight is the share of a namespace that has no weight of its own.
 	DefaultWeight = 100
-	MaxWeight     = 10000
+	// MaxWeight is the greatest.
+	MaxWeight = 10000
 )
 
 // Quota is the budget of a namespace. A field that is zero takes its value from the defaults (see Over); where these leave it out too there is

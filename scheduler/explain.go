@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -31,13 +32,10 @@ func explainFunction(now time.Time, st *state.State, ref functions.Ref) bus.Expl
 		say(&e, now, "waiting: %s", f.Pending)
 	}
 	tell(&e, f, "")
-	dec := f.Placement
-	if dec == nil {
-		dec = tryPlacement(st, f)
-	}
-	if dec != nil {
-		for i := range dec.Verdicts {
-			v := &dec.Verdicts[i]
+	if x := tryPlacement(st, f); x != nil {
+		say(&e, now, "another instance: %s", x.Reason())
+		for i := range x.Nodes {
+			v := &x.Nodes[i]
 			e.Nodes = append(e.Nodes, bus.NodeVerdict{Node: v.Node, Name: v.Name, Chosen: v.Cause == placement.Chosen, Reason: v.Reason()})
 		}
 	}
@@ -46,27 +44,23 @@ func explainFunction(now time.Time, st *state.State, ref functions.Ref) bus.Expl
 }
 
 // tryPlacement tells where an instance would go now, without placing one; nil where there is no revision to place.
-func tryPlacement(st *state.State, f *state.Function) *placement.Decision {
+func tryPlacement(st *state.State, f *state.Function) *placement.Explanation {
 	if f.Record == nil {
 		return nil
 	}
-	rev := f.Revision(f.Record.Live)
-	if rev == nil {
-		rev = f.Revision(f.Record.Candidate)
-	}
+	rev := f.Revision(cmp.Or(f.Record.Candidate, f.Record.Live, f.Sought))
 	if rev == nil {
 		return nil
 	}
-	dec := placement.Place(st.NodeOrder(), st.Budget(f.Namespace), placement.Request{
-		Resources: rev.Record.Config.Limits.Resources(), Architecture: rev.Record.Artifact.Architecture, Digest: rev.Record.Artifact.Digest,
-	})
-	return &dec
+	r := st.Request(f, rev)
+	x := st.Engine().Explain(&r)
+	return &x
 }
 
 func helps(f *state.Function) []string {
 	var out []string
-	if f.Pending != "" && f.Placement != nil && !f.Placement.Placed() {
-		if f.Placement.Quota != "" {
+	if f.Pending != "" && f.Refused != nil {
+		if f.Refused.Quota != "" {
 			out = append(out, "tatami quota show "+f.Namespace)
 		} else {
 			out = append(out, "tatami node ls")
@@ -102,11 +96,11 @@ func explainInstance(now time.Time, st *state.State, id functions.InstanceID) bu
 		name = n.Name
 	}
 	say(&e, now, "%s since %s, on node %s, of revision %s of %s", text, in.Since.UTC().Format(time.RFC3339), name, in.Revision, in.Ref())
-	say(&e, now, "placed there: %s", in.Placement)
+	say(&e, now, "placed there: %s", in.Placement())
 	if f := st.Functions[in.Ref()]; f != nil {
 		tell(&e, f, id)
 	}
-	e.Nodes = []bus.NodeVerdict{{Node: in.Node, Name: name, Chosen: true, Reason: in.Placement}}
+	e.Nodes = []bus.NodeVerdict{{Node: in.Node, Name: name, Chosen: true, Reason: in.Placement()}}
 	e.Try = []string{"tatami explain " + in.Ref().String(), "tatami logs " + in.Ref().String()}
 	return e
 }

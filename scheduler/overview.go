@@ -17,21 +17,20 @@ func overview(now time.Time, st *state.State) bus.Overview {
 		Schema: bus.Schema, At: now, Epoch: bus.Epoch,
 		Nodes: []bus.NodeStatus{}, Instances: []bus.InstanceStatus{}, Functions: []bus.FunctionStatus{}, Namespaces: []bus.NamespaceStatus{},
 	}
-	for _, pn := range st.NodeOrder() {
-		n := st.Nodes[pn.ID]
-		o.Nodes = append(o.Nodes, bus.NodeStatus{ID: n.ID, NodeState: n.Report, Reserved: n.Reserved, Cordoned: n.Cordoned, LastSeen: n.LastSeen})
+	for _, n := range st.NodeOrder() {
+		o.Nodes = append(o.Nodes, bus.NodeStatus{ID: n.ID, NodeState: n.Report, Reserved: st.Reserved(n), Cordoned: n.Cordoned, LastSeen: n.LastSeen})
 	}
 	count := map[string]int{}
 	for _, f := range st.Functions {
-		if f.Record != nil {
-			count[f.Namespace]++
-		}
 		if f.Record == nil && len(f.Instances) == 0 {
 			continue
 		}
+		if count[f.Namespace] += 0; f.Record != nil {
+			count[f.Namespace]++
+		}
 		o.Functions = append(o.Functions, functionStatus(f))
 		for _, in := range f.Instances {
-			o.Instances = append(o.Instances, bus.InstanceStatus{InstanceReport: in.InstanceReport, Node: in.Node, Placement: in.Placement})
+			o.Instances = append(o.Instances, bus.InstanceStatus{InstanceReport: in.InstanceReport, Node: in.Node, Placement: in.Placement()})
 		}
 	}
 	slices.SortFunc(o.Functions, func(a, b bus.FunctionStatus) int {
@@ -65,15 +64,12 @@ func namespaces(st *state.State, count map[string]int) []bus.NamespaceStatus {
 	for n := range count {
 		names[n] = struct{}{}
 	}
-	for n := range st.Used {
-		names[n] = struct{}{}
-	}
 	for n := range st.Quotas {
 		names[n] = struct{}{}
 	}
 	out := make([]bus.NamespaceStatus, 0, len(names))
 	for _, n := range slices.Sorted(maps.Keys(names)) {
-		ns := bus.NamespaceStatus{Namespace: n, Used: st.Used[n], Functions: count[n]}
+		ns := bus.NamespaceStatus{Namespace: n, Used: st.Budget(n).Used, Functions: count[n]}
 		if q, ok := st.Quotas[n]; ok {
 			ns.Quota = &q
 		}

@@ -162,8 +162,8 @@ func (w *world) check(t *rapid.T, quota functions.Quota) {
 	st := w.core.State()
 	for id, n := range st.Nodes {
 		w.nodes[id].lost = w.nodes[id].lost || n.Lost
-		if !n.Reserved.Fits(n.Allocatable) {
-			t.Fatalf("%s has %s reserved of %s", id, n.Reserved, n.Allocatable)
+		if reserved := st.Reserved(n); !reserved.Fits(n.Allocatable) {
+			t.Fatalf("%s has %s reserved of %s", id, reserved, n.Allocatable)
 		}
 		var real functions.Resources
 		for _, in := range w.nodes[id].insts {
@@ -174,8 +174,9 @@ func (w *world) check(t *rapid.T, quota functions.Quota) {
 		}
 	}
 	// Instances of a node that was lost and came back were counted while they were not known.
-	if bound := quota.Exceeded(st.Used["default"], functions.Resources{}); bound != "" && !w.wasLost() {
-		t.Fatalf("quota %s is exceeded: %s\n%s", bound, st.Used["default"], w.out.String())
+	used := st.Budget("default").Used
+	if bound := quota.Exceeded(used, functions.Resources{}); bound != "" && !w.wasLost() {
+		t.Fatalf("quota %s is exceeded: %s\n%s", bound, used, w.out.String())
 	}
 	for _, f := range st.Functions {
 		waiting, _, _ := f.Level()

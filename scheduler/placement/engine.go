@@ -69,6 +69,8 @@ type Engine struct {
 	reservations   []reservation
 	noReservations []int32
 	live           int
+	// unheard counts the nodes that are lost or have not yet reported.
+	unheard int
 
 	// cpuFloors and memoryFloors are the smallest values of the levels.
 	cpuFloors, memoryFloors [levels]int64
@@ -114,14 +116,29 @@ func NewEngine() *Engine {
 // Ref returns the node with the id; zero when there is none.
 func (e *Engine) Ref(id functions.NodeID) NodeRef { return NodeRef(e.byID[id]) }
 
-// Node returns what is known of a node, its reservations summed up. It is nil for one that is gone.
-func (e *Engine) Node(r NodeRef) *Node {
+// Reserved returns what reservations hold of a node, zero for one that is gone.
+func (e *Engine) Reserved(r NodeRef) functions.Resources {
 	if !e.valid(r) {
-		return nil
+		return functions.Resources{}
 	}
-	n := e.about[r].Node
-	n.Reserved = e.reserved(int32(r))
-	return &n
+	return e.reserved(int32(r))
+}
+
+// Free returns what a node can still give; it is negative where more was adopted than it has.
+func (e *Engine) Free(r NodeRef) functions.Resources {
+	if !e.valid(r) {
+		return functions.Resources{}
+	}
+	return e.about[r].Allocatable.Sub(e.reserved(int32(r)))
+}
+
+// Suits reports whether an open node would take the request if it were empty, leaving quotas aside.
+func (e *Engine) Suits(r NodeRef, req *Request) bool {
+	if !e.valid(r) || !e.nodes[r].open {
+		return false
+	}
+	a := &e.about[r]
+	return compatible(a.Architecture, req.Architecture) && demand(req).Fits(a.Allocatable) && (req.Affinity == nil || req.Affinity.judge(a.Labels) != excluded)
 }
 
 // Len returns how many nodes and reservations there are.
@@ -131,7 +148,7 @@ func (e *Engine) valid(r NodeRef) bool {
 	return r > 0 && int(r) < len(e.nodes) && e.nodes[r].joined
 }
 
-// SetNode adds a node, or records what changed about it. What is reserved on it stays, and n.Reserved is not read. The maps are copied.
+// SetNode adds a node, or records what changed about it. What is reserved on it stays. The maps are copied.
 func (e *Engine) SetNode(n *Node) NodeRef {
 	i, known := e.byID[n.ID]
 	if !known {
@@ -144,6 +161,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 		e.leaveClass(i)
 	}
 	reserved, labels := e.reserved(i), a.Labels
+	e.unheard += unheard(n) - unheard(&a.Node)
 	a.Node = *n
 	a.Artifacts, a.Labels = nil, labels
 	if !same {
@@ -154,13 +172,33 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 		hot.labels = e.internLabels(n.Labels)
 		e.joinClass(i)
 	}
+	e.setOpen(i, n.Open())
 	hot = &e.nodes[i]
-	hot.open = n.Known && !n.Lost && !n.Draining && !n.Cordoned
 	free := n.Allocatable.Sub(reserved)
 	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
 	e.enter(i)
 	e.setArtifacts(i, n.Artifacts)
 	return NodeRef(i)
+}
+
+// unheard is 1 for a node of which is not known what it could hold.
+func unheard(n *Node) int {
+	if n.ID != "" && (n.Lost || !n.Known) {
+		return 1
+	}
+	return 0
+}
+
+func (e *Engine) setOpen(i int32, open bool) {
+	n := &e.nodes[i]
+	c := &e.classes[n.class]
+	switch {
+	case open && !n.open:
+		c.open++
+	case !open && n.open:
+		c.open--
+	}
+	n.open = open
 }
 
 // slots narrows a number of instance slots: no node has so many.
@@ -184,7 +222,6 @@ func (e *Engine) join(id functions.NodeID) int32 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	e.nodes[i] = node{id: id, priority: uint32(x >> 32), class: -1, joined: true}
 	e.about[i] = about{}
-	e.about[i].ID = id
 	e.byID[id] = i
 	at, _ := e.position(id)
 	e.sorted = slices.Insert(e.sorted, at, i)
@@ -223,7 +260,8 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	}
 	i := int32(r)
 	e.leave(i)
-	e.nodes[i].open = false
+	e.setOpen(i, false)
+	e.unheard -= unheard(&e.about[i].Node)
 	for k := 1; e.nodes[i].count > 0; k++ {
 		if e.reservations[k].node == i {
 			e.free(int32(k))
@@ -291,7 +329,7 @@ func (e *Engine) joinClass(i int32) {
 	}
 	alloc := e.about[i].Allocatable
 	e.nodes[i].class = c
-	e.classes[c].admit(&e.nodes[i], alloc.CPU, alloc.Memory)
+	e.classes[c].admit(&e.nodes[i], alloc)
 }
 
 func (e *Engine) addClass(key classKey) int32 {
@@ -326,6 +364,9 @@ func (e *Engine) leaveClass(i int32) {
 	e.zones[a.zone].nodes--
 	e.dropLabels(n.labels)
 	c := &e.classes[n.class]
+	if n.open {
+		c.open--
+	}
 	if c.members--; c.members == 0 {
 		delete(e.byKey, c.key)
 		c.rows = [levelWords]uint64{}

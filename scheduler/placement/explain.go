@@ -32,10 +32,15 @@ type KindVerdict struct {
 	Unmet []Term
 }
 
+// nodesShown is of how many nodes an explanation speaks one by one.
+const nodesShown = 32
+
 // Explanation says why a request goes where it goes, or nowhere, by kinds of nodes.
 type Explanation struct {
-	Choice  Choice
-	Kinds   []KindVerdict
+	Choice Choice
+	Kinds  []KindVerdict
+	// Nodes has a verdict on each of the first nodes by id, up to 32, and on the one chosen.
+	Nodes   []Verdict
 	budget  Budget
 	request Request
 	chosen  string
@@ -49,10 +54,7 @@ func (e *Engine) Explain(r *Request) Explanation {
 	x.request.Resources = demand(r)
 	at := map[string]int{}
 	for _, i := range e.sorted {
-		n := e.Node(NodeRef(i))
-		if NodeRef(i) == x.Choice.Node {
-			x.chosen = n.Name
-		}
+		n := &e.about[i].Node
 		key := fmt.Sprint(n.Architecture, "\x00", n.Zone, "\x00", n.Labels, n.Allocatable)
 		k, ok := at[key]
 		if !ok {
@@ -63,8 +65,7 @@ func (e *Engine) Explain(r *Request) Explanation {
 				Unmet: r.Affinity.unmet(n.Labels),
 			})
 		}
-		v := &x.Kinds[k]
-		x.judge(v, n)
+		x.add(&x.Kinds[k], n, e.Free(NodeRef(i)), NodeRef(i) == x.Choice.Node)
 	}
 	slices.SortStableFunc(x.Kinds, func(a, b KindVerdict) int {
 		return cmp.Or(cmp.Compare(b.Causes[Fits], a.Causes[Fits]), cmp.Compare(b.Nodes, a.Nodes))
@@ -72,22 +73,24 @@ func (e *Engine) Explain(r *Request) Explanation {
 	return x
 }
 
-func (x *Explanation) judge(v *KindVerdict, n *Node) {
-	v.Nodes++
-	verdict := judge(n, x.request)
-	cause := verdict.Cause
-	usable := cause != Lost && cause != Unknown && cause != Draining && cause != Cordoned && cause != Architecture
-	if usable && len(v.Unmet) > 0 {
-		cause, usable = Labels, false
+func (x *Explanation) add(k *KindVerdict, n *Node, free functions.Resources, chosen bool) {
+	v := judge(n, free, &x.request, k.Unmet)
+	k.Nodes++
+	k.Causes[v.Cause]++
+	k.Never = v.Never
+	switch v.Cause {
+	case Fits, CPU, Memory, Instances:
+		k.Free = functions.Resources{CPU: max(k.Free.CPU, free.CPU), Memory: max(k.Free.Memory, free.Memory), Instances: max(k.Free.Instances, free.Instances)}
+	case Cordoned:
+		if !v.Never && x.closed == "" && v.need.Fits(free) {
+			x.closed = n.Name
+		}
 	}
-	v.Causes[cause]++
-	v.Never = len(v.Unmet) > 0 || !compatible(n.Architecture, x.request.Architecture) || !x.request.Resources.Fits(n.Allocatable)
-	free := n.Free()
-	if usable {
-		v.Free = functions.Resources{CPU: max(v.Free.CPU, free.CPU), Memory: max(v.Free.Memory, free.Memory), Instances: max(v.Free.Instances, free.Instances)}
+	if chosen {
+		x.chosen, v.Cause = n.Name, Chosen
 	}
-	if cause == Cordoned && !v.Never && x.closed == "" && x.request.Resources.Fits(free) {
-		x.closed = n.Name
+	if chosen || len(x.Nodes) < nodesShown {
+		x.Nodes = append(x.Nodes, v)
 	}
 }
 
@@ -168,8 +171,7 @@ func writeTerms(terms []Term) string {
 // Reason writes the whole for people: the choice, or what refused it kind by kind.
 func (x *Explanation) Reason() string {
 	if x.Choice.Quota != "" {
-		d := Decision{Quota: x.Choice.Quota, budget: x.budget, request: x.request}
-		return d.quotaReason()
+		return quotaReason(x.budget, x.Choice.Quota, x.request.Resources)
 	}
 	if len(x.Kinds) == 0 {
 		return "no node is known"
@@ -179,18 +181,7 @@ func (x *Explanation) Reason() string {
 		for i := range x.Kinds {
 			fits += x.Kinds[i].Causes[Fits]
 		}
-		s := fmt.Sprintf("%s of %d that fit: %.0f%% taken with it", x.chosen, fits, 100*x.Choice.Score)
-		switch {
-		case x.Choice.Home:
-			s += ", holds the artifact and is nearly the tightest"
-		case x.request.Spread != 0 && len(x.request.Peers) > 0:
-			s += ", the tightest of those that host the fewest of the function's instances"
-		case x.request.Affinity != nil && x.request.Affinity.preferred > 0:
-			s += ", the tightest with its labels weighed"
-		default:
-			s += ", the tightest"
-		}
-		return s
+		return fmt.Sprintf("%s of %d with room: %s", x.chosen, fits, x.Choice.Reason())
 	}
 	const shown = 4
 	var parts []string

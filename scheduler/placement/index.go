@@ -48,13 +48,14 @@ type class struct {
 	minCPU, maxCPU, minMemory, maxMemory int64
 	// largest is the largest capacity of a node, by dimension.
 	largestCPU, largestMemory int64
+	largestSlots              int32
 
 	rows  [levelWords]uint64
 	cols  [][levelWords]uint64
 	heads []int32
 	width int
-	// members counts the nodes of the class, indexed or not.
-	members int
+	// members counts the nodes of the class, open those of them that take instances if there is room.
+	members, open int
 }
 
 // newClass returns an empty class for nodes up to a capacity.
@@ -66,11 +67,15 @@ func newClass(key classKey, cpu, memory int64) class {
 	}
 }
 
-func (c *class) admit(n *node, cpu, memory int64) {
+func (c *class) admit(n *node, all functions.Resources) {
 	c.members++
+	if n.open {
+		c.open++
+	}
 	c.minCPU, c.maxCPU = min(c.minCPU, n.cpuWeight), max(c.maxCPU, n.cpuWeight)
 	c.minMemory, c.maxMemory = min(c.minMemory, n.memoryWeight), max(c.maxMemory, n.memoryWeight)
-	c.largestCPU, c.largestMemory = max(c.largestCPU, cpu), max(c.largestMemory, memory)
+	c.largestCPU, c.largestMemory = max(c.largestCPU, all.CPU), max(c.largestMemory, all.Memory)
+	c.largestSlots = max(c.largestSlots, slots(all.Instances))
 	c.uniform = c.minCPU == c.maxCPU && c.minMemory == c.maxMemory
 }
 

@@ -22,7 +22,8 @@ type model struct {
 
 type modelNode struct {
 	Node
-	ref NodeRef
+	Reserved functions.Resources
+	ref      NodeRef
 }
 
 type placed struct {
@@ -36,8 +37,8 @@ func newModel() *model {
 }
 
 // costOf is the rule in one place: the mean share left free, plus what unmet wishes cost.
-func costOf(n *Node, r *Request) (int64, bool) {
-	need, free := demand(r), n.Free()
+func costOf(n *modelNode, r *Request) (int64, bool) {
+	need, free := demand(r), n.Allocatable.Sub(n.Reserved)
 	if !n.Known || n.Lost || n.Draining || n.Cordoned || !compatible(n.Architecture, r.Architecture) || !need.Fits(free) {
 		return 0, false
 	}
@@ -79,7 +80,7 @@ func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
 	}
 	tier := [2]int{math.MaxInt, 0}
 	for _, n := range m.nodes {
-		c, ok := costOf(&n.Node, r)
+		c, ok := costOf(n, r)
 		k := rank(n)
 		if !ok {
 			continue
@@ -97,7 +98,7 @@ func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
 	limit, best := cost+homeCost, functions.NodeID("")
 	for _, h := range homes[max(len(homes)-homesLooked, 0):] {
 		n := m.nodes[h]
-		c, ok := costOf(&n.Node, r)
+		c, ok := costOf(n, r)
 		if ok && rank(n) == tier && (c < limit || c == limit && (best == "" || h < best)) {
 			best, limit = h, c
 		}
@@ -145,7 +146,7 @@ func (m *model) check(e *Engine) error {
 		sums[p.node] = sums[p.node].Add(amount)
 	}
 	for id, n := range m.nodes {
-		if got := e.Node(n.ref).Reserved; got != n.Reserved || got != sums[id] {
+		if got := e.Reserved(n.ref); got != n.Reserved || got != sums[id] {
 			return fmt.Errorf("%s: %v reserved, want %v", id, got, n.Reserved)
 		}
 	}

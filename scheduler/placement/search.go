@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -17,8 +18,23 @@ type Choice struct {
 	Score float64
 	// Quota names the bound of the quota that refused; empty when the quota allows the instance.
 	Quota string
-	// Home says that the node was taken for holding the artifact, before a tighter one.
-	Home bool
+	// Home says that the node was taken for holding the artifact, before a tighter one; Spread that it is among those that host the fewest of the
+	// function's instances, Weighed that labels counted besides.
+	Home, Spread, Weighed bool
+}
+
+// Reason says for people why the node was chosen.
+func (c *Choice) Reason() string {
+	why := "the tightest that fits"
+	switch {
+	case c.Home:
+		why = "nearly the tightest that fits, and it holds the artifact"
+	case c.Spread:
+		why = "the tightest of those that host the fewest of the function's instances"
+	case c.Weighed:
+		why = "the tightest that fits, its labels weighed"
+	}
+	return fmt.Sprintf("%s, %.0f%% taken with it", why, 100*c.Score)
 }
 
 // Placed reports whether a node was found.
@@ -32,11 +48,11 @@ type query struct {
 	namespace    int32
 	architecture int32
 	affinity     *Affinity
-	// zoned restricts to zones with tier peers, apart to nodes without.
-	zoned, apart bool
-	tier         int32
-	best         int32
-	cost         int64
+	// zoned restricts to zones with tier peers, apart to nodes without; spread says that peers count.
+	zoned, apart, spread bool
+	tier                 int32
+	best                 int32
+	cost                 int64
 }
 
 // anyArchitecture is that of a request which names none, noArchitecture one that no node states.
@@ -89,7 +105,11 @@ func (e *Engine) ask(r *Request) *query {
 func (e *Engine) choice(home bool) Choice {
 	i := e.q.best
 	n := &e.nodes[i]
-	return Choice{Node: NodeRef(i), ID: n.id, Score: score(n.cost(e.q.cpu, e.q.memory)), Home: home}
+	q := &e.q
+	return Choice{
+		Node: NodeRef(i), ID: n.id, Score: score(n.cost(q.cpu, q.memory)), Home: home, Spread: q.spread,
+		Weighed: q.affinity != nil && q.affinity.preferred > 0,
+	}
 }
 
 func score(cost int64) float64 { return 1 - float64(cost)/one }
@@ -268,7 +288,7 @@ func (e *Engine) apart(r *Request) Choice {
 			e.zones[e.about[p].zone].peers++
 		}
 	}
-	q.zoned, q.apart, q.tier = r.Spread&SpreadZones != 0, r.Spread&SpreadNodes != 0, -1
+	q.zoned, q.spread, q.tier = r.Spread&SpreadZones != 0, true, -1
 	home := false
 	for e.nextTier() && q.best == 0 {
 		q.apart = r.Spread&SpreadNodes != 0

@@ -103,7 +103,7 @@ func (w *walk) place(i int) error {
 		return nil
 	}
 	n := w.model.nodes[c.ID]
-	if _, ok := costOf(&n.Node, &r); !ok {
+	if _, ok := costOf(n, &r); !ok {
 		return fmt.Errorf("%s does not take %+v: %+v", c.ID, r, n.Node)
 	}
 	if w.rng.IntN(4) == 0 {
@@ -117,8 +117,8 @@ func (w *walk) place(i int) error {
 	if bound := w.model.quotas[r.Namespace].Exceeded(w.model.used[r.Namespace], functions.Resources{}); bound != "" {
 		return fmt.Errorf("quota of %s broken: %s", r.Namespace, bound)
 	}
-	if w.engine.Node(c.Node).Reserved != n.Reserved || !n.Reserved.Fits(n.Allocatable) {
-		return fmt.Errorf("%s: %v reserved of %v, the ledger has %v", c.ID, w.engine.Node(c.Node).Reserved, n.Allocatable, n.Reserved)
+	if w.engine.Reserved(c.Node) != n.Reserved || !n.Reserved.Fits(n.Allocatable) {
+		return fmt.Errorf("%s: %v reserved of %v, the ledger has %v", c.ID, w.engine.Reserved(c.Node), n.Allocatable, n.Reserved)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
-	"github.com/tatami-faas/tatami/scheduler/placement"
 	"github.com/tatami-faas/tatami/scheduler/state"
 )
 
@@ -14,29 +13,26 @@ import (
 // refused. Own lets busy instances of the function's other revisions give way. Never says that nothing that may end will change the refusal.
 func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision, asked time.Time, why string, own bool) (refusal string, never bool) {
 	rec := rev.Record
-	need := rec.Config.Limits.Resources()
-	req := placement.Request{Resources: need, Architecture: rec.Artifact.Architecture, Digest: rec.Artifact.Digest}
-	dec := placement.Place(r.state.NodeOrder(), r.state.Budget(f.Namespace), req)
-	f.Placement = &dec
-	if !dec.Placed() {
-		refusal = dec.Reason()
-		if dec.Never {
+	in := state.Instance{}
+	in.Namespace, in.Function, in.Revision, in.Slots = f.Namespace, f.Name, rec.ID, rec.Config.Concurrency
+	req := r.state.Request(f, rev)
+	placed, choice := r.state.Reserve(now, in, &req, r.newID)
+	f.Sought, f.Refused = rec.ID, nil
+	if placed == nil {
+		no := r.state.Engine().Refusal(&req, choice)
+		f.Refused = &no
+		if refusal = no.Reason(); no.Never {
 			return refusal, true
 		}
-		if making := r.makeRoom(now, f, rev, req, &dec, giver{own: own, others: now.Sub(asked) >= yieldAfter && !serves(f)}); making != "" {
+		if making := r.makeRoom(now, f, rev, &req, no.Quota != "", giver{own: own, others: now.Sub(asked) >= yieldAfter && !serves(f)}); making != "" {
 			refusal += "; " + making
 		}
 		f.Events.Add(now, "", "not placed: "+refusal)
 		return refusal, false
 	}
-	in := state.Instance{Node: dec.Node, Placement: dec.Reason()}
-	in.Instance = r.newID()
-	in.Namespace, in.Function, in.Revision = f.Namespace, f.Name, rec.ID
-	in.Slots, in.Reserved = rec.Config.Concurrency, need
-	placed := r.state.Reserve(now, in)
 	rev.Started = now
 	f.ColdStarts++
-	f.Events.Add(now, in.Instance, fmt.Sprintf("placed: %s; because %s", in.Placement, why))
+	f.Events.Add(now, placed.Instance, fmt.Sprintf("placed on %s: %s; because %s", r.state.Nodes[placed.Node].Name, placed.Placement(), why))
 	r.command(placed, bus.Command{Action: bus.ActionStart, Revision: rec, Reason: why, Asked: asked})
 	return "", false
 }

@@ -33,10 +33,11 @@ func serves(f *state.Function) bool {
 
 // makeRoom stops idle instances, or drains busy ones where it may, so that what was refused will fit, and says so; it is empty when that
 // cannot be. What is leaving already counts as room to come: nothing more is stopped for it.
-func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req placement.Request, dec *placement.Decision, from giver) string {
-	pools := r.pools(f, req, dec)
+func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req *placement.Request, quota bool, from giver) string {
+	pools := r.pools(f, req, quota)
 	var best []functions.InstanceID
-	for _, p := range pools {
+	for i := range pools {
+		p := &pools[i]
 		chosen, waits := r.choose(now, f, rev, p, req.Resources)
 		if waits {
 			return "room is being made " + p.where
@@ -48,7 +49,8 @@ func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revis
 	if len(best) > 0 || !from.own && !from.others {
 		return r.evict(now, f, rev, best)
 	}
-	for _, p := range pools {
+	for i := range pools {
+		p := &pools[i]
 		chosen, waits := r.givers(f, rev, p, req.Resources, from)
 		if waits {
 			return "instances are ending " + p.where + " that make room for it"
@@ -69,21 +71,43 @@ func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revis
 
 // pool is where room can be made: the namespace where its quota refused, else a node.
 type pool struct {
-	has   func(*state.Instance) bool
-	free  functions.Resources
-	where string
+	// instances are those in it, by function.
+	instances map[*state.Function][]*state.Instance
+	free      functions.Resources
+	where     string
 }
 
-func (r *Reconciler) pools(f *state.Function, req placement.Request, dec *placement.Decision) []pool {
-	if dec.Quota != "" {
-		has := func(in *state.Instance) bool { return in.Namespace == f.Namespace }
-		return []pool{{has, headroom(r.state.Budget(f.Namespace)), "in the namespace"}}
+func (p *pool) add(owner *state.Function, in *state.Instance) {
+	if p.instances == nil {
+		p.instances = map[*state.Function][]*state.Instance{}
+	}
+	p.instances[owner] = append(p.instances[owner], in)
+}
+
+// pools lists where an end would help: only nodes that would take the request if they were empty, and of which something is taken.
+func (r *Reconciler) pools(f *state.Function, req *placement.Request, quota bool) []pool {
+	if quota {
+		p := pool{free: headroom(r.state.Budget(f.Namespace)), where: "in the namespace"}
+		for ref, owner := range r.state.Functions {
+			if ref.Namespace != f.Namespace {
+				continue
+			}
+			for _, in := range owner.Instances {
+				p.add(owner, in)
+			}
+		}
+		return []pool{p}
 	}
 	var out []pool
 	for _, n := range r.state.NodeOrder() {
-		if placement.Usable(n, req.Architecture) && req.Resources.Fits(n.Allocatable) {
-			out = append(out, pool{func(in *state.Instance) bool { return in.Node == n.ID }, n.Free(), "on " + n.Name})
+		if len(n.Instances) == 0 || !r.state.Engine().Suits(n.Ref, req) {
+			continue
 		}
+		p := pool{free: r.state.Free(n), where: "on " + n.Name}
+		for _, in := range n.Instances {
+			p.add(r.state.Functions[in.Ref()], in)
+		}
+		out = append(out, p)
 	}
 	return out
 }
@@ -104,24 +128,16 @@ func headroom(b placement.Budget) functions.Resources {
 }
 
 // choose names the idle instances of the pool whose end makes need fit, or says that those which are leaving will do.
-func (r *Reconciler) choose(now time.Time, f *state.Function, rev *state.Revision, p pool, need functions.Resources) (chosen []functions.InstanceID, waits bool) {
+func (r *Reconciler) choose(now time.Time, f *state.Function, rev *state.Revision, p *pool, need functions.Resources) (chosen []functions.InstanceID, waits bool) {
 	var all []keepalive.Instance
 	free := p.free
-	seen := map[*state.Function]struct{}{}
-	for _, in := range r.state.Instances {
-		if !p.has(in) {
-			continue
+	for owner, list := range p.instances {
+		all = append(all, r.evictable(now, owner, owner == f, rev, list)...)
+		for _, in := range list {
+			if in.Leaving() {
+				free = free.Add(in.Reserved)
+			}
 		}
-		if in.Leaving() {
-			free = free.Add(in.Reserved)
-			continue
-		}
-		owner := r.state.Functions[in.Ref()]
-		if _, done := seen[owner]; done {
-			continue
-		}
-		seen[owner] = struct{}{}
-		all = append(all, r.evictable(now, owner, owner == f, rev, p.has)...)
 	}
 	if need.Fits(free) {
 		return nil, true
@@ -129,9 +145,9 @@ func (r *Reconciler) choose(now time.Time, f *state.Function, rev *state.Revisio
 	return keepalive.Evict(all, need, free), false
 }
 
-// evictable lists the instances of a function in the pool that may make room for an instance of rev: idle for a while and beyond what
+// evictable lists those of a function's instances in the pool that may make room for an instance of rev: idle for a while and beyond what
 // the function must keep. A function gives nothing for itself, except that its other revisions give way to its candidate.
-func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *state.Revision, has func(*state.Instance) bool) []keepalive.Instance {
+func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *state.Revision, list []*state.Instance) []keepalive.Instance {
 	keep, spare := 0, 0
 	var live functions.RevisionID
 	if f.Record != nil {
@@ -146,8 +162,8 @@ func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *
 		spare = active - keep
 	}
 	var out []keepalive.Instance
-	for _, in := range f.Instances {
-		if !has(in) || !in.Active() {
+	for _, in := range list {
+		if !in.Active() {
 			continue
 		}
 		k := idleness(f, in)
@@ -209,24 +225,22 @@ func count(n int, what string) string {
 
 // givers names the instances of the pool that are to be drained so that need will fit, or says that those which are leaving will do in
 // time. The function's own older ones come first; of the others that function gives which has the most, and each keeps one at least.
-func (r *Reconciler) givers(f *state.Function, rev *state.Revision, p pool, need functions.Resources, from giver) (chosen []functions.InstanceID, waits bool) {
+func (r *Reconciler) givers(f *state.Function, rev *state.Revision, p *pool, need functions.Resources, from giver) (chosen []functions.InstanceID, waits bool) {
 	free := p.free
 	spare := map[*state.Function][]*state.Instance{}
-	for _, in := range r.state.Instances {
-		if !p.has(in) {
-			continue
-		}
-		if !in.Active() {
-			free = free.Add(in.Reserved)
-			continue
-		}
-		owner := r.state.Functions[in.Ref()]
-		gives := from.own && in.Revision != rev.Record.ID
-		if owner != f {
-			gives = from.others && owner.Record != nil && in.Revision == owner.Record.Live
-		}
-		if gives && in.State == functions.InstanceReady {
-			spare[owner] = append(spare[owner], in)
+	for owner, list := range p.instances {
+		for _, in := range list {
+			if !in.Active() {
+				free = free.Add(in.Reserved)
+				continue
+			}
+			gives := from.own && in.Revision != rev.Record.ID
+			if owner != f {
+				gives = from.others && owner.Record != nil && in.Revision == owner.Record.Live
+			}
+			if gives && in.State == functions.InstanceReady {
+				spare[owner] = append(spare[owner], in)
+			}
 		}
 	}
 	if need.Fits(free) {

@@ -33,10 +33,11 @@ type Function struct {
 	Desired int
 	Reason  string
 	Pending string
+	// Sought is the revision that an instance was to be placed of last, Refused why there was none; nil where it was placed.
+	Sought  functions.RevisionID
+	Refused *placement.Refusal
 	// ShortSince is when fewer instances than desired were first seen; zero while there are enough.
 	ShortSince time.Time
-	// Placement is the last placement decision; nil before the first.
-	Placement *placement.Decision
 
 	Deploy Deploy
 	// Writing is when a change of the records was last asked for; zero when none is under way.
@@ -72,6 +73,8 @@ type Deploy struct {
 // Revision is a revision's record and how its starts went.
 type Revision struct {
 	Record *functions.Revision
+	// Request is what placement is asked for an instance of it; the peers of one that spreads are not in it.
+	Request placement.Request
 	// Failures counts starts that failed in a row. No start is tried before Retry.
 	Failures int
 	Retry    time.Time
@@ -101,6 +104,28 @@ func (f *Function) Revision(id functions.RevisionID) *Revision {
 	r := f.Revisions[id]
 	if r == nil || r.Record == nil {
 		return nil
+	}
+	return r
+}
+
+// request returns what placement is asked for an instance of a revision, the zero Request where its record is not known.
+func (f *Function) request(id functions.RevisionID) placement.Request {
+	if r := f.Revisions[id]; r != nil {
+		return r.Request
+	}
+	return placement.Request{}
+}
+
+// Request returns what placement is asked for an instance of a function's revision now.
+func (s *State) Request(f *Function, rev *Revision) placement.Request {
+	r := rev.Request
+	if r.Spread == 0 {
+		return r
+	}
+	for _, in := range f.Instances {
+		if n := s.Nodes[in.Node]; n != nil && in.Active() {
+			r.Peers = append(r.Peers, n.Ref)
+		}
 	}
 	return r
 }
@@ -174,6 +199,9 @@ func (s *State) SetRevision(rec functions.Revision) {
 		f.Revisions[rec.ID] = r
 	}
 	r.Record = &rec
+	r.Request = placement.Request{
+		Resources: rec.Config.Limits.Resources(), Architecture: rec.Artifact.Architecture, Digest: rec.Artifact.Digest, Namespace: rec.Namespace,
+	}
 }
 
 // DeleteRevision records that a revision is no more.

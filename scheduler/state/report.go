@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,10 +50,7 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	}
 	n := s.Nodes[id]
 	if n == nil {
-		n = &Node{Instances: map[functions.InstanceID]*Instance{}}
-		n.ID = id
-		s.Nodes[id] = n
-		s.reorder()
+		n = s.addNode(id)
 	}
 	switch {
 	case n.Boot != r.Boot:
@@ -65,12 +63,15 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	}
 	n.Boot, n.Sequence, n.LastSeen = r.Boot, r.Sequence, now
 	before := n.Node
-	s.describe(n, r.State)
+	stays := n.describe(r.State)
 	n.Lost = false
 	if r.Full {
 		n.Known = true
 	} else if !n.Known {
 		c.ReportsWanted = true
+	}
+	if !stays || n.Known != before.Known || n.Lost != before.Lost {
+		s.place(n)
 	}
 	if placeable(&n.Node) && (!placeable(&before) || before.Allocatable != n.Allocatable) {
 		c.Freed = true
@@ -83,7 +84,7 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	named := make(map[functions.InstanceID]struct{}, len(r.Instances))
 	for _, ir := range r.Instances {
 		named[ir.Instance] = struct{}{}
-		s.applyInstance(now, id, ir, &c)
+		s.applyInstance(now, n, ir, &c)
 	}
 	if r.Full {
 		s.dropUnnamed(n, named, &c)
@@ -93,20 +94,25 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 
 func placeable(n *placement.Node) bool { return n.Known && !n.Lost && !n.Draining }
 
-func (s *State) describe(n *Node, st bus.NodeState) {
+// describe takes over what the worker says of the node, and reports whether all of it that placement reads is as before.
+func (n *Node) describe(st bus.NodeState) (stays bool) {
+	last := &n.Report
+	stays = last.Name == st.Name && last.Architecture == st.Architecture && last.Allocatable == st.Allocatable && last.Draining == st.Draining &&
+		maps.Equal(last.Labels, st.Labels) && slices.Equal(last.Artifacts, st.Artifacts)
 	n.Report = st
-	n.Name, n.Architecture = st.Name, st.Architecture
-	if n.Name == "" {
-		n.Name = string(n.ID)
+	if stays {
+		return true
 	}
-	n.Allocatable, n.Draining = st.Allocatable, st.Draining
+	n.Name, n.Architecture = cmp.Or(st.Name, string(n.ID)), st.Architecture
+	n.Allocatable, n.Draining, n.Labels = st.Allocatable, st.Draining, st.Labels
 	n.Artifacts = make(map[string]struct{}, len(st.Artifacts))
 	for _, a := range st.Artifacts {
 		n.Artifacts[a] = struct{}{}
 	}
+	return false
 }
 
-func (s *State) applyInstance(now time.Time, node functions.NodeID, ir bus.InstanceReport, c *Change) {
+func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *Change) {
 	in := s.Instances[ir.Instance]
 	if ir.State.Gone() {
 		if in == nil {
@@ -119,14 +125,14 @@ func (s *State) applyInstance(now time.Time, node functions.NodeID, ir bus.Insta
 		c.gone(was, before, false)
 		return
 	}
-	if in != nil && in.Node != node {
+	if in != nil && in.Node != n.ID {
 		// The id is on two nodes: cannot be, and the newer news wins.
 		s.Remove(ir.Instance)
 		in = nil
 	}
 	c.Functions = append(c.Functions, ir.Ref())
 	if in == nil {
-		in = s.insert(&Instance{InstanceReport: ir, Node: node, Confirmed: true, Reported: now, Placement: "learnt from the worker's report"})
+		in = s.adopt(n, &Instance{InstanceReport: ir, Node: n.ID, Confirmed: true, Reported: now})
 		if in.State == functions.InstanceReady {
 			in.ReadyAt = ir.Since
 			c.Ready = append(c.Ready, in)
@@ -137,7 +143,10 @@ func (s *State) applyInstance(now time.Time, node functions.NodeID, ir bus.Insta
 	if ir.Reserved == (functions.Resources{}) {
 		ir.Reserved = in.Reserved
 	}
-	s.hold(in, ir.Reserved.Sub(in.Reserved))
+	if ir.Reserved != in.Reserved {
+		s.engine.Adjust(in.Reservation, ir.Reserved)
+		_, ir.Reserved = s.engine.Held(in.Reservation)
+	}
 	in.InstanceReport = ir
 	in.Confirmed, in.Reported = true, now
 	// A stop that was refused, because a slot was held, leaves the instance as it was.
@@ -178,8 +187,7 @@ func (s *State) Expire(now time.Time) Change {
 		case !n.Lost && silent >= NodeTimeout:
 			s.lose(n, silent, &c)
 		case n.Lost && silent >= NodeForgotten:
-			delete(s.Nodes, id)
-			s.reorder()
+			s.forgetNode(n)
 		}
 	}
 	return c
@@ -187,6 +195,7 @@ func (s *State) Expire(now time.Time) Change {
 
 func (s *State) lose(n *Node, silent time.Duration, c *Change) {
 	n.Lost, n.Known = true, false
+	s.place(n)
 	for _, id := range slices.Sorted(maps.Keys(n.Instances)) {
 		in := n.Instances[id]
 		before, was := in.State, *in

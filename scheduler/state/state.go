@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,12 +26,12 @@ type State struct {
 	Instances map[functions.InstanceID]*Instance
 	Functions map[functions.Ref]*Function
 	Quotas    map[string]functions.Quota
-	// Used is what the instances of a namespace hold.
-	Used map[string]functions.Resources
 
+	// engine holds what is reserved on nodes and of quotas.
+	engine   *placement.Engine
 	gateways map[string]*gateway
-	// order holds the nodes by id, for placement.
-	order []*placement.Node
+	// order holds the nodes by id.
+	order []*Node
 }
 
 // New returns an empty state.
@@ -40,7 +41,7 @@ func New() *State {
 		Instances: map[functions.InstanceID]*Instance{},
 		Functions: map[functions.Ref]*Function{},
 		Quotas:    map[string]functions.Quota{},
-		Used:      map[string]functions.Resources{},
+		engine:    placement.NewEngine(),
 		gateways:  map[string]*gateway{},
 	}
 }
@@ -48,6 +49,8 @@ func New() *State {
 // Node is a node and what its worker last said.
 type Node struct {
 	placement.Node
+	// Ref names it in the engine.
+	Ref    placement.NodeRef
 	Report bus.NodeState
 	Boot   string
 	// Sequence is the last report's.
@@ -61,8 +64,10 @@ type Node struct {
 type Instance struct {
 	bus.InstanceReport
 	Node functions.NodeID
-	// Placement says why it is where it is.
-	Placement string
+	// Choice is why it is where it is; zero for one that was learnt from a report.
+	Choice placement.Choice
+	// Reservation is what it holds.
+	Reservation placement.Reservation
 	// Commanded is when its start was last commanded; zero for one that was learnt from a report.
 	Commanded time.Time
 	// First is when its start was first commanded.
@@ -90,32 +95,73 @@ func (in *Instance) Leaving() bool {
 	return in.Held == 0 && (!in.Stopping.IsZero() || !in.DrainSent.IsZero() || in.State == functions.InstanceDraining)
 }
 
-// NodeOrder returns the nodes by id, as placement wants them. The slice is the state's own.
-func (s *State) NodeOrder() []*placement.Node { return s.order }
-
-// Budget returns the namespace's quota and use.
-func (s *State) Budget(namespace string) placement.Budget {
-	return placement.Budget{Namespace: namespace, Quota: s.Quotas[namespace], Used: s.Used[namespace]}
+// Placement says for people why the instance is on its node.
+func (in *Instance) Placement() string {
+	if !in.Choice.Placed() {
+		return "learnt from the worker's report"
+	}
+	return in.Choice.Reason()
 }
 
+// NodeOrder returns the nodes by id. The slice is the state's own.
+func (s *State) NodeOrder() []*Node { return s.order }
+
+// Engine returns where instances are reserved, for reading.
+func (s *State) Engine() *placement.Engine { return s.engine }
+
+// Reserved returns what instances hold of a node, Free what is left of it.
+func (s *State) Reserved(n *Node) functions.Resources { return s.engine.Reserved(n.Ref) }
+
+// Free returns what a node can still give; it is negative where more runs than the node has.
+func (s *State) Free(n *Node) functions.Resources { return s.engine.Free(n.Ref) }
+
+// Budget returns the namespace's quota and use.
+func (s *State) Budget(namespace string) placement.Budget { return s.engine.Budget(namespace) }
+
 // SetQuota records a namespace's quota.
-func (s *State) SetQuota(q functions.Quota) { s.Quotas[q.Namespace] = q }
+func (s *State) SetQuota(q functions.Quota) {
+	s.Quotas[q.Namespace] = q
+	s.engine.SetQuota(q)
+}
 
 // DeleteQuota removes a namespace's quota: nothing bounds it then.
-func (s *State) DeleteQuota(namespace string) { delete(s.Quotas, namespace) }
+func (s *State) DeleteQuota(namespace string) {
+	delete(s.Quotas, namespace)
+	s.engine.DeleteQuota(namespace)
+}
 
 // SetCordon closes a node for placements or opens it. It does nothing for an unknown node.
 func (s *State) SetCordon(id functions.NodeID, cordoned bool) {
 	if n := s.Nodes[id]; n != nil {
 		n.Cordoned = cordoned
+		s.place(n)
 	}
 }
 
-// Reserve adds an instance whose start is about to be commanded: from now on it counts. The node must be known.
-func (s *State) Reserve(now time.Time, in Instance) *Instance {
+// place tells the engine what changed about a node.
+func (s *State) place(n *Node) { n.Ref = s.engine.SetNode(&n.Node) }
+
+// Reserve finds the node for an instance whose start is about to be commanded and adds the instance there, in one step: from now on it counts. It
+// returns nil where the choice is none, and asks for an id only where it is not.
+func (s *State) Reserve(now time.Time, in Instance, r *placement.Request, id func() functions.InstanceID) (*Instance, placement.Choice) {
+	c := s.engine.Reserve(r)
+	if !c.Placed() {
+		return nil, c
+	}
+	in.Instance = id()
+	in.Node, in.Choice, in.Reservation, in.Reserved = c.ID, c, c.Reservation, r.Resources
 	in.State = functions.InstanceStarting
 	in.Since, in.Started, in.Commanded, in.First = now, now, now, now
-	return s.insert(&in)
+	return s.insert(&in), c
+}
+
+// adopt adds an instance that a report named first.
+func (s *State) adopt(n *Node, in *Instance) *Instance {
+	r := s.function(in.Ref()).request(in.Revision)
+	r.Resources, r.Namespace = in.Reserved, in.Namespace
+	in.Reservation = s.engine.Adopt(n.Ref, &r)
+	_, in.Reserved = s.engine.Held(in.Reservation)
+	return s.insert(in)
 }
 
 func (s *State) insert(in *Instance) *Instance {
@@ -124,7 +170,6 @@ func (s *State) insert(in *Instance) *Instance {
 		n.Instances[in.Instance] = in
 	}
 	s.function(in.Ref()).Instances[in.Instance] = in
-	s.hold(in, in.Reserved)
 	return in
 }
 
@@ -134,7 +179,7 @@ func (s *State) Remove(id functions.InstanceID) {
 	if in == nil {
 		return
 	}
-	s.hold(in, functions.Resources{}.Sub(in.Reserved))
+	s.engine.Release(in.Reservation)
 	delete(s.Instances, id)
 	if n := s.Nodes[in.Node]; n != nil {
 		delete(n.Instances, id)
@@ -143,18 +188,6 @@ func (s *State) Remove(id functions.InstanceID) {
 		delete(f.Instances, id)
 		s.forget(f)
 	}
-}
-
-func (s *State) hold(in *Instance, r functions.Resources) {
-	if n := s.Nodes[in.Node]; n != nil {
-		n.Reserved = n.Reserved.Add(r)
-	}
-	used := s.Used[in.Namespace].Add(r)
-	if used == (functions.Resources{}) {
-		delete(s.Used, in.Namespace)
-		return
-	}
-	s.Used[in.Namespace] = used
 }
 
 func (s *State) function(r functions.Ref) *Function {
@@ -173,15 +206,24 @@ func (s *State) forget(f *Function) {
 	}
 }
 
-func (s *State) reorder() {
-	s.order = s.order[:0]
-	for _, n := range s.Nodes {
-		s.order = append(s.order, &n.Node)
-	}
-	slices.SortFunc(s.order, func(a, b *placement.Node) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+// position finds where a node is, or would be, among the nodes by id.
+func (s *State) position(id functions.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(s.order, id, func(n *Node, id functions.NodeID) int { return cmp.Compare(n.ID, id) })
+}
+
+func (s *State) addNode(id functions.NodeID) *Node {
+	n := &Node{Instances: map[functions.InstanceID]*Instance{}}
+	n.ID = id
+	s.Nodes[id] = n
+	at, _ := s.position(id)
+	s.order = slices.Insert(s.order, at, n)
+	s.place(n)
+	return n
+}
+
+func (s *State) forgetNode(n *Node) {
+	at, _ := s.position(n.ID)
+	s.order = slices.Delete(s.order, at, at+1)
+	delete(s.Nodes, n.ID)
+	s.engine.RemoveNode(n.Ref)
 }

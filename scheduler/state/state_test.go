@@ -37,10 +37,14 @@ func instance(id string, st functions.InstanceState) bus.InstanceReport {
 	return bus.InstanceReport{Instance: functions.InstanceID(id), Namespace: ref.Namespace, Function: ref.Name, Revision: "r1", State: st, Since: start, Reserved: size}
 }
 
-func reserve(s *state.State, id, node string) *state.Instance {
-	in := state.Instance{Node: functions.NodeID(node)}
-	in.InstanceReport = instance(id, "")
-	return s.Reserve(start, in)
+func reserve(s *state.State, id string) *state.Instance {
+	in := state.Instance{InstanceReport: instance(id, "")}
+	placed, _ := s.Reserve(start, in, &placement.Request{Resources: size, Namespace: ref.Namespace}, func() functions.InstanceID { return functions.InstanceID(id) })
+	return placed
+}
+
+func reserved(s *state.State, node functions.NodeID) functions.Resources {
+	return s.Reserved(s.Nodes[node])
 }
 
 func known(t *testing.T, s *state.State, want ...functions.InstanceID) {
@@ -64,10 +68,10 @@ func TestAnUnconfirmedStartOutlivesAFullReport(t *testing.T) {
 	t.Parallel()
 	s := state.New()
 	s.ApplyReport(start, report("n1", "b1", 1, true))
-	reserve(s, "ins_a", "n1")
+	reserve(s, "ins_a")
 	s.ApplyReport(start, report("n1", "b1", 2, true))
 	known(t, s, "ins_a")
-	if got := s.Nodes["n1"].Reserved; got != size {
+	if got := reserved(s, "n1"); got != size {
 		t.Errorf("reserved %s", got)
 	}
 	s.ApplyReport(start, report("n1", "b1", 3, false, instance("ins_a", functions.InstanceStarting)))
@@ -76,7 +80,7 @@ func TestAnUnconfirmedStartOutlivesAFullReport(t *testing.T) {
 	if len(c.Gone) != 1 || !c.Gone[0].Lost || !c.Freed {
 		t.Errorf("a confirmed one that is no longer named: %+v", c)
 	}
-	if got := s.Nodes["n1"].Reserved; got != (functions.Resources{}) {
+	if got := reserved(s, "n1"); got != (functions.Resources{}) {
 		t.Errorf("still reserved: %s", got)
 	}
 }
@@ -196,8 +200,8 @@ func TestNothingIsLeftOfADeletedFunction(t *testing.T) {
 		t.Error("forgotten while an instance runs")
 	}
 	s.ApplyReport(start, report("n1", "b1", 2, false, instance("ins_a", functions.InstanceStopped)))
-	if len(s.Functions) != 0 || len(s.Used) != 0 {
-		t.Errorf("left: %d functions, %d namespaces in use", len(s.Functions), len(s.Used))
+	if _, live := s.Engine().Len(); len(s.Functions) != 0 || live != 0 || s.Budget(ref.Namespace).Used != (functions.Resources{}) {
+		t.Errorf("left: %d functions, %d reservations, %s in use", len(s.Functions), live, s.Budget(ref.Namespace).Used)
 	}
 }
 
@@ -235,8 +239,8 @@ var anyStep = rapid.Custom(func(t *rapid.T) step {
 		return func(s *state.State) { s.Expire(at) }
 	case 7:
 		return func(s *state.State) {
-			if s.Instances[functions.InstanceID(id)] == nil && s.Nodes[functions.NodeID(node)] != nil {
-				reserve(s, id, node)
+			if s.Instances[functions.InstanceID(id)] == nil {
+				reserve(s, id)
 			}
 		}
 	default:
@@ -244,16 +248,19 @@ var anyStep = rapid.Custom(func(t *rapid.T) step {
 		var list []bus.InstanceReport
 		for i := range n {
 			st := rapid.SampledFrom([]functions.InstanceState{functions.InstanceStarting, functions.InstanceReady, functions.InstanceDraining, functions.InstanceStopped, functions.InstanceFailed}).Draw(t, "state")
-			list = append(list, instance(fmt.Sprintf("ins_%d", (int(seq)+i)%6), st))
+			in := instance(fmt.Sprintf("ins_%d", (int(seq)+i)%6), st)
+			in.Reserved = functions.Resources{CPU: size.CPU * rapid.Int64Range(0, 2).Draw(t, "cpu")}
+			list = append(list, in)
 		}
 		r := report(node, boot, seq, rapid.Bool().Draw(t, "full"), list...)
+		r.State.Draining = rapid.IntRange(0, 4).Draw(t, "draining") == 0
 		return func(s *state.State) { s.ApplyReport(at, r) }
 	}
 })
 
 // same compares two states; the events' rings and the pointers from node to instance are covered by what they hold.
 var same = cmp.Options{
-	cmp.AllowUnexported(autoscale.History{}, keepalive.Peak{}, state.Events{}, placement.Verdict{}, placement.Decision{}),
+	cmp.AllowUnexported(autoscale.History{}, keepalive.Peak{}, state.Events{}),
 	cmpopts.IgnoreUnexported(state.State{}),
 	cmpopts.EquateEmpty(),
 }
@@ -271,6 +278,7 @@ func TestReducersAreIdempotentAndTheirSumsHold(t *testing.T) {
 				t.Fatalf("applied twice (-once +twice):\n%s", diff)
 			}
 			checkSums(t, once)
+			checkSums(t, twice)
 		}
 	})
 }
@@ -278,6 +286,9 @@ func TestReducersAreIdempotentAndTheirSumsHold(t *testing.T) {
 func checkSums(t *rapid.T, s *state.State) {
 	byNode, byNamespace := map[functions.NodeID]functions.Resources{}, map[string]functions.Resources{}
 	for id, in := range s.Instances {
+		if on, amount := s.Engine().Held(in.Reservation); on != s.Nodes[in.Node].Ref || amount != in.Reserved {
+			t.Fatalf("%s on %s holds %s, the engine has %s", id, in.Node, in.Reserved, amount)
+		}
 		byNode[in.Node] = byNode[in.Node].Add(in.Reserved)
 		byNamespace[in.Namespace] = byNamespace[in.Namespace].Add(in.Reserved)
 		if in.State.Gone() || s.Functions[in.Ref()].Instances[id] != in || s.Nodes[in.Node].Instances[id] != in {
@@ -285,12 +296,15 @@ func checkSums(t *rapid.T, s *state.State) {
 		}
 	}
 	for id, n := range s.Nodes {
-		if n.Reserved != byNode[id] {
-			t.Fatalf("%s has %s reserved, its instances hold %s", id, n.Reserved, byNode[id])
+		if got := s.Reserved(n); got != byNode[id] || s.Engine().Ref(id) != n.Ref {
+			t.Fatalf("%s has %s reserved, its instances hold %s", id, got, byNode[id])
 		}
 	}
-	if diff := cmp.Diff(byNamespace, s.Used, cmpopts.EquateEmpty()); diff != "" {
-		t.Fatalf("used:\n%s", diff)
+	if got := s.Budget(ref.Namespace).Used; got != byNamespace[ref.Namespace] {
+		t.Fatalf("%s used, the instances hold %s", got, byNamespace[ref.Namespace])
+	}
+	if nodes, live := s.Engine().Len(); nodes != len(s.Nodes) || live != len(s.Instances) {
+		t.Fatalf("the engine has %d nodes and %d reservations, want %d and %d", nodes, live, len(s.Nodes), len(s.Instances))
 	}
 	if len(s.NodeOrder()) != len(s.Nodes) {
 		t.Fatalf("%d nodes in order of %d", len(s.NodeOrder()), len(s.Nodes))
@@ -331,17 +345,17 @@ func TestWhatTheWorkerReservedCounts(t *testing.T) {
 	t.Parallel()
 	s := state.New()
 	s.ApplyReport(start, report("n1", "b1", 1, true))
-	reserve(s, "ins_a", "n1")
+	reserve(s, "ins_a")
 	more := instance("ins_a", functions.InstanceReady)
 	more.Reserved = size.Add(size)
 	s.ApplyReport(start, report("n1", "b1", 2, false, more))
-	if got := s.Nodes["n1"].Reserved; got != more.Reserved || s.Used[ref.Namespace] != more.Reserved {
-		t.Errorf("reserved %s, used %s", got, s.Used[ref.Namespace])
+	if got := reserved(s, "n1"); got != more.Reserved || s.Budget(ref.Namespace).Used != more.Reserved {
+		t.Errorf("reserved %s, used %s", got, s.Budget(ref.Namespace).Used)
 	}
 	silent := instance("ins_a", functions.InstanceReady)
 	silent.Reserved = functions.Resources{}
 	s.ApplyReport(start, report("n1", "b1", 3, false, silent))
-	if got := s.Nodes["n1"].Reserved; got != more.Reserved {
+	if got := reserved(s, "n1"); got != more.Reserved {
 		t.Errorf("a report without it changed it to %s", got)
 	}
 }

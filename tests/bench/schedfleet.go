@@ -254,7 +254,7 @@ func (a *flat) open() int {
 func (x *indexed) open(f *fleet) int {
 	open := 0
 	for _, n := range f.nodes {
-		if x.engine.Node(x.engine.Ref(n.ID)).Reserved.Instances > 0 {
+		if x.engine.Reserved(x.engine.Ref(n.ID)).Instances > 0 {
 			open++
 		}
 	}

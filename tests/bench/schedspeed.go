@@ -88,16 +88,16 @@ func speedContenders(n, turnovers int) (index, scan, two *contender) {
 	copyTo := func(samples int) *contender {
 		g := newSpeedFleet(n)
 		a := newFlat(g, samples, uint64(n))
-		at := map[functions.NodeID]int{}
+		at := map[placement.NodeRef]int{}
 		for i, node := range g.nodes {
-			at[node.ID] = i
+			at[x.engine.Ref(node.ID)] = i
 		}
 		for _, q := range f.quotas() {
 			a.quotas[q.Namespace] = &placement.Budget{Namespace: q.Namespace, Quota: q}
 		}
 		for _, in := range f.live {
 			ref, _ := x.engine.Held(in.reservation)
-			in.node = at[x.engine.Node(ref).ID]
+			in.node = at[ref]
 			a.take(in.node, &g.kinds[in.kind], 1)
 			g.live = append(g.live, in)
 			g.demand = g.demand.Add(g.kinds[in.kind].size)
