@@ -60,8 +60,8 @@ func tryPlacement(st *state.State, f *state.Function) *placement.Explanation {
 func helps(f *state.Function) []string {
 	var out []string
 	if f.Pending != "" && f.Refused != nil {
-		if f.Refused.Quota != "" {
-			out = append(out, "tatami quota show "+f.Namespace)
+		if q := f.Refused.Quota; q != nil {
+			out = append(out, q.Help(), "tatami quota show "+f.Namespace)
 		} else {
 			out = append(out, "tatami node ls")
 		}

@@ -38,6 +38,12 @@ func overview(now time.Time, st *state.State) bus.Overview {
 	})
 	slices.SortFunc(o.Instances, func(a, b bus.InstanceStatus) int { return cmp.Compare(a.Instance, b.Instance) })
 	o.Namespaces = namespaces(st, count)
+	all := 0
+	for _, n := range count {
+		all += n
+	}
+	total := namespace(st, functions.QuotaTotal, all)
+	o.Total = &total
 	return o
 }
 
@@ -65,15 +71,23 @@ func namespaces(st *state.State, count map[string]int) []bus.NamespaceStatus {
 		names[n] = struct{}{}
 	}
 	for n := range st.Quotas {
-		names[n] = struct{}{}
+		if n != functions.QuotaDefaults && n != functions.QuotaTotal {
+			names[n] = struct{}{}
+		}
 	}
 	out := make([]bus.NamespaceStatus, 0, len(names))
 	for _, n := range slices.Sorted(maps.Keys(names)) {
-		ns := bus.NamespaceStatus{Namespace: n, Used: st.Budget(n).Used, Functions: count[n]}
-		if q, ok := st.Quotas[n]; ok {
-			ns.Quota = &q
-		}
-		out = append(out, ns)
+		out = append(out, namespace(st, n, count[n]))
 	}
 	return out
+}
+
+func namespace(st *state.State, name string, fns int) bus.NamespaceStatus {
+	b := st.Budget(name)
+	b.Quota.Namespace = name
+	s := bus.NamespaceStatus{Namespace: name, Used: b.Used, Functions: fns, Effective: &b.Quota}
+	if q, ok := st.Quotas[name]; ok {
+		s.Quota = &q
+	}
+	return s
 }

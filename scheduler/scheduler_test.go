@@ -449,7 +449,7 @@ func TestQuotaRefusalIsExplained(t *testing.T) {
 	run(t, b, quick())
 	deploy(t, b, revision("rev_1"))
 	awaitFunction(t, b, func(f functions.Function) bool { return f.Candidate == "" })
-	const want = "quota of namespace default: cpu: 250m needed, 0m of 100m used"
+	const want = "quota of namespace default: cpu: 250m needed, 0m of 100m used; try tatami quota set default --cpu 250m"
 	if r := getRevision(t, b, "rev_1"); r.State != functions.RevisionFailed || r.Reason != want {
 		t.Errorf("revision %s: %q", r.State, r.Reason)
 	}

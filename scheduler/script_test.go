@@ -33,7 +33,11 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "node":
 		w.node(a)
 	case "quota":
-		q := functions.Quota{Namespace: a.str("ns", "default"), CPU: a.num("cpu", 0), Memory: a.num("mem", 0) * functions.MiB, Instances: a.num("instances", 0)}
+		q := functions.Quota{Namespace: a.str("ns", "default"), CPU: a.num("cpu", 0), Memory: a.num("mem", 0) * functions.MiB, Instances: a.num("instances", 0), Weight: a.num("weight", 0)}
+		if a.num("gone", 0) == 1 {
+			w.do(w.core.DeleteQuota(w.now, q.Namespace))
+			break
+		}
 		w.do(w.core.SetQuota(w.now, q))
 	case "deploy":
 		w.deploy(a)
@@ -241,9 +245,12 @@ func (w *world) show() {
 	for _, in := range o.Instances {
 		w.say("%s %s %s on %s", in.Instance, in.Revision, in.State, in.Node)
 	}
-	for _, ns := range o.Namespaces {
-		if ns.Quota != nil {
-			w.say("namespace %s: %s", ns.Namespace, ns.Used)
+	bounds := func(q *functions.Quota) string {
+		return functions.Resources{CPU: q.CPU, Memory: q.Memory, Instances: q.Instances}.String()
+	}
+	for _, ns := range append(o.Namespaces, *o.Total) {
+		if q := ns.Effective; q.CPU+q.Memory+q.Instances > 0 {
+			w.say("namespace %s: %s of %s", ns.Namespace, ns.Used, bounds(q))
 		}
 	}
 }

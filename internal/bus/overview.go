@@ -17,6 +17,8 @@ type Overview struct {
 	// Functions holds what autoscaling wants, by function.
 	Functions  []FunctionStatus  `json:"functions"`
 	Namespaces []NamespaceStatus `json:"namespaces"`
+	// Total is all namespaces together; its name is functions.QuotaTotal.
+	Total *NamespaceStatus `json:"total,omitempty"`
 }
 
 // NodeStatus is a node as the scheduler sees it.
@@ -59,7 +61,10 @@ type NamespaceStatus struct {
 	Namespace string              `json:"namespace"`
 	Used      functions.Resources `json:"used"`
 	Functions int                 `json:"functions"`
-	Quota     *functions.Quota    `json:"quota,omitempty"`
+	// Quota is the namespace's own; nil where it has none.
+	Quota *functions.Quota `json:"quota,omitempty"`
+	// Effective is the quota as it holds, the own one over the defaults: a zero bound is none.
+	Effective *functions.Quota `json:"effective,omitempty"`
 }
 
 // ExplainRequest asks for the reason behind a function's or an instance's state; one of the two is set.

@@ -62,9 +62,13 @@ type Engine struct {
 	byDigest    map[string]int32
 	noArtifacts []int32
 
+	// namespaces have first the one that nothing is known of.
 	namespaces   []namespace
 	byName       map[string]int32
 	noNamespaces []int32
+	defaults     functions.Quota
+	// total is of all namespaces together.
+	total namespace
 
 	reservations   []reservation
 	noReservations []int32
@@ -105,7 +109,7 @@ func NewEngine() *Engine {
 		nodes: make([]node, 1), about: make([]about, 1), rough: make([]rough, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
 		artifacts: make([]artifact, 1), byDigest: map[string]int32{},
-		namespaces: make([]namespace, 1), byName: map[string]int32{}, reservations: make([]reservation, 1),
+		namespaces: []namespace{{quota: functions.Quota{}.Over(functions.Quota{})}}, byName: map[string]int32{}, reservations: make([]reservation, 1),
 	}
 	for i := range levels {
 		e.cpuFloors[i], e.memoryFloors[i] = floor(i, levelBits), floor(i, levelBits)<<20

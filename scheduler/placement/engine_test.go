@@ -171,7 +171,7 @@ func TestExplanationsNameEveryKind(t *testing.T) {
 		t.Errorf("reason %q, help %q", x.Reason(), x.Help())
 	}
 	e.SetQuota(functions.Quota{Namespace: "team", CPU: 9_500})
-	if x := e.Explain(&r); x.Choice.Quota != "cpu" || !strings.Contains(x.Reason(), "9350m of 9500m used") || !strings.Contains(x.Help(), "raise the quota") {
+	if x := e.Explain(&r); x.Choice.Quota.Name != "cpu" || !strings.Contains(x.Reason(), "9350m of 9500m used") || !strings.Contains(x.Help(), "tatami quota set team --cpu 9650m") {
 		t.Errorf("reason %q, help %q", x.Reason(), x.Help())
 	}
 }

@@ -41,7 +41,7 @@ type Explanation struct {
 	Kinds  []KindVerdict
 	// Nodes has a verdict on each of the first nodes by id, up to 32, and on the one chosen.
 	Nodes   []Verdict
-	budget  Budget
+	quota   *QuotaRefusal
 	request Request
 	chosen  string
 	// closed names a node that is cordoned and would have room; empty when there is none.
@@ -50,7 +50,10 @@ type Explanation struct {
 
 // Explain judges every node for a request, and reserves nothing. It is for people: its cost grows with the number of nodes.
 func (e *Engine) Explain(r *Request) Explanation {
-	x := Explanation{Choice: e.Place(r), request: *r, budget: e.Budget(r.Namespace)}
+	x := Explanation{Choice: e.Place(r), request: *r}
+	if x.Choice.Quota.Name != "" {
+		x.quota = e.quotaRefusal(x.Choice.Quota, r)
+	}
 	x.request.Resources = demand(r)
 	at := map[string]int{}
 	for _, i := range e.sorted {
@@ -170,8 +173,8 @@ func writeTerms(terms []Term) string {
 
 // Reason writes the whole for people: the choice, or what refused it kind by kind.
 func (x *Explanation) Reason() string {
-	if x.Choice.Quota != "" {
-		return quotaReason(x.budget, x.Choice.Quota, x.request.Resources)
+	if x.quota != nil {
+		return x.quota.Reason()
 	}
 	if len(x.Kinds) == 0 {
 		return "no node is known"
@@ -199,8 +202,8 @@ func (x *Explanation) Help() string {
 	switch {
 	case x.Choice.Placed():
 		return ""
-	case x.Choice.Quota != "":
-		return fmt.Sprintf("raise the quota of namespace %s (%s), or end some of its instances", x.budget.Namespace, x.Choice.Quota)
+	case x.quota != nil:
+		return x.quota.Help()
 	case len(x.Kinds) == 0:
 		return "add a node"
 	case x.closed != "":

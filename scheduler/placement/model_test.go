@@ -52,9 +52,44 @@ func costOf(n *modelNode, r *Request) (int64, bool) {
 	return (free.CPU-need.CPU)*cpu + (free.Memory-need.Memory)*memory + penalty, true
 }
 
+func (m *model) total() functions.Resources {
+	var sum functions.Resources
+	for _, u := range m.used {
+		sum = sum.Add(u)
+	}
+	return sum
+}
+
+// refuses is the rule of quotas: the namespace's own bound, else that of the defaults, and then that of all together.
+func (m *model) refuses(namespace string, more functions.Resources) Bound {
+	own, defaults, total := m.quotas[namespace], m.quotas[functions.QuotaDefaults], m.quotas[functions.QuotaTotal]
+	used, all := m.used[namespace].Add(more), m.total().Add(more)
+	for _, d := range []struct {
+		name                           string
+		own, defaults, total, use, all int64
+	}{
+		{"cpu", own.CPU, defaults.CPU, 0, used.CPU, 0},
+		{"memory", own.Memory, defaults.Memory, 0, used.Memory, 0},
+		{"instances", own.Instances, defaults.Instances, 0, used.Instances, 0},
+		{"cpu", 0, 0, total.CPU, 0, all.CPU},
+		{"memory", 0, 0, total.Memory, 0, all.Memory},
+		{"instances", 0, 0, total.Instances, 0, all.Instances},
+	} {
+		switch {
+		case d.own > 0 && d.use > d.own:
+			return Bound{d.name, namespace}
+		case d.own == 0 && d.defaults > 0 && d.use > d.defaults:
+			return Bound{d.name, functions.QuotaDefaults}
+		case d.total > 0 && d.all > d.total:
+			return Bound{d.name, functions.QuotaTotal}
+		}
+	}
+	return Bound{}
+}
+
 // choose is the full scan.
 func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
-	if m.quotas[r.Namespace].Exceeded(m.used[r.Namespace], demand(r)) != "" {
+	if m.refuses(r.Namespace, demand(r)) != (Bound{}) {
 		return "", 0
 	}
 	peers, zones := map[functions.NodeID]int{}, map[string]int{}
@@ -149,6 +184,9 @@ func (m *model) check(e *Engine) error {
 		if got := e.Reserved(n.ref); got != n.Reserved || got != sums[id] {
 			return fmt.Errorf("%s: %v reserved, want %v", id, got, n.Reserved)
 		}
+	}
+	if got := e.Budget(functions.QuotaTotal).Used; got != m.total() {
+		return fmt.Errorf("all together: %v used, want %v", got, m.total())
 	}
 	for name, used := range m.used {
 		if got := e.Budget(name).Used; got != used {

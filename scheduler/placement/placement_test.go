@@ -76,35 +76,63 @@ func TestEveryNodeGetsAVerdict(t *testing.T) {
 
 func TestQuotaRefusalIsNamed(t *testing.T) {
 	t.Parallel()
+	const mib = functions.MiB
+	quota := func(of string, cpu, memory, instances int64) functions.Quota {
+		return functions.Quota{Namespace: of, CPU: cpu, Memory: memory, Instances: instances}
+	}
 	for name, tc := range map[string]struct {
-		quota functions.Quota
-		used  functions.Resources
-		bound string
-		never bool
-		want  string
+		quotas []functions.Quota
+		used   functions.Resources
+		bound  placement.Bound
+		never  bool
+		reason string
 	}{
-		"none":      {used: res(1e6, 1e6, 1e6)},
-		"cpu":       {quota: functions.Quota{CPU: 300}, used: res(200, 0, 1), bound: "cpu", want: "quota of namespace team: cpu: 200m needed, 200m of 300m used"},
-		"memory":    {quota: functions.Quota{Memory: 64 * functions.MiB}, used: res(0, 0, 1), bound: "memory", never: true, want: "quota of namespace team: memory: 128 MiB needed, 0 MiB of 64 MiB used"},
-		"instances": {quota: functions.Quota{Instances: 2}, used: res(0, 0, 2), bound: "instances", want: "quota of namespace team: instances: 2 of 2 used"},
-		"fits":      {quota: functions.Quota{CPU: 400, Memory: functions.GiB, Instances: 3}, used: res(200, 100, 2)},
+		"none":   {used: res(1e6, 1e6, 1e6)},
+		"cpu":    {[]functions.Quota{quota("team", 300, 0, 0)}, res(200, 0, 1), placement.Bound{Name: "cpu", Of: "team"}, false, "quota of namespace team: cpu: 200m needed, 200m of 300m used; try tatami quota set team --cpu 400m"},
+		"memory": {[]functions.Quota{quota("team", 0, 64*mib, 0)}, res(0, 0, 1), placement.Bound{Name: "memory", Of: "team"}, true, "quota of namespace team: memory: 128 MiB needed, 0 MiB of 64 MiB used; try tatami quota set team --memory 128Mi"},
+		"instances": {
+			[]functions.Quota{quota("team", 0, 0, 2)},
+			res(0, 0, 2), placement.Bound{Name: "instances", Of: "team"}, false, "quota of namespace team: instances: 2 of 2 used; try tatami quota set team --instances 3",
+		},
+		"fits": {quotas: []functions.Quota{quota("team", 400, functions.GiB, 3)}, used: res(200, 100, 2)},
+		"by default": {
+			[]functions.Quota{quota("team", 0, 0, 9), quota(functions.QuotaDefaults, 300, 0, 1)},
+			res(200, 0, 2), placement.Bound{Name: "cpu", Of: functions.QuotaDefaults}, false, "quota of namespace team, by default: cpu: 200m needed, 200m of 300m used; try tatami quota set team --cpu 400m",
+		},
+		"unbounded": {quotas: []functions.Quota{quota("team", functions.Unbounded, 0, 9), quota(functions.QuotaDefaults, 300, 0, 1)}, used: res(200, 0, 2)},
+		"all together": {
+			[]functions.Quota{quota("team", 400, 0, 0), quota(functions.QuotaTotal, 600, 0, 0)},
+			res(200, 0, 2), placement.Bound{Name: "cpu", Of: functions.QuotaTotal}, false, "quota of all namespaces together: cpu: 200m needed, 500m of 600m used; try tatami quota set _total --cpu 700m",
+		},
+		"its own before all together": {
+			[]functions.Quota{quota("team", 0, 0, 2), quota(functions.QuotaTotal, 100, 0, 0)},
+			res(0, 0, 2), placement.Bound{Name: "instances", Of: "team"}, false, "quota of namespace team: instances: 2 of 2 used; try tatami quota set team --instances 3",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := engineOf(node("a", nil), node("elsewhere", func(n *placement.Node) { n.Cordoned = true }))
-			tc.quota.Namespace = "team"
-			e.SetQuota(tc.quota)
+			for _, q := range tc.quotas {
+				e.SetQuota(q)
+			}
 			e.Adopt(e.Ref("elsewhere"), &placement.Request{Resources: tc.used, Namespace: "team"})
+			e.Adopt(e.Ref("elsewhere"), &placement.Request{Resources: res(300, 10, 1), Namespace: "other"})
 			req := placement.Request{Resources: res(200, 128, 1), Namespace: "team"}
 			c := e.Place(&req)
-			if c.Quota != tc.bound || c.Placed() != (tc.bound == "") {
-				t.Fatalf("quota %q, placed %t", c.Quota, c.Placed())
+			if c.Quota != tc.bound || c.Placed() != (tc.bound.Name == "") {
+				t.Fatalf("quota %+v, placed %t", c.Quota, c.Placed())
 			}
 			if c.Placed() {
 				return
 			}
-			if f := e.Refusal(&req, c); f.Never != tc.never || f.Reason() != tc.want || f.Quota != tc.bound {
-				t.Errorf("never %t, reason %q, want %q", f.Never, f.Reason(), tc.want)
+			if f := e.Refusal(&req, c); f.Never != tc.never || f.Reason() != tc.reason {
+				t.Errorf("never %t, reason %q, want %q", f.Never, f.Reason(), tc.reason)
+			}
+			for _, q := range tc.quotas {
+				e.DeleteQuota(q.Namespace)
+			}
+			if c := e.Place(&req); !c.Placed() {
+				t.Errorf("without quotas: %+v", c)
 			}
 		})
 	}

@@ -9,13 +9,12 @@ import (
 
 // Refusal is why a request found no place, in short. Its cost grows with the kinds of nodes, not with the nodes: Explain says more.
 type Refusal struct {
-	// Quota names the bound of the quota that refused: "cpu", "memory" or "instances"; empty when it was for want of room.
-	Quota string
+	// Quota is the quota's refusal; nil when it was for want of room.
+	Quota *QuotaRefusal
 	// Never says that the refusal stands whatever else ends: the quota, or every node even when empty, is too small.
 	Never bool
 
-	budget Budget
-	need   functions.Resources
+	need functions.Resources
 	// Of all nodes so many take nothing, do not suit, are too small even when empty, and are too full.
 	nodes, closed, unfit, small, full int
 	// each has a verdict on each node where there are few.
@@ -27,9 +26,10 @@ const nodesNamed = 3
 
 // Refusal says why a request was not placed. The choice is what Place or Reserve returned for it just now.
 func (e *Engine) Refusal(r *Request, c Choice) Refusal {
-	f := Refusal{Quota: c.Quota, budget: e.Budget(r.Namespace), need: demand(r), nodes: len(e.byID)}
-	if c.Quota != "" {
-		f.Never = f.budget.Quota.Exceeded(functions.Resources{}, f.need) != ""
+	f := Refusal{need: demand(r), nodes: len(e.byID)}
+	if c.Quota.Name != "" {
+		f.Quota = e.quotaRefusal(c.Quota, r)
+		f.Never = f.Quota.never()
 		return f
 	}
 	q := e.ask(r)
@@ -61,8 +61,8 @@ func (e *Engine) Refusal(r *Request, c Choice) Refusal {
 // Reason writes the refusal for people.
 func (f *Refusal) Reason() string {
 	switch {
-	case f.Quota != "":
-		return quotaReason(f.budget, f.Quota, f.need)
+	case f.Quota != nil:
+		return f.Quota.Reason() + "; try " + f.Quota.Help()
 	case f.nodes == 0:
 		return "no node is known"
 	}
@@ -83,17 +83,4 @@ func (f *Refusal) Reason() string {
 	add(f.unfit, "of another architecture or without its labels")
 	add(f.closed, "closed")
 	return fmt.Sprintf("no node has room for %s and %s (of %d: %s)", millicores(f.need.CPU), mebibytes(f.need.Memory), f.nodes, strings.Join(parts, ", "))
-}
-
-func quotaReason(b Budget, bound string, need functions.Resources) string {
-	var what string
-	switch bound {
-	case "cpu":
-		what = fmt.Sprintf("%s needed, %s of %s used", millicores(need.CPU), millicores(b.Used.CPU), millicores(b.Quota.CPU))
-	case "memory":
-		what = fmt.Sprintf("%s needed, %s of %s used", mebibytes(need.Memory), mebibytes(b.Used.Memory), mebibytes(b.Quota.Memory))
-	default:
-		what = fmt.Sprintf("%d of %d used", b.Used.Instances, b.Quota.Instances)
-	}
-	return fmt.Sprintf("quota of namespace %s: %s: %s", b.Namespace, bound, what)
 }

@@ -15,60 +15,6 @@ type reservation struct {
 	digest          string
 }
 
-type namespace struct {
-	name  string
-	quota functions.Quota
-	used  functions.Resources
-	count int
-}
-
-// SetQuota bounds a namespace. What it already holds beyond the bound stays.
-func (e *Engine) SetQuota(q functions.Quota) {
-	i := e.internNamespace(q.Namespace)
-	e.namespaces[i].quota = q
-}
-
-// DeleteQuota removes a namespace's quota.
-func (e *Engine) DeleteQuota(name string) {
-	if i := e.byName[name]; i != 0 {
-		e.namespaces[i].quota = functions.Quota{}
-		e.forgetNamespace(i)
-	}
-}
-
-// Budget returns a namespace's quota and use.
-func (e *Engine) Budget(name string) Budget {
-	s := &e.namespaces[e.byName[name]]
-	return Budget{Namespace: name, Quota: s.quota, Used: s.used}
-}
-
-func (e *Engine) internNamespace(name string) int32 {
-	if i, ok := e.byName[name]; ok {
-		return i
-	}
-	var i int32
-	if last := len(e.noNamespaces) - 1; last >= 0 {
-		i, e.noNamespaces = e.noNamespaces[last], e.noNamespaces[:last]
-	} else {
-		e.namespaces = append(e.namespaces, namespace{})
-		i = int32(len(e.namespaces) - 1)
-	}
-	e.namespaces[i].name = name
-	e.byName[name] = i
-	return i
-}
-
-// forgetNamespace drops a namespace that has no quota and holds nothing.
-func (e *Engine) forgetNamespace(i int32) {
-	s := &e.namespaces[i]
-	if s.count > 0 || s.quota != (functions.Quota{}) {
-		return
-	}
-	delete(e.byName, s.name)
-	*s = namespace{}
-	e.noNamespaces = append(e.noNamespaces, i)
-}
-
 // Reserve places a request and holds what it takes: the decision and the reservation are one step.
 func (e *Engine) Reserve(r *Request) Choice {
 	c := e.Place(r)
@@ -113,7 +59,7 @@ func (e *Engine) hold(i int32, r *Request, namespace int32) Reservation {
 // account adds to what the reservation's node and namespace hold.
 func (e *Engine) account(v *reservation, d functions.Resources) {
 	s := &e.namespaces[v.namespace]
-	s.used = s.used.Add(d)
+	s.used, e.total.used = s.used.Add(d), e.total.used.Add(d)
 	e.take(v.node, d)
 }
 

@@ -16,8 +16,8 @@ type Choice struct {
 	Reservation Reservation
 	// Score is the mean share of the node's CPU and memory that is taken with the instance on it.
 	Score float64
-	// Quota names the bound of the quota that refused; empty when the quota allows the instance.
-	Quota string
+	// Quota is the bound that refused; zero when the quotas allow the instance.
+	Quota Bound
 	// Home says that the node was taken for holding the artifact, before a tighter one; Spread that it is among those that host the fewest of the
 	// function's instances, Weighed that labels counted besides.
 	Home, Spread, Weighed bool
@@ -64,10 +64,8 @@ const (
 // Place finds the node for a request and reserves nothing.
 func (e *Engine) Place(r *Request) Choice {
 	q := e.ask(r)
-	if s := &e.namespaces[q.namespace]; q.namespace != 0 {
-		if bound := s.quota.Exceeded(s.used, demand(r)); bound != "" {
-			return Choice{Quota: bound}
-		}
+	if bound := e.exceeds(q.namespace, demand(r)); bound.Name != "" {
+		return Choice{Quota: bound}
 	}
 	if r.Spread != 0 && len(r.Peers) > 0 {
 		return e.apart(r)

@@ -81,6 +81,7 @@ func (w *walk) step(i int) error {
 func (w *walk) place(i int) error {
 	r := randomRequest(w.rng, w.terms, w.model.live, w.model.nodes)
 	compare := i%w.every == 0
+	refused := w.model.refuses(r.Namespace, demand(&r))
 	var want functions.NodeID
 	var cost int64
 	if compare {
@@ -88,10 +89,13 @@ func (w *walk) place(i int) error {
 	}
 	c := w.engine.Reserve(&r)
 	w.choices = w.choices*31 + uint64(c.Node)<<32 + uint64(c.Reservation)
+	if c.Quota != refused {
+		return fmt.Errorf("refused by %+v, want %+v for %+v", c.Quota, refused, r)
+	}
 	switch {
 	case c.Placed():
 		w.refused[0]++
-	case c.Quota != "":
+	case c.Quota.Name != "":
 		w.refused[1]++
 	default:
 		w.refused[2]++
@@ -114,8 +118,8 @@ func (w *walk) place(i int) error {
 	p.req.Peers = nil
 	w.model.live = append(w.model.live, p)
 	w.model.add(p, 1)
-	if bound := w.model.quotas[r.Namespace].Exceeded(w.model.used[r.Namespace], functions.Resources{}); bound != "" {
-		return fmt.Errorf("quota of %s broken: %s", r.Namespace, bound)
+	if refused := w.model.refuses(r.Namespace, functions.Resources{}); refused != (Bound{}) {
+		return fmt.Errorf("%s: a quota is broken: %+v", r.Namespace, refused)
 	}
 	if w.engine.Reserved(c.Node) != n.Reserved || !n.Reserved.Fits(n.Allocatable) {
 		return fmt.Errorf("%s: %v reserved of %v, the ledger has %v", c.ID, w.engine.Reserved(c.Node), n.Allocatable, n.Reserved)
@@ -178,19 +182,43 @@ func (w *walk) artifact() {
 	w.model.drop(n.ID, d)
 }
 
+// quota sets or removes a namespace's quota, the defaults or the total. A bound may come to lie just above, but not below, what is in use.
 func (w *walk) quota() {
 	name := fmt.Sprint("team", w.rng.IntN(6))
+	used := w.model.used[name]
+	switch w.rng.IntN(6) {
+	case 0:
+		name, used = functions.QuotaDefaults, functions.Resources{}
+		for _, u := range w.model.used {
+			used = functions.Resources{CPU: max(used.CPU, u.CPU), Memory: max(used.Memory, u.Memory), Instances: max(used.Instances, u.Instances)}
+		}
+	case 1:
+		name, used = functions.QuotaTotal, w.model.total()
+	}
+	// What a namespace holds may lie beyond the defaults once its own quota is gone: those go with it.
 	if w.rng.IntN(2) == 0 {
-		w.engine.DeleteQuota(name)
-		delete(w.model.quotas, name)
+		for _, gone := range []string{name, functions.QuotaDefaults} {
+			w.engine.DeleteQuota(gone)
+			delete(w.model.quotas, gone)
+		}
 		return
 	}
-	// A bound may come to lie just above, but not below, what is in use.
-	used := w.model.used[name]
 	most := int64(w.most)
+	some := func(v int64) int64 {
+		switch w.rng.IntN(8) {
+		case 0:
+			return 0
+		case 1:
+			return functions.Unbounded
+		}
+		return v
+	}
 	q := functions.Quota{
-		Namespace: name, CPU: used.CPU + 1 + w.rng.Int64N(5000*most), Memory: used.Memory + 1 + w.rng.Int64N(8*functions.GiB*most),
-		Instances: used.Instances + 1 + w.rng.Int64N(5*most),
+		Namespace: name, CPU: some(used.CPU + 1 + w.rng.Int64N(5000*most)), Memory: some(used.Memory + 1 + w.rng.Int64N(8*functions.GiB*most)),
+		Instances: some(used.Instances + 1 + w.rng.Int64N(5*most)),
+	}
+	if d := w.model.quotas[functions.QuotaDefaults]; q.Over(d).Exceeded(used, functions.Resources{}) != "" {
+		return
 	}
 	w.engine.SetQuota(q)
 	w.model.quotas[name] = q

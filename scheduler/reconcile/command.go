@@ -24,7 +24,7 @@ func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision
 		if refusal = no.Reason(); no.Never {
 			return refusal, true
 		}
-		if making := r.makeRoom(now, f, rev, &req, no.Quota != "", giver{own: own, others: now.Sub(asked) >= yieldAfter && !serves(f)}); making != "" {
+		if making := r.makeRoom(now, f, rev, &req, choice.Quota, giver{own: own, others: now.Sub(asked) >= yieldAfter && !serves(f)}); making != "" {
 			refusal += "; " + making
 		}
 		f.Events.Add(now, "", "not placed: "+refusal)

@@ -33,7 +33,7 @@ func serves(f *state.Function) bool {
 
 // makeRoom stops idle instances, or drains busy ones where it may, so that what was refused will fit, and says so; it is empty when that
 // cannot be. What is leaving already counts as room to come: nothing more is stopped for it.
-func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req *placement.Request, quota bool, from giver) string {
+func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req *placement.Request, quota placement.Bound, from giver) string {
 	pools := r.pools(f, req, quota)
 	var best []functions.InstanceID
 	for i := range pools {
@@ -85,18 +85,9 @@ func (p *pool) add(owner *state.Function, in *state.Instance) {
 }
 
 // pools lists where an end would help: only nodes that would take the request if they were empty, and of which something is taken.
-func (r *Reconciler) pools(f *state.Function, req *placement.Request, quota bool) []pool {
-	if quota {
-		p := pool{free: headroom(r.state.Budget(f.Namespace)), where: "in the namespace"}
-		for ref, owner := range r.state.Functions {
-			if ref.Namespace != f.Namespace {
-				continue
-			}
-			for _, in := range owner.Instances {
-				p.add(owner, in)
-			}
-		}
-		return []pool{p}
+func (r *Reconciler) pools(f *state.Function, req *placement.Request, quota placement.Bound) []pool {
+	if quota.Name != "" {
+		return []pool{r.quotaPool(f.Namespace, quota.Of)}
 	}
 	var out []pool
 	for _, n := range r.state.NodeOrder() {
@@ -110,6 +101,25 @@ func (r *Reconciler) pools(f *state.Function, req *placement.Request, quota bool
 		out = append(out, p)
 	}
 	return out
+}
+
+// quotaPool is where room under a quota can be made.
+func (r *Reconciler) quotaPool(namespace, of string) pool {
+	p := pool{where: "in the namespace"}
+	all := of == functions.QuotaTotal
+	if all {
+		namespace, p.where = of, "in all namespaces together"
+	}
+	p.free = headroom(r.state.Budget(namespace))
+	for ref, owner := range r.state.Functions {
+		if !all && ref.Namespace != namespace {
+			continue
+		}
+		for _, in := range owner.Instances {
+			p.add(owner, in)
+		}
+	}
+	return p
 }
 
 // headroom is what the quota still allows; a bound that is not set allows everything.

@@ -198,7 +198,7 @@ func (r *Reconciler) DeleteRevision(now time.Time, ref functions.Ref, id functio
 	return r.out
 }
 
-// SetQuota hands in a namespace's quota. One that is lower than what runs stops nothing: it refuses what is to be started.
+// SetQuota hands in a namespace's quota, the defaults or the total. One that is lower than what runs stops nothing: it refuses what is to be started.
 func (r *Reconciler) SetQuota(now time.Time, q functions.Quota) []Effect {
 	r.begin()
 	r.state.SetQuota(q)
@@ -206,7 +206,7 @@ func (r *Reconciler) SetQuota(now time.Time, q functions.Quota) []Effect {
 	return r.out
 }
 
-// DeleteQuota hands in that a namespace has no quota any more.
+// DeleteQuota hands in that a namespace has no quota of its own any more, or that there are no defaults or no total.
 func (r *Reconciler) DeleteQuota(now time.Time, namespace string) []Effect {
 	r.begin()
 	r.state.DeleteQuota(namespace)

@@ -25,7 +25,8 @@ type State struct {
 	Nodes     map[functions.NodeID]*Node
 	Instances map[functions.InstanceID]*Instance
 	Functions map[functions.Ref]*Function
-	Quotas    map[string]functions.Quota
+	// Quotas are the records as they are, those of functions.QuotaDefaults and QuotaTotal among them.
+	Quotas map[string]functions.Quota
 
 	// engine holds what is reserved on nodes and of quotas.
 	engine   *placement.Engine
@@ -115,16 +116,16 @@ func (s *State) Reserved(n *Node) functions.Resources { return s.engine.Reserved
 // Free returns what a node can still give; it is negative where more runs than the node has.
 func (s *State) Free(n *Node) functions.Resources { return s.engine.Free(n.Ref) }
 
-// Budget returns the namespace's quota and use.
+// Budget returns the namespace's quota as it holds, and its use; those of all together for functions.QuotaTotal.
 func (s *State) Budget(namespace string) placement.Budget { return s.engine.Budget(namespace) }
 
-// SetQuota records a namespace's quota.
+// SetQuota records a namespace's quota, the defaults or the total.
 func (s *State) SetQuota(q functions.Quota) {
 	s.Quotas[q.Namespace] = q
 	s.engine.SetQuota(q)
 }
 
-// DeleteQuota removes a namespace's quota: nothing bounds it then.
+// DeleteQuota removes a namespace's quota, the defaults or the total.
 func (s *State) DeleteQuota(namespace string) {
 	delete(s.Quotas, namespace)
 	s.engine.DeleteQuota(namespace)
