@@ -34,6 +34,7 @@ type Bus struct {
 	barrier *barrier
 	failure *failure
 	room    room
+	named   named
 	close   sync.Once
 
 	functions *Table[functions.Function]
@@ -61,7 +62,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	}
 	cfg.DataDir = dir
 	b := &Bus{log: log, boot: rand.Text(), failure: newFailure()}
-	if b.lock, err = lockDir(dir); err != nil {
+	if b.lock, err = lockDir(dir, ModeStandalone); err != nil {
 		return nil, err
 	}
 	if err := b.open(ctx, cfg); err != nil {
@@ -85,11 +86,20 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("reading the size of the filesystem: %w", err)
 	}
 	b.cfg = cfg.withDisk(size)
-	if b.identity, err = loadIdentity(cfg.DataDir, time.Now()); err != nil {
+	if b.identity, err = loadIdentity(cfg.DataDir, ModeStandalone, time.Now()); err != nil {
 		return err
 	}
 	b.pass = newPasswords()
-	if b.srv, err = startServer(b.identity, b.cfg, b.pass, b.failure, b.log); err != nil {
+	door := &doorman{pass: b.pass, self: b.identity.Node}
+	if b.cfg.WorkerListen != "" {
+		if door.token, err = joinToken(cfg.DataDir); err != nil {
+			return err
+		}
+		if err := checkFree(ctx, b.cfg.WorkerListen); err != nil {
+			return err
+		}
+	}
+	if b.srv, err = startServer(b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err
 	}
 	if b.nc, err = b.Connect("tatami"); err != nil {
@@ -166,6 +176,17 @@ func (b *Bus) Boot() string { return b.boot }
 
 // Durability is "", or the one sentence that says why power loss may lose accepted work.
 func (b *Bus) Durability() string { return b.durability }
+
+// WorkerURL is where workers may join; "" where none may.
+func (b *Bus) WorkerURL() string {
+	if b.cfg.WorkerListen == "" {
+		return ""
+	}
+	return "nats://" + b.srv.Addr().String()
+}
+
+// DataDir is the data directory.
+func (b *Bus) DataDir() string { return b.cfg.DataDir }
 
 // Conn is the process's connection.
 func (b *Bus) Conn() *nats.Conn { return b.nc }

@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -25,6 +27,8 @@ type Config struct {
 	DeadTTL time.Duration
 	// SyncInterval is how often the server itself syncs what no barrier covered. Default 1s.
 	SyncInterval time.Duration
+	// WorkerListen is the address on loopback at which workers may join; empty: none may. Port 0 picks a free one.
+	WorkerListen string
 }
 
 const (
@@ -74,6 +78,22 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "dead-ttl: %s is less than 1s", c.DeadTTL).WithField("dead-ttl")
 	case c.SyncInterval < time.Millisecond:
 		return fault.New(fault.CodeInvalidRequest, "sync-interval: %s is less than 1ms", c.SyncInterval).WithField("sync-interval")
+	}
+	if c.WorkerListen != "" {
+		return CheckLoopback("worker-listen", c.WorkerListen)
+	}
+	return nil
+}
+
+// CheckLoopback refuses an address that is not HOST:PORT on loopback: between workers and server nothing is encrypted yet. Field names it.
+func CheckLoopback(field, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
+		return fault.New(fault.CodeInvalidRequest, "%s: %q is no address such as 127.0.0.1:4222", field, addr).WithField(field)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fault.New(fault.CodeInvalidRequest, "%s: %s is not on loopback: joining over networks comes with clusters", field, addr).
+			WithField(field).WithHint("use an address such as 127.0.0.1:%s", port)
 	}
 	return nil
 }

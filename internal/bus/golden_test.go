@@ -25,6 +25,9 @@ func testConfig() Config {
 func TestTheServersConfigurationStays(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, "server.conf", []byte(configText(testIdentity, testConfig(), passwords{"SYSTEM-PASSWORD", "TATAMI-PASSWORD"})))
+	joined := testConfig()
+	joined.WorkerListen = "127.0.0.1:4222"
+	golden.Check(t, "server-workers.conf", []byte(configText(testIdentity, joined, passwords{"SYSTEM-PASSWORD", "TATAMI-PASSWORD"})))
 }
 
 func TestTheStreamsAndBucketsStay(t *testing.T) {
@@ -58,6 +61,7 @@ func TestTheNamesStay(t *testing.T) {
 		"artifact " + ArtifactObject("sha256:00"),
 		"body " + BodyObject(id, "request"),
 		"node's " + CommandSubject("nod_a") + " " + ReportSubject("nod_a") + " " + EndpointsSubject("nod_a"),
+		"supply " + SupplySubject("nod_a") + " answered on " + inboxOf("nod_a"),
 		"all " + SubjectDemand + " " + SubjectReports + " " + SubjectEndpoints,
 		"wanted " + SubjectEndpointsWanted + " " + SubjectReportsWanted,
 		"scheduler " + SubjectOverview + " " + SubjectExplain,
@@ -96,7 +100,7 @@ func TestTheRecordsStay(t *testing.T) {
 			BodyRef: &functions.BodyRef{Object: "o", Size: 1, SHA256: "00"}, Accepted: at(5), Finished: at(9)},
 		functions.DeadLetter{Schema: 1, Invocation: inv, Reason: "because", Died: at(9)},
 		Demand{Envelope: envelope, Gateway: "g", Functions: []FunctionDemand{{Namespace: "ns", Function: "fn", Waiting: 1, Backlog: 2, InFlight: 3, Concurrency: 4.5, Quiet: functions.Duration(time.Second)}}},
-		EndpointTable{Envelope: envelope, Full: true, Endpoints: []Endpoint{{Instance: "ins_a", Node: "nod_a", Namespace: "ns", Function: "fn",
+		EndpointTable{Envelope: envelope, Full: true, Listener: &Listener{Address: "127.0.0.1:1", Token: "t"}, Endpoints: []Endpoint{{Instance: "ins_a", Node: "nod_a", Namespace: "ns", Function: "fn",
 			Revision: "rev_a", Slots: 10, Started: at(1), Ready: at(2)}},
 			Removed: []Departure{{Instance: "ins_b", State: functions.InstanceFailed, Reason: "because",
 				Failed: &StartFailure{Namespace: "ns", Function: "fn", Revision: "rev_a", Logs: []string{"line"}}}}},
@@ -117,11 +121,11 @@ func TestTheRecordsStay(t *testing.T) {
 func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first, err := loadIdentity(dir, testIdentity.Created)
+	first, err := loadIdentity(dir, ModeStandalone, testIdentity.Created)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := loadIdentity(dir, time.Now())
+	second, err := loadIdentity(dir, ModeStandalone, time.Now())
 	if err != nil || second != first {
 		t.Fatalf("got %+v, error %v; want %+v", second, err, first)
 	}
@@ -147,10 +151,25 @@ func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, IdentityFile), []byte(c.data), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := loadIdentity(dir, time.Now())
+		_, err := loadIdentity(dir, ModeStandalone, time.Now())
 		f := fault.From(err)
 		if f == nil || !strings.Contains(f.Message, c.says) || !strings.Contains(f.Hint, c.hint) {
 			t.Errorf("%s: got %+v", name, f)
+		}
+	}
+	// A worker's directory is not a server's, nor the other way round.
+	for mode, of := range map[string]string{ModeStandalone: ModeWorker, ModeWorker: ModeStandalone} {
+		dir := t.TempDir()
+		id, err := loadIdentity(dir, of, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = loadIdentity(dir, mode, time.Now())
+		if f := fault.From(err); f == nil || f.Code != fault.CodeConflict || f.Hint != "run: tatami "+verbOf(of)+" --data-dir "+dir {
+			t.Errorf("a directory of mode %s opened in %s: %+v", of, mode, f)
+		}
+		if again, err := loadIdentity(dir, of, time.Now()); err != nil || again != id {
+			t.Errorf("got %+v, error %v; want %+v", again, err, id)
 		}
 	}
 	// A store whose identity is gone is nobody's: it is not taken for a new one.
@@ -160,7 +179,7 @@ func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, storeDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadIdentity(dir, time.Now()); !fault.Is(err, fault.CodeConflict) {
+	if _, err := loadIdentity(dir, ModeStandalone, time.Now()); !fault.Is(err, fault.CodeConflict) {
 		t.Errorf("a store without identity: %v", err)
 	}
 }

@@ -15,8 +15,24 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// ModeStandalone is the mode of a data directory whose server forms no cluster.
-const ModeStandalone = "standalone"
+// Modes of a data directory.
+const (
+	// ModeStandalone is that of a server that forms no cluster.
+	ModeStandalone = "standalone"
+	// ModeWorker is that of a worker that joins a server.
+	ModeWorker = "worker"
+)
+
+// verbOf is the command that runs on a data directory of the mode.
+func verbOf(mode string) string {
+	switch mode {
+	case ModeStandalone:
+		return "up"
+	case "cluster":
+		return "server"
+	}
+	return mode
+}
 
 // IdentityFile is the name of the file in the data directory that says whose data it is.
 const IdentityFile = "tatami.json"
@@ -31,60 +47,55 @@ type Identity struct {
 	Mode string `json:"mode"`
 	// Node is the machine's node.
 	Node functions.NodeID `json:"node"`
-	// ServerName is the NATS server's name; the store is bound to it.
-	ServerName string    `json:"serverName"`
+	// ServerName is the NATS server's name; the store is bound to it. Empty where there is no server.
+	ServerName string    `json:"serverName,omitempty"`
 	Created    time.Time `json:"created"`
 }
 
-// loadIdentity reads the identity of a data directory, or gives it one.
-func loadIdentity(dir string, now time.Time) (Identity, error) {
+// loadIdentity reads the identity of a data directory of the mode, or gives it one.
+func loadIdentity(dir, mode string, now time.Time) (Identity, error) {
 	path := filepath.Join(dir, IdentityFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return createIdentity(dir, now)
+		return createIdentity(dir, mode, now)
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("reading the identity of the data directory: %w", err)
 	}
-	return parseIdentity(path, data)
+	return parseIdentity(path, mode, data)
 }
 
-func parseIdentity(path string, data []byte) (Identity, error) {
+func parseIdentity(path, mode string, data []byte) (Identity, error) {
 	var id Identity
 	if err := json.Unmarshal(data, &id); err != nil {
 		return Identity{}, fault.Wrap(fault.CodeConflict, err, "%s cannot be read", path).
-			WithHint("restore the file from a backup, or start on another directory: tatami up --data-dir DIR")
+			WithHint("restore the file from a backup, or start on another directory: tatami %s --data-dir DIR", verbOf(mode))
 	}
 	if id.Schema > Schema {
 		return Identity{}, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, id.Schema, Schema).
-			WithHint("the data was written by a newer tatami: install that version, then run: tatami up --data-dir %s", filepath.Dir(path))
+			WithHint("the data was written by a newer tatami: install that version, then run: tatami %s --data-dir %s", verbOf(mode), filepath.Dir(path))
 	}
-	if id.Mode != ModeStandalone {
-		verb := "server"
-		if id.Mode != "cluster" {
-			verb = id.Mode
-		}
-		return Identity{}, fault.New(fault.CodeConflict, "%s belongs to mode %q, not to %q", path, id.Mode, ModeStandalone).
-			WithHint("run: tatami %s --data-dir %s", verb, filepath.Dir(path))
+	if id.Mode != mode {
+		return Identity{}, fault.New(fault.CodeConflict, "%s belongs to mode %q, not to %q", path, id.Mode, mode).
+			WithHint("run: tatami %s --data-dir %s", verbOf(id.Mode), filepath.Dir(path))
 	}
-	if id.Schema < 1 || !id.Node.Valid() || id.ServerName == "" {
+	if id.Schema < 1 || !id.Node.Valid() || mode != ModeWorker && id.ServerName == "" {
 		return Identity{}, fault.New(fault.CodeConflict, "%s is incomplete", path).
-			WithHint("restore the file from a backup, or start on another directory: tatami up --data-dir DIR")
+			WithHint("restore the file from a backup, or start on another directory: tatami %s --data-dir DIR", verbOf(mode))
 	}
 	return id, nil
 }
 
 // createIdentity gives a directory its identity, unless a store without one lies there.
-func createIdentity(dir string, now time.Time) (Identity, error) {
+func createIdentity(dir, mode string, now time.Time) (Identity, error) {
 	if _, err := os.Stat(filepath.Join(dir, storeDir)); err == nil {
 		return Identity{}, fault.New(fault.CodeConflict, "%s holds a store but no %s", dir, IdentityFile).
-			WithHint("restore the file from a backup, or start on another directory: tatami up --data-dir DIR")
+			WithHint("restore the file from a backup, or start on another directory: tatami %s --data-dir DIR", verbOf(mode))
 	}
 	node := functions.NewNodeID()
-	id := Identity{
-		Schema: Schema, Mode: ModeStandalone, Node: node,
-		ServerName: "tatami-" + strings.TrimPrefix(string(node), "nod_")[:10],
-		Created:    now.UTC().Truncate(time.Second),
+	id := Identity{Schema: Schema, Mode: mode, Node: node, Created: now.UTC().Truncate(time.Second)}
+	if mode != ModeWorker {
+		id.ServerName = "tatami-" + strings.TrimPrefix(string(node), "nod_")[:10]
 	}
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
@@ -124,7 +135,7 @@ func writeDurably(dir, name string, data []byte) error {
 const lockTime = 2 * time.Second
 
 // lockDir makes the directory where it is missing and holds it for this process. The lock goes with the process.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir, mode string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
@@ -145,7 +156,7 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		_ = f.Close()
 		return nil, fault.New(fault.CodeConflict, "the data directory %s is in use by %s", dir, holder).
-			WithHint("stop it first, or start on another directory: tatami up --data-dir DIR")
+			WithHint("stop it first, or start on another directory: tatami %s --data-dir DIR", verbOf(mode))
 	}
 	if err != nil {
 		_ = f.Close()

@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // Publish sends a message in JSON on a subject, at most once.
-func Publish(b *Bus, subject string, msg any) error {
+func Publish(b interface{ Conn() *nats.Conn }, subject string, msg any) error {
 	data, err := json.Marshal(msg)
 	if err != nil {
 		return fmt.Errorf("encoding a message for %s: %w", subject, err)
 	}
-	if err := b.nc.Publish(subject, data); err != nil {
+	if err := b.Conn().Publish(subject, data); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "publishing on %s", subject)
 	}
 	return nil

@@ -79,6 +79,8 @@ type EndpointTable struct {
 	// Full says that Endpoints is everything there is on the node.
 	Full      bool       `json:"full"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// Listener is where the worker's instances are reached; nil where that is within one process.
+	Listener *Listener `json:"listener,omitempty"`
 	// Removed lists instances that left: drained, stopped or failed.
 	Removed []Departure `json:"removed,omitempty"`
 }

@@ -73,6 +73,15 @@ func ReportSubject(node functions.NodeID) string { return "tatami.report." + str
 // EndpointsSubject is where the worker of a node publishes its endpoint table.
 func EndpointsSubject(node functions.NodeID) string { return "tatami.endpoints." + string(node) }
 
+// SupplySubject is where the worker of a node asks for what it needs of the store: a SupplyRequest. The answer goes to its own inbox only.
+func SupplySubject(node functions.NodeID) string { return "tatami.supply." + string(node) }
+
+// subjectSupply matches every worker's questions.
+const subjectSupply = "tatami.supply.*"
+
+// inboxOf is the first part of the subjects on which the worker of a node gets answers.
+func inboxOf(node functions.NodeID) string { return "_INBOX_" + string(node) }
+
 // Subjects of StreamInvocations and StreamDead.
 const (
 	subjectInvocations = "inv"

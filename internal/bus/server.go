@@ -39,6 +39,9 @@ func configText(id Identity, c Config, p passwords) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\n", strconv.Quote(id.ServerName))
 	fmt.Fprintf(&b, "max_payload: %d\n", maxPayload)
+	if c.WorkerListen != "" {
+		fmt.Fprintf(&b, "listen: %s\n", strconv.Quote(c.WorkerListen))
+	}
 	b.WriteString("jetstream {\n")
 	fmt.Fprintf(&b, "  store_dir: %s\n", strconv.Quote(c.DataDir))
 	fmt.Fprintf(&b, "  max_file_store: %d\n", c.MaxStore)
@@ -53,19 +56,21 @@ func configText(id Identity, c Config, p passwords) string {
 	return b.String()
 }
 
-// startServer starts the embedded server without any listener.
-func startServer(id Identity, c Config, p passwords, f *failure, log *slog.Logger) (*server.Server, error) {
+// startServer starts the embedded server, without any listener unless workers may join. The doorman decides who is let in.
+func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Logger) (*server.Server, error) {
 	opts := &server.Options{}
-	if err := opts.ProcessConfigString(configText(id, c, p)); err != nil {
+	if err := opts.ProcessConfigString(configText(id, c, door.pass)); err != nil {
 		return nil, fmt.Errorf("reading the server's configuration: %w", err)
 	}
-	opts.DontListen = true
+	opts.DontListen = c.WorkerListen == ""
+	opts.CustomClientAuthentication = door
 	opts.NoSigs = true
 	opts.NoSystemAccount = false
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("making the server: %w", err)
 	}
+	door.srv = srv
 	srv.SetLoggerV2(serverLog{log, f}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(readyTimeout) {
@@ -112,7 +117,7 @@ func (l serverLog) Noticef(string, ...any) {}
 func (l serverLog) Debugf(string, ...any)  {}
 func (l serverLog) Tracef(string, ...any)  {}
 func (l serverLog) Warnf(format string, v ...any) {
-	// The passwords live as long as the process, and nothing listens.
+	// The passwords in the configuration live as long as the process, and are good within it only.
 	if strings.HasPrefix(format, "Plaintext passwords") {
 		return
 	}

@@ -1,0 +1,248 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// JoinConfig says which server a worker joins.
+type JoinConfig struct {
+	// DataDir is the worker's data directory; it is made, mode 0700, where it is missing. One process holds it at a time.
+	DataDir string
+	// URL is where the server listens for workers, such as nats://127.0.0.1:4222.
+	URL string
+	// Token is the server's, from WorkerTokenFile in its data directory.
+	Token string
+}
+
+// Link is a worker's connection to the bus of a server elsewhere. It finds the server again by itself. It is safe for concurrent use.
+type Link struct {
+	identity Identity
+	boot     string
+	lock     *os.File
+	nc       *nats.Conn
+	log      *slog.Logger
+}
+
+const (
+	joinTimeout = 5 * time.Second
+	// The wait between two tries to find the server again grows from the first to the last, give or take a half.
+	firstRejoin = 50 * time.Millisecond
+	lastRejoin  = 2 * time.Second
+	// pingEvery and maxPings bound how long a server that vanished is taken to be there.
+	pingEvery = 2 * time.Second
+	maxPings  = 2
+)
+
+// Join takes the data directory and connects to the server. A server that does not answer is tried again until it does, without end; one
+// that refuses the token is a denied fault. Close must be called.
+func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the data directory: %w", err)
+	}
+	l := &Link{boot: rand.Text(), log: log}
+	if l.lock, err = lockDir(dir, ModeWorker); err != nil {
+		return nil, err
+	}
+	if l.identity, err = loadIdentity(dir, ModeWorker, time.Now()); err == nil {
+		l.nc, err = l.connect(cfg)
+	}
+	if err != nil {
+		_ = l.lock.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Link) connect(cfg JoinConfig) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name(string(l.identity.Node)), nats.UserInfo(string(l.identity.Node), cfg.Token), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
+		nats.Timeout(joinTimeout), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(maxPings),
+		nats.MaxReconnects(-1), nats.CustomReconnectDelay(rejoinDelay), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(),
+		// What is not sent at once is told again in full on the next connection.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				l.log.Warn("the server is gone; the instances stay", "server", cfg.URL, "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { l.log.Info("the server is back", "server", cfg.URL) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			l.log.Warn("bus connection", "subject", subject, "err", err)
+		}),
+	}
+	nc, err := nats.Connect(cfg.URL, opts...)
+	switch {
+	case err == nil:
+		return nc, nil
+	case errors.Is(err, nats.ErrAuthorization):
+		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token", cfg.URL).WithField("token-file").
+			WithHint("give the file %s of the server's data directory with --token-file", WorkerTokenFile)
+	}
+	l.log.Warn("the server does not answer yet; trying again", "server", cfg.URL, "err", err)
+	nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)
+	if err != nil {
+		return nil, fault.Wrap(fault.CodeInvalidRequest, err, "--join: %q cannot be used", cfg.URL).WithField("join").
+			WithHint("give the address that `tatami up` prints, such as nats://127.0.0.1:4222")
+	}
+	return nc, nil
+}
+
+// rejoinDelay is the wait after so many tries.
+func rejoinDelay(tries int) time.Duration {
+	d := min(firstRejoin<<min(max(tries-1, 0), 10), lastRejoin)
+	return d/2 + mrand.N(d)
+}
+
+// Identity says whose data directory this is.
+func (l *Link) Identity() Identity { return l.identity }
+
+// Boot identifies this run of the process; Envelope carries it.
+func (l *Link) Boot() string { return l.boot }
+
+// Conn is the connection. It may be without a server for a while.
+func (l *Link) Conn() *nats.Conn { return l.nc }
+
+// Close flushes what was said, where there is a server, ends the connection and gives the data directory back.
+func (l *Link) Close(ctx context.Context) {
+	flush, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	if l.nc.IsConnected() {
+		if err := l.nc.FlushWithContext(flush); err != nil {
+			l.log.Debug("flushing the bus", "err", err)
+		}
+	}
+	l.nc.Close()
+	_ = l.lock.Close()
+}
+
+// Named is Bus.Named, asked of the server.
+func (l *Link) Named(ctx context.Context, digests []string) ([]string, error) {
+	m, err := l.ask(ctx, SupplyRequest{Schema: Schema, Digests: digests})
+	if err != nil {
+		return nil, err
+	}
+	a, err := Decode[SupplyAnswer](m.Data)
+	return a.Named, err
+}
+
+// Open returns the blob of the digest and its size; not-found where the server has none. It asks for one part after the other, and goes on
+// where it was when the server was away in between. Whoever reads checks the digest.
+func (l *Link) Open(ctx context.Context, digest string) (io.ReadCloser, int64, error) {
+	r := &blobReader{ctx: ctx, link: l, req: SupplyRequest{Schema: Schema, Blob: digest}}
+	m, err := r.next()
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := strconv.ParseInt(m.Header.Get(headerSize), 10, 64)
+	if err != nil || size < int64(len(m.Data)) {
+		return nil, 0, fmt.Errorf("reading the blob %s: the server says that its size is %q", digest, m.Header.Get(headerSize))
+	}
+	r.part, r.left = m.Data, size-int64(len(m.Data))
+	return r, size, nil
+}
+
+// blobReader reads a blob part by part.
+type blobReader struct {
+	ctx  context.Context
+	link *Link
+	req  SupplyRequest
+	part []byte
+	// left is how much is behind part.
+	left int64
+}
+
+// Read reads on.
+func (r *blobReader) Read(p []byte) (int, error) {
+	if len(r.part) == 0 {
+		if r.left == 0 {
+			return 0, io.EOF
+		}
+		m, err := r.next()
+		if err != nil {
+			return 0, err
+		}
+		if len(m.Data) == 0 || int64(len(m.Data)) > r.left {
+			return 0, fmt.Errorf("reading the blob %s: a part has %d bytes where %d are left", r.req.Blob, len(m.Data), r.left)
+		}
+		r.part, r.left = m.Data, r.left-int64(len(m.Data))
+	}
+	n := copy(p, r.part)
+	r.part = r.part[n:]
+	return n, nil
+}
+
+// Close ends the reading.
+func (r *blobReader) Close() error { return nil }
+
+func (r *blobReader) next() (*nats.Msg, error) {
+	m, err := r.link.ask(r.ctx, r.req)
+	if err != nil {
+		return nil, err
+	}
+	r.req.Object = m.Header.Get(headerObject)
+	if part := m.Header.Get(headerPart); part != "" {
+		if r.req.After, err = strconv.ParseUint(part, 10, 64); err != nil {
+			return nil, fmt.Errorf("reading the blob %s: %w", r.req.Blob, err)
+		}
+	}
+	return m, nil
+}
+
+const (
+	// askPatience is how long a question is put again to a server that is away.
+	askPatience = 20 * time.Second
+	askPause    = 100 * time.Millisecond
+	askTimeout  = 10 * time.Second
+)
+
+// ask puts a question to the desk.
+func (l *Link) ask(ctx context.Context, q SupplyRequest) (*nats.Msg, error) {
+	data, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	over, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	for {
+		m, err := l.askOnce(over, data)
+		if err == nil {
+			if code := m.Header.Get(headerError); code != "" {
+				f := fault.New(fault.Code(code), "%s", m.Data)
+				f.Hint = m.Header.Get(headerHint)
+				return nil, f
+			}
+			return m, nil
+		}
+		select {
+		case <-over.Done():
+			return nil, fault.Wrap(fault.CodeUnavailable, err, "the server does not answer")
+		case <-time.After(askPause):
+		}
+	}
+}
+
+func (l *Link) askOnce(ctx context.Context, data []byte) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return l.nc.RequestWithContext(ctx, SupplySubject(l.identity.Node), data)
+}
