@@ -67,6 +67,16 @@ func (q Quota) Over(defaults Quota) Quota {
 	return q
 }
 
+// Unbounded reports whether the quota, as Over returned it, bounds nothing.
+func (q Quota) Unbounded() bool {
+	for _, v := range q.bounds() {
+		if *v > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Validate reports whether the namespace is a name or one of the two that stand in its place, and every bound and the weight lie in their ranges.
 func (q Quota) Validate() error {
 	if q.Namespace != QuotaDefaults && q.Namespace != QuotaTotal {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/client"
 )
 
@@ -83,5 +86,16 @@ func (a *app) completeNodes(cmd *cobra.Command, args []string, _ string) ([]stri
 	return a.complete(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
 		all, err := c.Nodes(ctx)
 		return names(all, err, nodeName)
+	})
+}
+
+func (a *app) completeNamespaces(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.complete(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
+		all, err := c.Quotas(ctx)
+		all = slices.DeleteFunc(all, func(q v1.NamespaceQuota) bool { return strings.HasPrefix(q.Namespace, "_") })
+		return names(all, err, quotaName)
 	})
 }

@@ -110,26 +110,10 @@ func percent(part, whole uint64) string {
 	return strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64) + "%"
 }
 
-// sizeFlag is a flag of bytes; 0 stands for no bound.
-type sizeFlag int64
-
-func (s *sizeFlag) Type() string { return "size" }
-
-func (s *sizeFlag) String() string {
-	if *s == 0 {
-		return ""
-	}
-	return size(int64(*s))
-}
-
 var errSize = errors.New("want bytes in Ki, Mi, Gi or Ti, such as 512Mi")
 
-// Set reads 512Mi, 1.5Gi; 0 needs no unit.
-func (s *sizeFlag) Set(v string) error {
-	if v == "0" {
-		*s = 0
-		return nil
-	}
+// readSize reads 512Mi, 1.5Gi.
+func readSize(v string) (int64, error) {
 	digits, factor := "", 0.0
 	for unit, f := range map[string]int64{"Ki": functions.KiB, "Mi": functions.MiB, "Gi": functions.GiB, "Ti": 1024 * functions.GiB} {
 		if d, ok := strings.CutSuffix(strings.TrimSuffix(v, "B"), unit); ok {
@@ -138,36 +122,22 @@ func (s *sizeFlag) Set(v string) error {
 	}
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !(n >= 0 && n*factor <= 1<<60) { // NaN is neither
-		return errSize
+		return 0, errSize
 	}
-	*s = sizeFlag(n * factor)
-	return nil
-}
-
-// cpuFlag is a flag of millicores; 0 stands for no bound.
-type cpuFlag int64
-
-func (c *cpuFlag) Type() string { return "cpu" }
-
-func (c *cpuFlag) String() string {
-	if *c == 0 {
-		return ""
-	}
-	return cores(int64(*c))
+	return int64(n * factor), nil
 }
 
 var errCPU = errors.New("want cores or millicores, such as 1.5 or 1500m")
 
-// Set reads 250m, 0.25, 4.
-func (c *cpuFlag) Set(v string) error {
+// readCPU reads 250m, 0.25, 4.
+func readCPU(v string) (int64, error) {
 	digits, factor := v, 1000.0
 	if d, ok := strings.CutSuffix(v, "m"); ok {
 		digits, factor = d, 1
 	}
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || !(n >= 0 && n <= 1e9) {
-		return errCPU
+		return 0, errCPU
 	}
-	*c = cpuFlag(math.Round(n * factor))
-	return nil
+	return int64(math.Round(n * factor)), nil
 }

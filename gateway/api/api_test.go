@@ -154,6 +154,8 @@ func TestProblems(t *testing.T) {
 		"a bad invocation":        {"GET", "/v1/invocations/x", "", 400, fault.CodeInvalidRequest, "invocation"},
 		"no such node":            {"GET", "/v1/nodes/x", "", 404, fault.CodeNotFound, "x"},
 		"a negative quota":        {"PUT", "/v1/quotas/default", `{"rate":-2}`, 400, fault.CodeInvalidRequest, "rate"},
+		"no such quota":           {"GET", "/v1/quotas/_other", "", 400, fault.CodeInvalidRequest, "_other"},
+		"a total with a weight":   {"PUT", "/v1/quotas/_total", `{"weight":2}`, 400, fault.CodeInvalidRequest, "weight"},
 		"a quota of another":      {"PUT", "/v1/quotas/default", `{"namespace":"b"}`, 400, fault.CodeInvalidRequest, "namespace"},
 		"a bad digest":            {"PUT", "/v1/blobs/md5:x", "x", 400, fault.CodeInvalidRequest, "md5:x"},
 		"another content":         {"PUT", "/v1/blobs/sha256:" + strings.Repeat("a", 64), "x", 422, fault.CodeInvalidArtifact, "digest"},
@@ -400,10 +402,10 @@ func TestSystem(t *testing.T) {
 		t.Errorf("%+v, %v", x, err)
 	}
 	q, err := c.SetQuota(t.Context(), functions.Quota{Namespace: "default", CPU: 1000, Functions: 3})
-	if err != nil || q.CPU != 1000 || q.UsedFunctions != 1 || q.Used.CPU != 250 {
+	if err != nil || q.Own.CPU != 1000 || q.Used.Functions != 1 || q.Used.CPU != 250 || *q.Headroom.CPU != 750 || *q.Headroom.Functions != 2 {
 		t.Errorf("%+v, %v", q, err)
 	}
-	if quotas, err := c.Quotas(t.Context()); err != nil || len(quotas) != 1 || quotas[0].Functions != 3 {
+	if quotas, err := c.Quotas(t.Context()); err != nil || len(quotas) != 1 || quotas[0].Own.Functions != 3 {
 		t.Errorf("%+v, %v", quotas, err)
 	}
 	// Without a scheduler, what does not need it still answers.
@@ -416,6 +418,53 @@ func TestSystem(t *testing.T) {
 	}
 	_, err = c.Nodes(t.Context())
 	fails(t, err, fault.CodeUnavailable)
+}
+
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	s := standin.Start(t, standin.Config{})
+	c := s.Client(t)
+	set := func(q functions.Quota) {
+		t.Helper()
+		if _, err := c.SetQuota(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(functions.Quota{Namespace: functions.QuotaDefaults, CPU: 3000, Rate: 50, Weight: 10})
+	set(functions.Quota{Namespace: functions.QuotaTotal, CPU: 500, Memory: functions.GiB})
+	set(functions.Quota{Namespace: "default", Rate: functions.Unbounded, Concurrent: 4})
+	q, err := c.Quota(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := functions.Quota{Schema: functions.Schema, Namespace: "default", CPU: 3000, Concurrent: 4, Weight: 10}
+	if q.Effective != want || q.Own.CPU != 0 || q.Own.Rate != functions.Unbounded {
+		t.Errorf("own %+v gives %+v, want %+v", q.Own, q.Effective, want)
+	}
+	h := q.Headroom
+	if *h.CPU != 250 || *h.Memory != functions.GiB-192*functions.MiB || *h.Concurrent != 4 || h.Rate != nil || h.Instances != nil {
+		t.Errorf("headroom is cpu %d, memory %d, %+v", *h.CPU, *h.Memory, h)
+	}
+	all, err := c.Quotas(t.Context())
+	if err != nil || len(all) != 3 || all[0].Namespace != functions.QuotaDefaults || all[1].Namespace != functions.QuotaTotal || all[1].Used.CPU != 250 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	_, err = c.Deploy(t.Context(), functions.Ref{Namespace: "other", Name: "f"}, v1.DeployRequest{
+		Digest: upload(t, c, image(t, "one")), Config: functions.Config{Limits: functions.Limits{CPU: 600}},
+	})
+	fails(t, err, fault.CodeQuotaExceeded, "cpu", "all namespaces together")
+	for range 2 { // what is not there can be taken back, too
+		if err := c.DeleteQuota(t.Context(), "default"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if q, err = c.Quota(t.Context(), "default"); err != nil || q.Effective.Rate != 50 || q.Effective.Concurrent != 0 {
+		t.Errorf("%+v, %v", q, err)
+	}
+	set(functions.Quota{Namespace: functions.QuotaTotal, Functions: 1})
+	mustDeploy(t, c, functions.Ref{Namespace: "a", Name: "f"}, v1.DeployRequest{Digest: upload(t, c, image(t, "one"))})
+	_, err = c.Deploy(t.Context(), functions.Ref{Namespace: "b", Name: "f"}, v1.DeployRequest{Digest: upload(t, c, image(t, "one"))})
+	fails(t, err, fault.CodeQuotaExceeded, "there are 1 functions")
 }
 
 func TestQueue(t *testing.T) {

@@ -174,15 +174,21 @@ func architectures(over *bus.Overview) []string {
 	return out
 }
 
-// fitsQuota refuses an instance that the namespace's quota never allows. The number of functions is checked when the record is made.
+// fitsQuota refuses an instance that the namespace's quota, or that of all, never allows. The number of functions is checked when the record is
+// made.
 func (a *API) fitsQuota(ctx context.Context, ref functions.Ref, cfg functions.Config) error {
-	q, err := a.quota(ctx, ref.Namespace)
+	all, err := a.quotas(ctx)
 	if err != nil {
 		return err
 	}
-	if bound := q.Exceeded(functions.Resources{}, cfg.Limits.Resources()); bound != "" {
+	need := cfg.Limits.Resources()
+	if bound := all.effective(ref.Namespace).Exceeded(functions.Resources{}, need); bound != "" {
 		return fault.New(fault.CodeQuotaExceeded, "one instance of %s takes more %s than the quota of namespace %s allows", ref, bound, ref.Namespace).
 			WithField(bound).WithHint("tatami quota show %s", ref.Namespace)
+	}
+	if bound := all.effective(functions.QuotaTotal).Exceeded(functions.Resources{}, need); bound != "" {
+		return fault.New(fault.CodeQuotaExceeded, "one instance of %s takes more %s than the quota of all namespaces together allows", ref, bound).
+			WithField(bound).WithHint("tatami quota show --total")
 	}
 	return nil
 }
@@ -307,17 +313,31 @@ func (a *API) revisionState(ctx context.Context, ref functions.Ref, id functions
 }
 
 func (a *API) fitsFunctionQuota(ctx context.Context, ref functions.Ref) error {
-	q, err := a.quota(ctx, ref.Namespace)
-	if err != nil || q.Functions == 0 {
-		return err
-	}
-	have, err := a.deps.Bus.Functions().List(ctx, ref.Namespace+".*")
+	all, err := a.quotas(ctx)
 	if err != nil {
 		return err
 	}
-	if int64(len(have)) >= q.Functions {
-		return fault.New(fault.CodeQuotaExceeded, "namespace %s has %d functions, its quota allows %d", ref.Namespace, len(have), q.Functions).
+	most, total := all.effective(ref.Namespace).Functions, all.effective(functions.QuotaTotal).Functions
+	if most == 0 && total == 0 {
+		return nil
+	}
+	keys, err := a.deps.Bus.Functions().Keys(ctx, "")
+	if err != nil {
+		return err
+	}
+	have := 0
+	for _, key := range keys {
+		if strings.HasPrefix(key, ref.Namespace+".") {
+			have++
+		}
+	}
+	if most > 0 && int64(have) >= most {
+		return fault.New(fault.CodeQuotaExceeded, "namespace %s has %d functions, its quota allows %d", ref.Namespace, have, most).
 			WithField("functions").WithHint("delete a function, or raise the quota: tatami quota set %s --functions N", ref.Namespace)
+	}
+	if total > 0 && int64(len(keys)) >= total {
+		return fault.New(fault.CodeQuotaExceeded, "there are %d functions, the quota of all namespaces together allows %d", len(keys), total).
+			WithField("functions").WithHint("delete a function, or raise the total: tatami quota set --total --functions N")
 	}
 	return nil
 }

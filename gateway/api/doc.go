@@ -4,4 +4,6 @@
 // It writes the records of functions, revisions and quotas; the scheduler and the gateway watch them. An answer of 2xx to a request that
 // changes anything comes after the bus's barrier. A deploy's comes when the revision has the traffic and the gateway's routes know it;
 // a client that leaves earlier undoes nothing.
+//
+// A quota is told as what is set for the namespace, what holds with the defaults, what is used, and what that leaves within the total.
 package api

@@ -1,10 +1,12 @@
 package api
 
 import (
-	"cmp"
 	"context"
+	"maps"
+	"math"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -14,8 +16,17 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
+// QuotaName names a quota in a path.
+type QuotaName struct {
+	Namespace string `path:"namespace" doc:"A namespace, _defaults for what holds where a namespace has no bound of its own, or _total for all namespaces together"`
+}
+
+func (n QuotaName) check() error {
+	return functions.Quota{Namespace: n.Namespace}.Validate()
+}
+
 type quotaInput struct {
-	NamespaceInput
+	QuotaName
 	Body functions.Quota
 }
 
@@ -23,28 +34,68 @@ func (a *API) registerQuotas(h huma.API) {
 	tags := []string{"quotas"}
 	handle(a, h, huma.Operation{
 		OperationID: "list-quotas", Method: http.MethodGet, Path: "/v1/quotas", Summary: "List the namespaces with their quotas and what they use", Tags: tags,
+		Description: "Lists every namespace that has a quota, functions or instances; the defaults and the total where they are set.",
 	}, a.listQuotas)
 	handle(a, h, huma.Operation{
 		OperationID: "get-quota", Method: http.MethodGet, Path: "/v1/quotas/{namespace}", Summary: "Show the quota of a namespace", Tags: tags,
-	}, func(ctx context.Context, in *NamespaceInput) (*body[v1.NamespaceQuota], error) {
-		if err := functions.ValidateName("namespace", in.Namespace); err != nil {
+	}, func(ctx context.Context, in *QuotaName) (*body[v1.NamespaceQuota], error) {
+		if err := in.check(); err != nil {
 			return nil, err
 		}
 		return a.showQuota(ctx, in.Namespace)
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "set-quota", Method: http.MethodPut, Path: "/v1/quotas/{namespace}", Summary: "Set the quota of a namespace", Tags: tags,
-		Description: "Replaces the quota as a whole; a bound that is 0 or left out is none. What runs already is not stopped.",
+		Description: "Replaces the quota as a whole. A bound that is 0 or left out is taken from the defaults, one that is -1 is none. What runs already is not stopped.",
 	}, a.setQuota)
+	handle(a, h, huma.Operation{
+		OperationID: "delete-quota", Method: http.MethodDelete, Path: "/v1/quotas/{namespace}", Summary: "Take a quota back", Tags: tags, DefaultStatus: http.StatusNoContent,
+		Description: "The defaults hold for the namespace again. It is no error where it has no quota.",
+	}, func(ctx context.Context, in *QuotaName) (*none, error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		if err := a.deps.Bus.Quotas().Delete(ctx, bus.QuotaKey(in.Namespace)); err != nil {
+			return nil, err
+		}
+		a.log.Info("quota taken back", "namespace", in.Namespace)
+		return nil, a.deps.Bus.Quotas().Sync(ctx)
+	})
 }
 
-// quota returns the quota of a namespace; one without bounds where there is none.
-func (a *API) quota(ctx context.Context, namespace string) (functions.Quota, error) {
-	q, _, err := a.deps.Bus.Quotas().Get(ctx, bus.QuotaKey(namespace))
-	if fault.KindOf(err) == fault.NotFound {
-		return functions.Quota{Schema: functions.Schema, Namespace: namespace}, nil
+// quotas are the records of quotas.
+type quotas map[string]functions.Quota
+
+// own returns what is set for a namespace; nothing where there is no record.
+func (q quotas) own(namespace string) functions.Quota {
+	own := q[namespace]
+	own.Schema, own.Namespace = functions.Schema, namespace
+	return own
+}
+
+// effective returns what holds for a namespace. The defaults and the total have no defaults.
+func (q quotas) effective(namespace string) functions.Quota {
+	switch namespace {
+	case functions.QuotaDefaults, functions.QuotaTotal:
+		out := q.own(namespace).Over(functions.Quota{})
+		if namespace == functions.QuotaTotal {
+			out.Weight = 0
+		}
+		return out
 	}
-	return q, err
+	return q.own(namespace).Over(q[functions.QuotaDefaults])
+}
+
+func (a *API) quotas(ctx context.Context) (quotas, error) {
+	list, err := a.deps.Bus.Quotas().List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	out := quotas{}
+	for _, q := range list {
+		out[q.Key] = q.Value
+	}
+	return out, nil
 }
 
 func (a *API) setQuota(ctx context.Context, in *quotaInput) (*body[v1.NamespaceQuota], error) {
@@ -67,7 +118,7 @@ func (a *API) setQuota(ctx context.Context, in *quotaInput) (*body[v1.NamespaceQ
 }
 
 func (a *API) showQuota(ctx context.Context, namespace string) (*body[v1.NamespaceQuota], error) {
-	q, err := a.quota(ctx, namespace)
+	all, err := a.quotas(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -75,58 +126,70 @@ func (a *API) showQuota(ctx context.Context, namespace string) (*body[v1.Namespa
 	if err != nil {
 		return nil, err
 	}
-	out := v1.NamespaceQuota{Quota: q}
-	if u := used[namespace]; u != nil {
-		out.Used, out.UsedFunctions = u.Used, u.UsedFunctions
-	}
-	return &body[v1.NamespaceQuota]{out}, nil
+	return &body[v1.NamespaceQuota]{all.account(namespace, used)}, nil
 }
 
-// usage is what each namespace uses. Where the scheduler does not answer, instances are missing from it.
-func (a *API) usage(ctx context.Context) (map[string]*v1.NamespaceQuota, error) {
-	out := map[string]*v1.NamespaceQuota{}
-	at := func(namespace string) *v1.NamespaceQuota {
-		if out[namespace] == nil {
-			out[namespace] = &v1.NamespaceQuota{Quota: functions.Quota{Schema: functions.Schema, Namespace: namespace}}
-		}
-		return out[namespace]
+// account is a namespace's quota beside what is used of it.
+func (q quotas) account(namespace string, used map[string]v1.QuotaUse) v1.NamespaceQuota {
+	out := v1.NamespaceQuota{Namespace: namespace, Own: q.own(namespace), Effective: q.effective(namespace), Used: used[namespace]}
+	if namespace == functions.QuotaDefaults {
+		return out
 	}
-	fns, err := a.deps.Bus.Functions().List(ctx, "")
+	out.Headroom = out.Used.Left(out.Effective).Within(used[functions.QuotaTotal].Left(q.effective(functions.QuotaTotal)))
+	return out
+}
+
+// usage is what each namespace uses, and the sum of it under QuotaTotal. Where the scheduler does not answer, instances are missing from it.
+func (a *API) usage(ctx context.Context) (map[string]v1.QuotaUse, error) {
+	out := map[string]v1.QuotaUse{}
+	add := func(namespace string, u v1.QuotaUse) {
+		out[namespace] = out[namespace].Plus(u)
+		out[functions.QuotaTotal] = out[functions.QuotaTotal].Plus(u)
+	}
+	fns, err := a.deps.Bus.Functions().Keys(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range fns {
-		at(f.Value.Namespace).UsedFunctions++
+	for _, key := range fns {
+		ns, _, _ := strings.Cut(key, ".")
+		add(ns, v1.QuotaUse{Functions: 1})
 	}
 	if over, err := a.overview(ctx); err == nil {
 		for _, n := range over.Namespaces {
 			if n.Used != (functions.Resources{}) {
-				at(n.Namespace).Used = n.Used
+				add(n.Namespace, v1.QuotaUse{CPU: n.Used.CPU, Memory: n.Used.Memory, Instances: n.Used.Instances})
 			}
 		}
+	}
+	for _, t := range a.deps.Traffic() {
+		if u := (v1.QuotaUse{Concurrent: int64(t.InFlight), Rate: t.RPS}); u != (v1.QuotaUse{}) {
+			add(t.Ref.Namespace, u)
+		}
+	}
+	for namespace, u := range out {
+		u.Rate = math.Round(u.Rate*100) / 100
+		out[namespace] = u
 	}
 	return out, nil
 }
 
 func (a *API) listQuotas(ctx context.Context, _ *none) (*body[[]v1.NamespaceQuota], error) {
-	all, err := a.usage(ctx)
+	all, err := a.quotas(ctx)
 	if err != nil {
 		return nil, err
 	}
-	quotas, err := a.deps.Bus.Quotas().List(ctx, "")
+	used, err := a.usage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, q := range quotas {
-		if all[q.Key] == nil {
-			all[q.Key] = &v1.NamespaceQuota{}
-		}
-		all[q.Key].Quota = q.Value
+	names := slices.AppendSeq(slices.Collect(maps.Keys(all)), maps.Keys(used))
+	if _, set := all[functions.QuotaTotal]; !set {
+		names = slices.DeleteFunc(names, func(n string) bool { return n == functions.QuotaTotal })
 	}
-	out := make([]v1.NamespaceQuota, 0, len(all))
-	for _, q := range all {
-		out = append(out, *q)
+	slices.Sort(names)
+	out := make([]v1.NamespaceQuota, 0, len(names))
+	for _, n := range slices.Compact(names) {
+		out = append(out, all.account(n, used))
 	}
-	slices.SortFunc(out, func(x, y v1.NamespaceQuota) int { return cmp.Compare(x.Namespace, y.Namespace) })
 	return &body[[]v1.NamespaceQuota]{out}, nil
 }

@@ -73,19 +73,26 @@ func (c *Client) Exec(ctx context.Context, id functions.InstanceID, args []strin
 	return fetchOne[v1.ExecResult](ctx, c, http.MethodPost, instancePath(id)+"/exec", v1.ExecRequest{Args: args, Stdin: stdin})
 }
 
-// Quotas lists the namespaces that have a quota or use anything.
+// Quotas lists the namespaces that have a quota or use anything; the defaults and the total where they are set.
 func (c *Client) Quotas(ctx context.Context) ([]v1.NamespaceQuota, error) {
 	return fetch[[]v1.NamespaceQuota](ctx, c, http.MethodGet, "/v1/quotas", nil)
 }
 
-// Quota returns the quota of a namespace.
+func quotaPath(namespace string) string { return "/v1/quotas/" + url.PathEscape(namespace) }
+
+// Quota returns the quota of a namespace, of functions.QuotaDefaults or of functions.QuotaTotal.
 func (c *Client) Quota(ctx context.Context, namespace string) (*v1.NamespaceQuota, error) {
-	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodGet, "/v1/quotas/"+url.PathEscape(namespace), nil)
+	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodGet, quotaPath(namespace), nil)
 }
 
-// SetQuota replaces the quota of a namespace.
+// SetQuota replaces a quota.
 func (c *Client) SetQuota(ctx context.Context, q functions.Quota) (*v1.NamespaceQuota, error) {
-	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodPut, "/v1/quotas/"+url.PathEscape(q.Namespace), q)
+	return fetchOne[v1.NamespaceQuota](ctx, c, http.MethodPut, quotaPath(q.Namespace), q)
+}
+
+// DeleteQuota takes a quota back: the defaults hold.
+func (c *Client) DeleteQuota(ctx context.Context, namespace string) error {
+	return c.call(ctx, http.MethodDelete, quotaPath(namespace), nil, nil)
 }
 
 // Token returns the token of the control API.

@@ -36,10 +36,14 @@ type registry struct {
 	// batch holds the map while many functions are added at once; see begin.
 	batch map[functions.Ref]*function
 	names map[string]*namespace
+	total account
+	// quotas holds the records, of the defaults and the total too.
+	quotas map[string]functions.Quota
 }
 
 func newRegistry() *registry {
-	r := &registry{names: map[string]*namespace{}}
+	r := &registry{names: map[string]*namespace{}, quotas: map[string]functions.Quota{}}
+	r.total.freed = make(chan struct{}, 1)
 	r.byRef.Store(&map[functions.Ref]*function{})
 	return r
 }
@@ -114,18 +118,38 @@ func (r *registry) copyLocked(more int) map[functions.Ref]*function {
 	return next
 }
 
-// namespace returns the one account of a namespace.
-func (r *registry) namespace(name string) *namespace {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.namespaceLocked(name)
-}
-
 func (r *registry) namespaceLocked(name string) *namespace {
 	n := r.names[name]
 	if n == nil {
-		n = newNamespace(name)
+		n = newNamespace(name, &r.total)
+		n.apply(r.quotaLocked(name))
 		r.names[name] = n
 	}
 	return n
+}
+
+// quotaLocked returns the quota of a namespace as it holds.
+func (r *registry) quotaLocked(name string) functions.Quota {
+	return r.quotas[name].Over(r.quotas[functions.QuotaDefaults])
+}
+
+// setQuota takes over the record of a namespace's quota, of the defaults or of the total; the zero one is none.
+func (r *registry) setQuota(key string, q functions.Quota) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.quotas[key] = q; q == (functions.Quota{}) {
+		delete(r.quotas, key)
+	}
+	switch key {
+	case functions.QuotaTotal:
+		r.total.apply(q.Over(functions.Quota{}))
+	case functions.QuotaDefaults:
+		for name, n := range r.names {
+			n.apply(r.quotaLocked(name))
+		}
+	default:
+		if n := r.names[key]; n != nil {
+			n.apply(r.quotaLocked(key))
+		}
+	}
 }

@@ -3,6 +3,7 @@ package invoke
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -287,34 +288,103 @@ func TestForwardedElement(t *testing.T) {
 	}
 }
 
-// A namespace's account is exact under any interleaving, and wakes who waits.
+// The accounts are exact under any interleaving, the namespaces' and the total one, and wake who waits.
 func TestNamespace(t *testing.T) {
 	t.Parallel()
-	n := newNamespace("x")
-	n.apply(functions.Quota{Concurrent: 3})
+	reg := newRegistry()
+	reg.setQuota("a", functions.Quota{Concurrent: 3})
+	reg.setQuota(functions.QuotaTotal, functions.Quota{Concurrent: 4})
 	const tries = 200
-	done := make(chan int64, tries)
-	for range tries {
-		go func() {
-			if err := n.enterWait(t.Context()); err != nil {
-				t.Error(err)
-			}
-			v := n.inFlight.Load()
-			n.leave()
-			done <- v
-		}()
+	done := make(chan [2]int64, 2*tries)
+	for _, name := range []string{"a", "b"} {
+		n := reg.get(functions.Ref{Namespace: name, Name: "f"}).ns
+		for range tries {
+			go func() {
+				if err := n.enterWait(t.Context()); err != nil {
+					t.Error(err)
+				}
+				v := [2]int64{n.inFlight.Load(), n.total.inFlight.Load()}
+				if name == "b" {
+					v[0] = 0
+				}
+				n.leave()
+				done <- v
+			}()
+		}
 	}
-	for range tries {
+	for range 2 * tries {
 		select {
 		case v := <-done:
-			if v > 3 {
-				t.Errorf("%d in flight", v)
+			if v[0] > 3 || v[1] > 4 {
+				t.Errorf("%d of the namespace's and %d of all are in flight", v[0], v[1])
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("somebody was not woken")
 		}
 	}
-	if n.inFlight.Load() != 0 {
-		t.Errorf("%d are left", n.inFlight.Load())
+	if n := reg.total.inFlight.Load(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+// A namespace has its own bounds and the defaults' for the rest, as soon as either changes; the total bounds all together.
+func TestQuotaDefaults(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry()
+	a := reg.get(functions.Ref{Namespace: "a", Name: "f"}).ns
+	limits := func(n *namespace, concurrent, perSecond int64) {
+		t.Helper()
+		var r int64
+		if l := n.limiter.Load(); l != nil {
+			r = int64(l.Limit())
+		}
+		if n.limit.Load() != concurrent || r != perSecond {
+			t.Errorf("%s may have %d in flight and begin %d a second, want %d and %d", n.name, n.limit.Load(), r, concurrent, perSecond)
+		}
+	}
+	limits(a, 0, 0)
+	reg.setQuota(functions.QuotaDefaults, functions.Quota{Concurrent: 5, Rate: 7})
+	limits(a, 5, 7)
+	limits(reg.get(functions.Ref{Namespace: "later", Name: "f"}).ns, 5, 7)
+	reg.setQuota("a", functions.Quota{Concurrent: 2, Rate: functions.Unbounded})
+	limits(a, 2, 0)
+	reg.setQuota(functions.QuotaDefaults, functions.Quota{Concurrent: 9})
+	limits(a, 2, 0)
+	reg.setQuota("a", functions.Quota{})
+	limits(a, 9, 0)
+
+	now := time.Unix(1000, 0)
+	b := reg.get(functions.Ref{Namespace: "b", Name: "f"}).ns
+	reg.setQuota("a", functions.Quota{Rate: 1})
+	reg.setQuota(functions.QuotaTotal, functions.Quota{Rate: 3, Concurrent: 1})
+	for range 3 {
+		if err := b.allow(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.allow(now); err == nil || !strings.Contains(err.Error(), "all namespaces together") {
+		t.Errorf("beyond the total rate: %v", err)
+	}
+	// What the total refused is still the namespace's to use.
+	now = now.Add(time.Second / 2)
+	if err := a.allow(now); err != nil {
+		t.Error(err)
+	}
+	if err := a.allow(now); err == nil || !strings.Contains(err.Error(), "namespace a") {
+		t.Errorf("beyond its own rate: %v", err)
+	}
+	if b.enter() != nil {
+		t.Fatal("no room at all")
+	}
+	full := a.enter()
+	if full != &reg.total || a.inFlight.Load() != 0 {
+		t.Errorf("the total is full, and %d of a's are in flight", a.inFlight.Load())
+	}
+	if err := a.full(full); !strings.Contains(err.Error(), "all namespaces together have 1") {
+		t.Error(err)
+	}
+	b.leave()
+	if a.enter() != nil {
+		t.Error("no room in what became free")
 	}
 }

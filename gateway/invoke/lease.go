@@ -39,8 +39,8 @@ func (inv *Invoker) Lease(ctx context.Context, ref functions.Ref, class Class) (
 	var deadline time.Time
 	if class == Sync {
 		deadline = now.Add(rt.live.Config.Timeout.Std())
-		if !f.ns.enter() {
-			return nil, f.ns.full()
+		if full := f.ns.enter(); full != nil {
+			return nil, f.ns.full(full)
 		}
 	} else if err := f.ns.enterWait(ctx); err != nil {
 		return nil, err

@@ -98,8 +98,8 @@ func (c *call) admit(ref functions.Ref, path string) error {
 	if err := f.ns.allow(c.start); err != nil {
 		return err
 	}
-	if !f.ns.enter() {
-		return f.ns.full()
+	if full := f.ns.enter(); full != nil {
+		return f.ns.full(full)
 	}
 	c.fwd = forwardingOf(r)
 	*o = outgoing{

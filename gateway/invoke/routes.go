@@ -67,7 +67,7 @@ func (t *routes) watch(ctx context.Context, synced func()) error {
 				close(haveQuotas)
 				return
 			}
-			t.reg.namespace(ev.Key).apply(ev.Value)
+			t.reg.setQuota(ev.Key, ev.Value)
 		})
 	})
 	g.Go(func() error {

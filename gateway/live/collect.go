@@ -63,12 +63,7 @@ func (l *Live) collect(ctx context.Context) *picture {
 	l.nodes(p, overview, now)
 	l.instances(p, overview, now)
 	happened := l.functions(p, overview, now)
-	for _, n := range overview.Namespaces {
-		if n.Quota != nil {
-			p.Namespaces = append(p.Namespaces, Namespace{n.Namespace, n.Used, n.Functions, *n.Quota})
-		}
-	}
-	slices.SortFunc(p.Namespaces, func(a, b Namespace) int { return cmp.Compare(a.Namespace, b.Namespace) })
+	p.quotas(overview)
 	if l.src.Notices != nil {
 		for _, n := range l.src.Notices() {
 			if n != "" {
@@ -84,6 +79,35 @@ func (l *Live) collect(ctx context.Context) *picture {
 	l.collected = now
 	p.judge(now)
 	return p
+}
+
+// quotas lists the namespaces that something bounds, and all together where that is bounded.
+func (p *picture) quotas(o bus.Overview) {
+	use := map[string]Namespace{}
+	add := func(namespace string, more Namespace) {
+		for _, name := range []string{namespace, functions.QuotaTotal} {
+			n := use[name]
+			n.Used, n.Functions, n.Concurrent, n.Rate = n.Used.Add(more.Used), n.Functions+more.Functions, n.Concurrent+more.Concurrent, n.Rate+more.Rate
+			use[name] = n
+		}
+	}
+	for _, f := range p.Functions {
+		add(f.Namespace, Namespace{Concurrent: f.InFlight, Rate: f.RPS})
+	}
+	for _, n := range o.Namespaces {
+		if n.Namespace != functions.QuotaTotal {
+			add(n.Namespace, Namespace{Used: n.Used, Functions: n.Functions})
+		}
+	}
+	for _, n := range o.Namespaces {
+		if n.Quota == nil || n.Namespace == functions.QuotaDefaults || n.Quota.Unbounded() {
+			continue
+		}
+		u := use[n.Namespace]
+		u.Namespace, u.Quota, u.Rate = n.Namespace, *n.Quota, round(u.Rate, 100)
+		p.Namespaces = append(p.Namespaces, u)
+	}
+	slices.SortFunc(p.Namespaces, func(a, b Namespace) int { return cmp.Compare(a.Namespace, b.Namespace) })
 }
 
 func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {

@@ -172,7 +172,11 @@ type Namespace struct {
 	Namespace string              `json:"namespace"`
 	Used      functions.Resources `json:"used"`
 	Functions int                 `json:"functions"`
-	Quota     functions.Quota     `json:"quota"`
+	// Concurrent is what is in flight, Rate what was begun per second over the last ten.
+	Concurrent int     `json:"concurrent"`
+	Rate       float64 `json:"rate"`
+	// Quota is what holds: a bound that is 0 or left out is none.
+	Quota functions.Quota `json:"quota"`
 }
 
 // History is the totals' past, oldest first.

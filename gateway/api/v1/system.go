@@ -124,13 +124,6 @@ type NodeVerdict struct {
 	Reason string           `json:"reason"`
 }
 
-// NamespaceQuota is a namespace's budget and what is used of it.
-type NamespaceQuota struct {
-	functions.Quota
-	Used          functions.Resources `json:"used"`
-	UsedFunctions int64               `json:"usedFunctions"`
-}
-
 // Token is the credential of the control API over TCP.
 type Token struct {
 	Token string `json:"token"`

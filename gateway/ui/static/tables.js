@@ -1,7 +1,7 @@
 // The functions, the queues and the quotas.
 import { Component, Pure, Command, html } from './view.js';
 import { cmp, functionKey } from './store.js';
-import { bytesOf, bytesText, cores, coresText, count, msText, name, plural, rate, share, sinceOf, span, word } from './format.js';
+import { bytesText, cores, coresText, count, msText, name, plural, rate, share, sinceOf, span, word } from './format.js';
 
 export class Spark extends Pure {
   render({ values }) {
@@ -141,12 +141,33 @@ export const Queues = ({ state, now }) => {
           <${Cell} of="oldest" quiet=${!f.queue.oldest}>${f.queue.oldest ? span(now - Date.parse(f.queue.oldest)) : '–'}<//></tr>`)}</tbody></table></div>`}</section>`;
 };
 
-const of = (used, bound, text) => (bound ? `${text(used)} of ${text(bound)}` : text(used));
+// What a quota bounds: its name, its use, its bound, and how both are written.
+const resources = [
+  ['CPU', (n) => n.used.cpuMillis, 'cpuMillis', (v) => cores(v)],
+  ['Memory', (n) => n.used.memoryBytes, 'memoryBytes', bytesText],
+  ['Instances', (n) => n.used.instances, 'instances', count],
+  ['Functions', (n) => n.functions, 'functions', count],
+  ['In flight', (n) => n.concurrent, 'concurrent', count],
+  ['Req/s', (n) => n.rate, 'rate', rate],
+];
+
+const share100 = (used, bound) => Math.min(100, (100 * used) / bound).toFixed(2) + '%';
+
+// Bound is one resource of a quota: how much of it is used, and what is left.
+class Bound extends Pure {
+  render({ label, used, bound, write }) {
+    const text = `${write(used)} of ${write(bound)}`;
+    const left = `${write(Math.max(0, bound - used))} left`;
+    return html`<div class="bound"><span class="what">${label}</span>
+      <div class="track" role="meter" aria-label=${label} aria-valuemin="0" aria-valuemax=${bound} aria-valuenow=${Math.min(used, bound)} aria-valuetext=${`${text}, ${left}`}>
+        <span class=${'used' + (used >= 0.9 * bound ? ' full' : '')} style=${{ width: share100(used, bound) }}></span></div>
+      <span class="text">${text}</span><span class="left">${left}</span></div>`;
+  }
+}
+
+const title = (namespace) => (namespace === '_total' ? 'all namespaces together' : namespace);
 
 export const Quotas = ({ namespaces }) => namespaces.length > 0 && html`<section class="panel quotas" aria-labelledby="quotas-title">
   <header><h2 id="quotas-title">Quotas</h2><${Command} text="tatami quota ls" /></header>
-  <div class="scroll" role="group" aria-labelledby="quotas-title" tabindex="0"><table class="stack">
-    <thead><tr><th scope="col" class="text">Namespace</th><th scope="col">CPU</th><th scope="col">Memory</th><th scope="col">Instances</th><th scope="col">Functions</th></tr></thead>
-    <tbody>${namespaces.map((n) => html`<tr key=${n.namespace}><th scope="row">${n.namespace}</th><td data-label="cpu">${of(n.used.cpuMillis, n.quota.cpuMillis, cores)}</td>
-      <td data-label="memory">${n.quota.memoryBytes ? bytesOf(n.used.memoryBytes, n.quota.memoryBytes) : bytesText(n.used.memoryBytes)}</td><td data-label="instances">${of(n.used.instances, n.quota.instances, count)}</td><td data-label="functions">${of(n.functions, n.quota.functions, count)}</td></tr>`)}</tbody>
-  </table></div></section>`;
+  <ul class="budgets">${namespaces.map((n) => html`<li key=${n.namespace} data-namespace=${n.namespace}><h3>${title(n.namespace)}</h3>
+    ${resources.filter(([, , bound]) => n.quota[bound] > 0).map(([label, used, bound, write]) => html`<${Bound} key=${label} label=${label} used=${used(n) || 0} bound=${n.quota[bound]} write=${write} />`)}</li>`)}</ul></section>`;

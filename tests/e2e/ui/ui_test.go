@@ -44,6 +44,11 @@ func TestLive(t *testing.T) {
 	p.await("its requests", `parseFloat(`+rowOf+`('default/newcomer').querySelector('.rate').textContent) > 20`)
 	p.await("the verdict", `document.querySelector('.verdict.ok').textContent.includes('13 functions')`)
 
+	// A bound that is used shows as a bar, with what is left.
+	p.await("the quota of ml", `(() => { const b = [...document.querySelectorAll('[data-namespace=ml] .bound')]; return b.length === 3 &&
+		b[0].querySelector('[role=meter]').ariaValueText === '5.5 of 8, 2.5 left' && Math.abs(parseFloat(b[0].querySelector('.used').style.width) - 68.75) < 0.1 &&
+		b[2].innerText.includes('15 left'); })()`)
+
 	w.change(func() {
 		w.loads[0].pending = "no node fits 128 MiB"
 	})
