@@ -71,7 +71,7 @@ func (l Limits) Resources() Resources {
 	return Resources{CPU: l.CPU, Memory: l.Memory + l.Ephemeral, Instances: 1}
 }
 
-// Scale bounds the number of instances.
+// Scale bounds the number of instances and says how it follows the load.
 type Scale struct {
 	// Min is kept running without demand. Default 0.
 	Min int `json:"min"`
@@ -79,7 +79,24 @@ type Scale struct {
 	Max int `json:"max"`
 	// KeepAlive is how long an instance stays idle before it is stopped. Default 5m; at least 1s.
 	KeepAlive Duration `json:"keepAlive"`
+	// Initial is how many there are at least while the function is in use: the number it starts from zero with. At most Max.
+	Initial int `json:"initial,omitempty"`
+	// Reserved is how many are kept ready beyond what the load needs, without demand too. At most Max.
+	Reserved int `json:"reserved,omitempty"`
+	// Burst is how many invocations more than now find a free slot at once, while the function is in use. At most 10000.
+	Burst int `json:"burst,omitempty"`
+	// Utilization is the share of its concurrency, in percent, that steady load puts on an instance. Default 70, which is stored as 0.
+	Utilization int `json:"utilization,omitempty"`
+	// Window is the time over which the steady load is averaged; a tenth of it notices a surge. Default, stored as 0: a minute, or the
+	// keep-alive where that is shorter, 6s at least. At most 1h.
+	Window Duration `json:"window,omitempty"`
+	// DownDelay is how long fewer instances must have been enough before there are fewer. Default, stored as 0: the window, and none
+	// before there are none. At most 1h.
+	DownDelay Duration `json:"downDelay,omitempty"`
 }
+
+// Rest returns how many instances stay without demand.
+func (s Scale) Rest() int { return max(s.Min, s.Reserved) }
 
 // Readiness is how the worker tells that an instance takes requests.
 type Readiness struct {
@@ -104,6 +121,7 @@ const (
 	DefaultPort        = 8080
 	DefaultConcurrency = 10
 	DefaultMaxScale    = 100
+	DefaultUtilization = 70
 	DefaultRetries     = 2
 	DefaultMaxPending  = 100_000
 
@@ -147,7 +165,10 @@ func (c Config) WithDefaults() Config {
 	orDur(&c.Timeout, defaultTimeout)
 	orDur(&c.IdleTimeout, defaultIdleTimeout)
 	orInt(&c.Concurrency, DefaultConcurrency)
-	orInt(&c.Scale.Max, max(DefaultMaxScale, c.Scale.Min))
+	orInt(&c.Scale.Max, max(DefaultMaxScale, c.Scale.Min, c.Scale.Initial, c.Scale.Reserved))
+	if c.Scale.Utilization == DefaultUtilization {
+		c.Scale.Utilization = 0
+	}
 	orDur(&c.Scale.KeepAlive, defaultKeepAlive)
 	orDur(&c.Readiness.Timeout, defaultReadinessTimeout)
 	orDur(&c.Queue.MaxAge, defaultMaxAge)
@@ -198,12 +219,25 @@ func (c Config) Problems() []*fault.Error {
 	within("timeout", c.Timeout, time.Millisecond, time.Hour)
 	within("idleTimeout", c.IdleTimeout, time.Second, 24*time.Hour)
 	between("concurrency", int64(c.Concurrency), 1, 1000)
-	between("scale.min", int64(c.Scale.Min), 0, 10_000)
 	between("scale.max", int64(c.Scale.Max), 1, 10_000)
-	if c.Scale.Min > c.Scale.Max {
-		bad("scale.min", "%d is more than scale.max, %d", c.Scale.Min, c.Scale.Max)
+	for _, floor := range []struct {
+		field string
+		n     int
+	}{{"scale.min", c.Scale.Min}, {"scale.initial", c.Scale.Initial}, {"scale.reserved", c.Scale.Reserved}} {
+		between(floor.field, int64(floor.n), 0, 10_000)
+		if floor.n > c.Scale.Max {
+			bad(floor.field, "%d is more than scale.max, %d", floor.n, c.Scale.Max)
+		}
 	}
 	within("scale.keepAlive", c.Scale.KeepAlive, time.Second, 24*time.Hour)
+	between("scale.burst", int64(c.Scale.Burst), 0, 10_000)
+	if c.Scale.Utilization != 0 {
+		between("scale.utilization", int64(c.Scale.Utilization), 1, 100)
+	}
+	if c.Scale.Window != 0 {
+		within("scale.window", c.Scale.Window, 6*time.Second, time.Hour)
+	}
+	within("scale.downDelay", c.Scale.DownDelay, 0, time.Hour)
 	within("readiness.timeout", c.Readiness.Timeout, 100*time.Millisecond, 10*time.Minute)
 	if p := c.Readiness.Path; p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsAny(p, " \r\n\x00#")) {
 		bad("readiness.path", "%q is no absolute path", p)

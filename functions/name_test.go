@@ -92,4 +92,6 @@ func TestRevisionIDFollowsContent(t *testing.T) {
 	if id(ref, art, other) == first || id(functions.Ref{Namespace: "x", Name: "hello"}, art, cfg) == first {
 		t.Error("other content has the same id")
 	}
+	// An unchanged function keeps its revision across releases: a field that is new must not show where it is not set.
+	golden(t, "revision-id.txt", string(first))
 }

@@ -122,7 +122,9 @@ func (w *world) deploy(a args) {
 		rev.Artifact = functions.Artifact{Digest: a.str("digest", "d-"+string(id)), Architecture: a.str("arch", "amd64")}
 		rev.Config.Limits = functions.Limits{CPU: a.num("cpu", 250), Memory: a.num("mem", 64) * functions.MiB, Ephemeral: 64 * functions.MiB}
 		rev.Config.Concurrency = int(a.num("conc", 10))
-		rev.Config.Scale = functions.Scale{Min: int(a.num("min", 0)), Max: int(a.num("max", 100)), KeepAlive: functions.Duration(a.dur("keep", time.Minute))}
+		rev.Config.Scale = functions.Scale{Min: int(a.num("min", 0)), Max: int(a.num("max", 100)), KeepAlive: functions.Duration(a.dur("keep", time.Minute)),
+			Initial: int(a.num("initial", 0)), Reserved: int(a.num("reserved", 0)), Burst: int(a.num("burst", 0)), Utilization: int(a.num("util", 0)),
+			Window: functions.Duration(a.dur("window", 0)), DownDelay: functions.Duration(a.dur("delay", 0))}
 	} else if rev.State == functions.RevisionFailed {
 		rev.State = functions.RevisionPending
 	}
@@ -139,7 +141,7 @@ func (w *world) deploy(a args) {
 // demand reads lines "name waiting=1 backlog=2 inflight=3 mean=4".
 func (w *world) demand(d *datadriven.TestData) {
 	w.demandSeq++
-	m := bus.Demand{Envelope: bus.Envelope{Schema: 1, Boot: "g", Sequence: w.demandSeq}, Gateway: "g1"}
+	m := bus.Demand{Envelope: bus.Envelope{Schema: 1, Boot: "g", Sequence: w.demandSeq}, Gateway: args{w.t, d}.str("gw", "g1")}
 	for line := range strings.Lines(d.Input) {
 		words := strings.Fields(line)
 		ref, err := functions.ParseRef(words[0])

@@ -174,7 +174,7 @@ func (d *decoder) scalar(path string, row field, n *yaml.Node, f *File) {
 			}
 			return
 		}
-		setInteger(at, v)
+		d.number(path, row, n, at, v)
 	case boolean:
 		var v bool
 		if tag != "!!bool" || n.Decode(&v) != nil {
@@ -202,8 +202,17 @@ func (d *decoder) scalar(path string, row field, n *yaml.Node, f *File) {
 			d.note(markOf(n), path, "%s: %s", path, err)
 			return
 		}
-		setInteger(at, v)
+		d.number(path, row, n, at, v)
 	}
+}
+
+// number sets a number, unless it is a zero out of bounds that functions.Config would take for one that is not set.
+func (d *decoder) number(path string, row field, n *yaml.Node, at any, v int64) {
+	if row.unset && v == 0 && row.lo > 0 {
+		d.note(markOf(n), path, "%s: %s is not between %s and %s", path, plain(row.kind, 0).Value, plain(row.kind, row.lo).Value, plain(row.kind, row.hi).Value)
+		return
+	}
+	setInteger(at, v)
 }
 
 func (d *decoder) words(path string, row field, n *yaml.Node, f *File) {

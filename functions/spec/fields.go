@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"time"
+
 	"github.com/tatami-faas/tatami/functions"
 )
 
@@ -29,6 +31,8 @@ type field struct {
 	at func(f *File) any
 	// lo and hi bound a number; they repeat what functions.Config.Problems checks, and a test holds them together.
 	lo, hi int64
+	// unset says that functions.Config keeps a zero for the default. The file may spell it out only where it is in bounds.
+	unset bool
 	// pattern is a regular expression for the schema.
 	pattern string
 	// fields are those of a section.
@@ -56,10 +60,16 @@ func table() []field {
 		{name: "timeout", kind: duration, doc: "How long an attempt may take, waiting for an instance included.", at: func(f *File) any { return &f.Config.Timeout }},
 		{name: "idleTimeout", kind: duration, doc: "Ends a stream on which no byte moved for so long.", at: func(f *File) any { return &f.Config.IdleTimeout }},
 		{name: "concurrency", kind: number, lo: 1, hi: 1000, doc: "Invocations that one instance runs at once.", at: func(f *File) any { return &f.Config.Concurrency }},
-		{name: "scale", kind: section, doc: "Bounds of the number of instances.", fields: []field{
+		{name: "scale", kind: section, doc: "Bounds of the number of instances, and how it follows the load.", fields: []field{
 			{name: "min", kind: number, lo: 0, hi: 10000, doc: "Instances kept running without demand.", at: func(f *File) any { return &f.Config.Scale.Min }},
 			{name: "max", kind: number, lo: 1, hi: 10000, doc: "Instances never exceeded.", at: func(f *File) any { return &f.Config.Scale.Max }},
 			{name: "keepAlive", kind: duration, doc: "How long an instance stays idle before it is stopped.", at: func(f *File) any { return &f.Config.Scale.KeepAlive }},
+			{name: "initial", kind: number, lo: 0, hi: 10000, doc: "Instances there are at least while the function is in use; it starts from zero with so many.", at: func(f *File) any { return &f.Config.Scale.Initial }},
+			{name: "reserved", kind: number, lo: 0, hi: 10000, doc: "Instances kept ready beyond what the load needs, without demand too.", at: func(f *File) any { return &f.Config.Scale.Reserved }},
+			{name: "burst", kind: number, lo: 0, hi: 10000, doc: "Invocations more than now that find a free slot at once, while the function is in use.", at: func(f *File) any { return &f.Config.Scale.Burst }},
+			{name: "utilization", kind: number, lo: 1, hi: 100, unset: true, doc: "Share of its concurrency, in percent, that steady load puts on an instance. Default 70.", at: func(f *File) any { return &f.Config.Scale.Utilization }},
+			{name: "window", kind: duration, lo: int64(6 * time.Second), hi: int64(time.Hour), unset: true, doc: "Time over which the steady load is averaged, 6s to 1h; a tenth of it notices a surge. Default 1m, or keepAlive where that is shorter.", at: func(f *File) any { return &f.Config.Scale.Window }},
+			{name: "downDelay", kind: duration, hi: int64(time.Hour), unset: true, doc: "How long fewer instances must have been enough before there are fewer, at most 1h. Default: window, and none to zero.", at: func(f *File) any { return &f.Config.Scale.DownDelay }},
 		}},
 		{name: "readiness", kind: section, doc: "How an instance is found ready.", fields: []field{
 			{name: "path", kind: text, pattern: "^/[^ #]*$", doc: "Fetched with GET until it answers 2xx or 3xx; without it a TCP connection is enough.", at: func(f *File) any { return &f.Config.Readiness.Path }},

@@ -17,8 +17,10 @@ import (
 // Marshal writes the file so that Parse reads the same again. Fields that have their default are left out.
 func Marshal(f *File) ([]byte, error) {
 	defaults := New(f.Name)
-	defaults.Config = functions.Config{Scale: functions.Scale{Min: f.Config.Scale.Min}}.WithDefaults()
-	defaults.Config.Scale.Min = 0
+	// Max follows these three.
+	scale := f.Config.Scale
+	defaults.Config = functions.Config{Scale: functions.Scale{Min: scale.Min, Initial: scale.Initial, Reserved: scale.Reserved}}.WithDefaults()
+	defaults.Config.Scale.Min, defaults.Config.Scale.Initial, defaults.Config.Scale.Reserved = 0, 0, 0
 	full := *f
 	full.Config = f.Config.WithDefaults()
 	root := mapping(table(), &full, defaults)

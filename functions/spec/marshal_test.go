@@ -57,6 +57,13 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Scale.Min = rapid.IntRange(0, 10000).Draw(t, "min")
 		c.Scale.Max = rapid.IntRange(max(1, c.Scale.Min), 10000).Draw(t, "max")
 		c.Scale.KeepAlive = span(t, "keepAlive", time.Second, 24*time.Hour)
+		c.Scale.Initial = rapid.IntRange(0, c.Scale.Max).Draw(t, "initial")
+		c.Scale.Reserved = rapid.IntRange(0, c.Scale.Max).Draw(t, "reserved")
+		c.Scale.Burst = rapid.IntRange(0, 10000).Draw(t, "burst")
+		// 70 is the default, which is kept as 0.
+		c.Scale.Utilization = rapid.IntRange(0, 100).Filter(func(n int) bool { return n != 70 }).Draw(t, "utilization")
+		c.Scale.Window = rapid.SampledFrom([]functions.Duration{0, functions.Duration(6 * time.Second), functions.Duration(time.Hour)}).Draw(t, "window")
+		c.Scale.DownDelay = span(t, "downDelay", 0, time.Hour)
 		retries := rapid.IntRange(0, 100).Draw(t, "retries")
 		c.Queue.Retries = &retries
 		c.ReadOnlyRoot = rapid.Bool().Draw(t, "readOnlyRoot")

@@ -91,7 +91,7 @@ pids: 64
 timeout: 1m30s
 idleTimeout: 10m
 concurrency: 1
-scale: {min: 1, max: 3, keepAlive: 3s}
+scale: {min: 1, max: 30, keepAlive: 3s, initial: 2, reserved: 3, burst: 40, utilization: 50, window: 10m, downDelay: 0s}
 readiness:
   path: /healthz
   timeout: 5s
@@ -113,7 +113,7 @@ labels:
 			Command: []string{"/function", "-v", "3"}, Port: 9000, Protocol: "h2c", Env: map[string]string{"A": "b", "VERSION": "1.10", "ON": "yes", "EMPTY": ""},
 			Limits:  functions.Limits{CPU: 250, Memory: 1536 * functions.MiB, Ephemeral: 32 * functions.MiB, PIDs: 64},
 			Timeout: dur(90 * time.Second), IdleTimeout: dur(10 * time.Minute), Concurrency: 1,
-			Scale:        functions.Scale{Min: 1, Max: 3, KeepAlive: dur(3 * time.Second)},
+			Scale:        functions.Scale{Min: 1, Max: 30, KeepAlive: dur(3 * time.Second), Initial: 2, Reserved: 3, Burst: 40, Utilization: 50, Window: dur(10 * time.Minute)},
 			Readiness:    functions.Readiness{Path: "/healthz", Timeout: dur(5 * time.Second)},
 			Queue:        functions.Queue{Retries: &zero, MaxAge: dur(time.Hour), MaxPending: 10},
 			ReadOnlyRoot: true, Labels: map[string]string{"tier": "1"},
@@ -149,6 +149,8 @@ func TestSmallFiles(t *testing.T) {
 		"whole cpu":       {"name: a\ncpu: 2", func(f *File) bool { return f.Config.Limits.CPU == 2000 }},
 		"cpu text":        {`{name: a, cpu: "0.5"}`, func(f *File) bool { return f.Config.Limits.CPU == 500 }},
 		"max follows min": {"name: a\nscale: {min: 200}", func(f *File) bool { return f.Config.Scale.Max == 200 }},
+		"max follows all": {"name: a\nscale: {min: 1, initial: 150, reserved: 120}", func(f *File) bool { return f.Config.Scale.Max == 150 }},
+		"utilization":     {"name: a\nscale: {utilization: 70}", func(f *File) bool { return cmp.Equal(f.Config, New("a").Config) }},
 		"protocol":        {"name: a\nprotocol: http1", func(f *File) bool { return cmp.Equal(f.Config, New("a").Config) }},
 		"explicit end":    {"---\nname: a\n...\n", func(f *File) bool { return f.Name == "a" }},
 	} {

@@ -101,7 +101,7 @@ func property(row field, defaults *File) schema {
 		return s
 	case number:
 		s.Type, s.Minimum, s.Maximum = "integer", &row.lo, &row.hi
-		if v, set := integer(row.at(defaults)); set {
+		if v, set := integer(row.at(defaults)); set && !row.unset {
 			s.Default = v
 		}
 		return s
@@ -112,7 +112,7 @@ func property(row field, defaults *File) schema {
 	case duration:
 		s.Type, s.Pattern = "string", `^([0-9]*\.?[0-9]+(ms|s|m|h))+$`
 	}
-	if v, set := integer(row.at(defaults)); set {
+	if v, set := integer(row.at(defaults)); set && !row.unset {
 		s.Default = plain(row.kind, v).Value
 	}
 	return s

@@ -41,6 +41,24 @@ func suggest(unknown, prefix string, siblings []field) string {
 			}
 		}
 	}
+	if prefix == "scale." {
+		switch plain {
+		case "target", "targetutilization", "targetutilizationpercentage", "utilisation":
+			return "scale.utilization"
+		case "activationscale", "initialscale", "start":
+			return "scale.initial"
+		case "targetburstcapacity":
+			return "scale.burst"
+		case "scaledowndelay", "cooldown", "stabilizationwindow":
+			return "scale.downDelay"
+		case "stablewindow":
+			return "scale.window"
+		case "spare", "warm", "provisioned", "buffer":
+			return "scale.reserved"
+		case "idletimeout", "retention", "scaletozerograceperiod":
+			return "scale.keepAlive"
+		}
+	}
 	if prefix != "" {
 		return ""
 	}

@@ -8,33 +8,6 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// The constants of the model.
-const (
-	// Utilisation is the share of its concurrency that an instance should carry under steady load.
-	Utilisation = 0.7
-	// MaxWindow and MinWindow bound the stable window, which is as long as the keep-alive in between; PanicShare is the panic
-	// window's part of it.
-	MaxWindow  = 60 * time.Second
-	MinWindow  = 6 * time.Second
-	PanicShare = 10
-	// PanicThreshold is how many times the ready instances a surge must need.
-	PanicThreshold = 2
-	// UpRate is how many times the ready instances one decision may want, UpFloor what it may always want.
-	UpRate  = 10
-	UpFloor = 100
-)
-
-// Scale is what the function's configuration says.
-type Scale struct {
-	Min, Max int
-	// Concurrency is how many invocations one instance runs at once.
-	Concurrency int
-	KeepAlive   time.Duration
-}
-
-// Window returns the stable window: a minute, or the keep-alive where that is shorter, 6 s at least.
-func (s Scale) Window() time.Duration { return min(max(s.KeepAlive, MinWindow), MaxWindow) }
-
 // Signals is what is known of a function's load.
 type Signals struct {
 	// Waiting counts invocations without a slot, Backlog queued ones, InFlight slots held: now, over all gateways.
@@ -45,100 +18,161 @@ type Signals struct {
 	LastDemand time.Time
 	// Ready counts the instances that take requests, Current those and the ones that are starting.
 	Ready, Current int
-	// Panic is what the decision before this one returned.
-	Panic Panic
+	// Memory is what the decision before this one returned.
+	Memory Memory
 }
 
-// Panic is a surge under way. The zero value is none.
-type Panic struct {
-	// Last is when load was last above the threshold.
-	Last time.Time
-	// Peak is the most that was wanted in it.
-	Peak int
+// level is how many slots are needed now. The backlog counts up to what is in flight, or what one instance runs.
+func (in Signals) level(s Scale) int {
+	return in.Waiting + in.InFlight + min(in.Backlog, max(in.InFlight, s.Concurrency))
 }
-
-// On reports whether there is a surge.
-func (p Panic) On() bool { return !p.Last.IsZero() }
 
 // Decision is how many instances there should be, and why.
 type Decision struct {
 	Desired int
 	Reason  string
-	// Panic goes into the next decision's signals.
-	Panic Panic
+	// Memory goes into the next decision's signals.
+	Memory Memory
 }
 
-// Decide returns the number of instances the function should have at an instant. It is between Min and Max; at least 1 (if Max allows) while
-// anything waits, runs or is queued; while nothing does, not above Current (except for Min), and not to zero until the keep-alive has
-// passed; in a panic not below Current.
+// want is a number of instances and why it is wanted.
+type want struct {
+	n   int
+	why string
+}
+
+// raise makes it n where that is more.
+func (w *want) raise(n int, format string, args ...any) {
+	if n > w.n {
+		w.n, w.why = n, fmt.Sprintf(format, args...)
+	}
+}
+
+// Decide returns the number of instances the function should have at an instant. It is between Min and Max; at least 1 (if Max allows)
+// while anything waits, runs or is queued; while nothing does, not above Current (except for Min and Reserved), and not to zero until the
+// keep-alive has passed; in a panic not below Current. Of what there is it never gives up more than DownRate says, once in Step, until
+// the keep-alive has passed.
 func Decide(now time.Time, in Signals, s Scale) Decision {
-	lo, hi := max(s.Min, 0), max(s.Max, s.Min)
-	level := in.Waiting + in.InFlight + min(in.Backlog, max(in.InFlight, s.Concurrency))
-	quiet := now.Sub(in.LastDemand)
-	if level == 0 && (in.LastDemand.IsZero() || quiet >= s.KeepAlive) {
-		return idle(lo, quiet, in.LastDemand.IsZero())
+	level := in.level(s)
+	if quiet := now.Sub(in.LastDemand); level == 0 && (in.LastDemand.IsZero() || quiet >= s.KeepAlive) {
+		return idle(now, in, s)
 	}
-
-	target := float64(s.Concurrency) * Utilisation
-	window := s.Window()
-	stable := in.History.mean(now, window)
-	surge := in.History.mean(now, max(window/PanicShare, time.Second))
-	byStable, bySurge := ceilDiv(stable, target), ceilDiv(surge, target)
-	byLevel := ceilDiv(float64(level), float64(s.Concurrency))
-
-	p := in.Panic
-	if most := max(bySurge, byLevel); most >= PanicThreshold*max(1, in.Ready) {
-		p.Last = now
-	} else if p.On() && now.Sub(p.Last) >= window {
-		p = Panic{}
+	m := in.Memory
+	w := need(now, level, in, s, &m)
+	if s.Reserved > 0 {
+		w.n += s.Reserved
+		w.why += fmt.Sprintf("; %d in reserve", s.Reserved)
 	}
-
-	want, why := byStable, fmt.Sprintf("mean concurrency %.1f over %s, %.3g per instance", stable, short(window), target)
-	if byLevel > want || byLevel == want && in.Waiting > 0 {
-		want, why = byLevel, describe(in, s)
+	if m.InPanic() {
+		w.raise(in.Current, "surge: no scaling down in it")
 	}
-	if p.On() {
-		p.Peak = min(max(p.Peak, bySurge, want), hi)
-		if bySurge > want {
-			want, why = bySurge, fmt.Sprintf("surge: mean concurrency %.1f over %s, %.3g per instance", surge, short(window/PanicShare), target)
-		}
-		if p.Peak > want {
-			want, why = p.Peak, "surge: no scaling down in it"
-		}
-		if kept := min(in.Current, hi); kept > want {
-			want, why = kept, "surge: no scaling down in it"
-		}
-	}
-	if want < 1 {
-		want, why = 1, fmt.Sprintf("kept: demand %s ago, keep-alive %s", short(quiet), short(s.KeepAlive))
-	}
-	if level == 0 && want > max(in.Current, lo) {
+	w.raise(s.Initial, "scale.initial is %d", s.Initial)
+	w.bound(in, s)
+	m.wanted.observe(now, s.delay(), w.n)
+	if there := max(in.Current, s.rest()); level == 0 && w.n > there {
 		// What ended without anybody waiting is started again by the next who waits.
-		want, why = max(in.Current, lo), "nothing waits or runs now"
+		w = want{there, "nothing waits or runs now"}
 	}
-	if limit := max(UpFloor, UpRate*in.Ready); want > limit && want > in.Current {
-		want = max(limit, in.Current)
-		why += fmt.Sprintf("; at most %d at a time", limit)
-	}
-	switch {
-	case want < lo:
-		want, why = lo, fmt.Sprintf("scale.min is %d", lo)
-	case want > hi:
-		why += fmt.Sprintf("; scale.max is %d, %d wanted", hi, want)
-		want = hi
-	}
-	return Decision{Desired: want, Reason: why, Panic: p}
+	// Nothing is started for the sake of a slow fall.
+	w.fall(now, min(m.Desired, in.Current, s.most()), s, &m)
+	m.Desired = w.n
+	return Decision{Desired: w.n, Reason: w.why, Memory: m}
 }
 
-func idle(lo int, quiet time.Duration, never bool) Decision {
-	why := "no demand yet"
-	if !never {
-		why = fmt.Sprintf("no demand for %s", short(quiet))
+// need is what the load needs.
+func need(now time.Time, level int, in Signals, s Scale, m *Memory) want {
+	stable, over := in.History.Mean(now, s.Stable())
+	surge, lately := in.History.Mean(now, s.panicWindow())
+	bySurge, byLevel := ceilDiv(surge, s.target()), ceilDiv(float64(level), float64(s.Concurrency))
+	w := steady(stable, over, s, m)
+	if byLevel > w.n || byLevel == w.n && in.Waiting > 0 {
+		w = want{byLevel, describe(in, s)}
 	}
-	if lo > 0 {
-		why += fmt.Sprintf("; scale.min is %d", lo)
+	if s.Burst > 0 {
+		load := max(float64(level), surge)
+		w.raise(ceilDiv(load+float64(s.Burst), float64(s.Concurrency)), "burst: slots for %d more than %.3g, %d per instance", s.Burst, load, s.Concurrency)
 	}
-	return Decision{Desired: lo, Reason: why}
+	if most := max(surge/s.target(), float64(level)/float64(s.Concurrency)); most >= float64(PanicThreshold*max(1, in.Ready)) {
+		m.Panic = now
+	} else if m.InPanic() && now.Sub(m.Panic) >= s.Stable() {
+		m.Panic, m.Peak = time.Time{}, 0
+	}
+	if m.InPanic() {
+		w.raise(bySurge, "surge: mean concurrency %.1f over %s, %.3g per instance", surge, short(lately), s.target())
+		w.raise(m.Peak, "surge: no scaling down in it")
+		m.Peak = min(w.n, s.most())
+	}
+	w.raise(1, "kept: demand %s ago, keep-alive %s", short(now.Sub(in.LastDemand)), short(s.KeepAlive))
+	return w
+}
+
+// steady is what the steady load needs.
+func steady(stable float64, over time.Duration, s Scale, m *Memory) want {
+	w := want{ceilDiv(stable, s.target()), fmt.Sprintf("mean concurrency %.1f over %s, %.3g per instance", stable, short(over), s.target())}
+	if w.n < m.steady {
+		if near := min(ceilDiv(stable*(1+Hysteresis), s.target()), m.steady); near > w.n {
+			w = want{near, w.why + ": too near the edge to let one go"}
+		}
+	}
+	m.steady = w.n
+	return w
+}
+
+// bound keeps to the bounds and to the rate of the way up.
+func (w *want) bound(in Signals, s Scale) {
+	rate := s.UpRate
+	if rate == 0 {
+		rate = UpRate
+	}
+	if limit := int(math.Ceil(rate * float64(max(1, in.Ready)))); w.n > limit && w.n > in.Current {
+		w.n = max(limit, in.Current)
+		w.why += fmt.Sprintf("; at most %d at a time", limit)
+	}
+	w.raise(s.rest(), "%s", s.resting())
+	if most := s.most(); w.n > most {
+		w.why += fmt.Sprintf("; scale.max is %d, %d wanted", most, w.n)
+		w.n = most
+	}
+}
+
+// fall keeps to the delay and the rate of the way down from held.
+func (w *want) fall(now time.Time, held int, s Scale, m *Memory) {
+	if w.n >= held {
+		return
+	}
+	w.raise(min(m.wanted.max(now), held), "wanted within the last %s", short(s.delay()))
+	if w.n == held {
+		return
+	}
+	if now.Sub(m.Fell) < Step {
+		w.raise(held, "kept: the last fall was less than %s ago", short(Step))
+		return
+	}
+	rate := s.DownRate
+	if rate == 0 {
+		rate = DownRate
+	}
+	least := int(float64(held) / rate)
+	w.raise(least, "down from %d to no less than %d at once", held, least)
+	m.Fell = now
+}
+
+func idle(now time.Time, in Signals, s Scale) Decision {
+	w := want{s.rest(), "no demand yet"}
+	if !in.LastDemand.IsZero() {
+		w.why = fmt.Sprintf("no demand for %s", short(now.Sub(in.LastDemand)))
+	}
+	if w.n > 0 {
+		w.why += "; " + s.resting()
+	}
+	m := Memory{Desired: w.n}
+	if held := min(in.Memory.Desired, in.Current, s.most()); s.DownDelay > 0 && held > w.n {
+		m.wanted = in.Memory.wanted
+		m.wanted.observe(now, s.delay(), w.n)
+		w.raise(min(m.wanted.max(now), held), "wanted within the last %s", short(s.DownDelay))
+		m.Desired = w.n
+	}
+	return Decision{Desired: w.n, Reason: w.why, Memory: m}
 }
 
 func describe(in Signals, s Scale) string {
@@ -149,19 +183,12 @@ func describe(in Signals, s Scale) string {
 	return fmt.Sprintf("%s, %d at once per instance", why, s.Concurrency)
 }
 
-func (h *History) mean(now time.Time, window time.Duration) float64 {
-	if h == nil {
-		return 0
-	}
-	return h.Mean(now, window)
-}
-
 // ceilDiv rounds up, forgiving what floating point adds.
 func ceilDiv(load, per float64) int {
 	if load <= 0 || per <= 0 {
 		return 0
 	}
-	return int(math.Ceil(load/per - 1e-9))
+	return int(min(math.Ceil(load/per-1e-9), math.MaxInt32))
 }
 
 func short(d time.Duration) functions.Duration {

@@ -1,73 +1,131 @@
 package autoscale
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// seconds is how many samples a History holds: the longest window and the second under way.
-const seconds = 64
+// Silence is how long a gateway's last statement holds.
+const Silence = 3 * time.Second
 
-// History is the concurrency of the last minute, one sample a second. The zero value is empty; its size never grows.
+// seconds is how many buckets a History has at least: the longest default window and the second under way.
+const seconds = int(MaxWindow/time.Second) + 4
+
+// History is a function's concurrency as its gateways state it, in buckets of a second: within each bucket a gateway's statements are
+// weighted by their time, and the gateways add up. The zero value is empty. It remembers a minute, or as much as Keep asked for.
 type History struct {
-	// area[i] is concurrency x time within the second slot[i], as Unix seconds.
-	area  [seconds]float64
-	slot  [seconds]int64
-	first time.Time
-	last  time.Time
+	ring []bucket
+	// open holds the gateways' last statements: what is since them is not in the ring yet.
+	open []statement
+	// first is when what is remembered begins, last when it ends.
+	first, last time.Time
 }
 
-// Add records that the concurrency was level between two instants, in addition to what was recorded for that time: several
-// gateways add up. Time before the kept minute is dropped.
-func (h *History) Add(from, to time.Time, level float64) {
-	if h.first.IsZero() {
-		h.first = from
+// bucket is concurrency x time within one second.
+type bucket struct {
+	second int64
+	area   float64
+}
+
+type statement struct {
+	gateway string
+	at      time.Time
+	level   float64
+}
+
+// Keep makes it remember a window of that length from now on.
+func (h *History) Keep(window time.Duration) {
+	n := int((window+time.Second-1)/time.Second) + 4
+	if n <= max(len(h.ring), seconds) {
+		return
 	}
-	if to.After(h.last) {
-		h.last = to
+	h.resize(n)
+}
+
+func (h *History) resize(n int) {
+	old := h.ring
+	h.ring = make([]bucket, n)
+	for _, b := range old {
+		if at := &h.ring[b.second%int64(n)]; b.second >= at.second {
+			*at = b
+		}
 	}
-	if oldest := to.Add(-(seconds - 1) * time.Second); from.Before(oldest) {
-		from = oldest
+}
+
+// State records a gateway's statement: the mean concurrency since its statement before, and the level that holds from now on. Where there
+// is none before, within Silence, the mean is of a time that is not known and counts for nothing. A time is counted once whatever is stated.
+func (h *History) State(gateway string, at time.Time, mean, level float64) {
+	if h.ring == nil {
+		h.resize(seconds)
 	}
+	if at.Before(h.last) {
+		at = h.last
+	}
+	if h.first.IsZero() || at.Sub(h.last) > time.Duration(len(h.ring))*time.Second {
+		h.first = at
+	}
+	h.open = slices.DeleteFunc(h.open, func(s statement) bool { return at.Sub(s.at) > Silence && s.gateway != gateway })
+	i := slices.IndexFunc(h.open, func(s statement) bool { return s.gateway == gateway })
+	if i < 0 {
+		h.open = append(h.open, statement{gateway, at, level})
+	} else {
+		s := &h.open[i]
+		if at.Sub(s.at) <= Silence {
+			h.add(s.at, at, mean)
+		}
+		s.at, s.level = at, level
+	}
+	h.last = at
+}
+
+// Drop records that a gateway states nothing of the function any more.
+func (h *History) Drop(gateway string) {
+	h.open = slices.DeleteFunc(h.open, func(s statement) bool { return s.gateway == gateway })
+}
+
+func (h *History) add(from, to time.Time, level float64) {
+	n := int64(len(h.ring))
 	for from.Before(to) {
 		end := from.Truncate(time.Second).Add(time.Second)
 		if end.After(to) {
 			end = to
 		}
-		s := from.Unix()
-		if s < h.last.Unix()-seconds+1 {
-			from = end
-			continue
+		second := from.Unix()
+		if b := &h.ring[second%n]; b.second <= second {
+			if b.second < second {
+				*b = bucket{second: second}
+			}
+			b.area += level * end.Sub(from).Seconds()
 		}
-		i := s % seconds
-		if h.slot[i] != s {
-			h.slot[i], h.area[i] = s, 0
-		}
-		h.area[i] += level * end.Sub(from).Seconds()
 		from = end
 	}
 }
 
-// settled is how long after the last sample the window still ends there: samples come about once a second.
-const settled = 1500 * time.Millisecond
-
-// Mean returns the mean concurrency over the window that ends now. As long as less is known than the window, it is the mean over
-// what is known, over one second at least.
-func (h *History) Mean(now time.Time, window time.Duration) float64 {
-	if h.first.IsZero() {
-		return 0
+// Mean returns the mean concurrency over the window that ends now, and how long that is: it begins with a whole second, up to one earlier.
+// As long as less is known, it is the mean over what is known, over MinWindow (or the window) at least: one long invocation is no
+// steady load.
+func (h *History) Mean(now time.Time, window time.Duration) (mean float64, over time.Duration) {
+	if h == nil || h.first.IsZero() {
+		return 0, window
 	}
-	end := now
-	if now.Sub(h.last) < settled {
-		end = h.last
-	}
-	window = min(window, (seconds-1)*time.Second)
-	lastSlot := end.Unix()
-	firstSlot := lastSlot - int64(window/time.Second) + 1
+	last := now.Unix()
+	first := last - int64(window/time.Second)
 	var sum float64
-	for i, s := range h.slot {
-		if s >= firstSlot && s <= lastSlot {
-			sum += h.area[i]
+	for _, b := range h.ring {
+		if b.second >= first && b.second <= last {
+			sum += b.area
 		}
 	}
-	covered := end.Sub(time.Unix(firstSlot, 0))
-	covered = min(covered, end.Sub(h.first))
-	return sum / max(covered.Seconds(), 1)
+	begin := time.Unix(first, 0)
+	for _, s := range h.open {
+		from := s.at
+		if from.Before(begin) {
+			from = begin
+		}
+		if since := now.Sub(s.at); since > 0 && since <= Silence {
+			sum += s.level * now.Sub(from).Seconds()
+		}
+	}
+	over = min(now.Sub(begin), max(now.Sub(h.first), MinWindow))
+	return sum / over.Seconds(), over
 }

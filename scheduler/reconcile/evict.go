@@ -164,7 +164,7 @@ func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *
 		live = f.Record.Live
 	}
 	if lr := f.Revision(live); lr != nil {
-		keep = lr.Record.Config.Scale.Min
+		keep = lr.Record.Config.Scale.Rest()
 		if w, b, i := f.Level(); w+b+i > 0 {
 			keep = max(keep, f.Desired)
 		}
@@ -271,7 +271,7 @@ func (r *Reconciler) givers(f *state.Function, rev *state.Revision, p *pool, nee
 			has, _ = r.count(owner, owner.Record.Live)
 			keep = 1
 			if live := owner.Revision(owner.Record.Live); live != nil {
-				keep = max(keep, live.Record.Config.Scale.Min)
+				keep = max(keep, live.Record.Config.Scale.Rest())
 			}
 		}
 		for i, in := range list[:max(0, min(len(list), has-keep))] {

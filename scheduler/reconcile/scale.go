@@ -22,10 +22,11 @@ func (r *Reconciler) scale(now time.Time, f *state.Function) bool {
 	}
 	active, ready := r.count(f, live.Record.ID)
 	s := scaleOf(live)
+	f.History.Keep(s.Stable())
 	in := r.signals(f)
 	in.Ready, in.Current = ready, active
 	dec := autoscale.Decide(now, in, s)
-	f.Desired, f.Reason, f.Panic = dec.Desired, dec.Reason, dec.Panic
+	f.Desired, f.Reason, f.Scaling = dec.Desired, dec.Reason, dec.Memory
 	f.Peak.Observe(now, s.KeepAlive, dec.Desired)
 	if ready > 0 && live.Record.State == functions.RevisionPending && r.mayWrite(now, f) {
 		r.out = append(r.out, Effect{Kind: MarkReady, Ref: f.Ref, Revision: live.Record.ID})
@@ -109,8 +110,12 @@ func times(n int, what string) string {
 func in(now, at time.Time) time.Duration { return at.Sub(now).Round(100 * time.Millisecond) }
 
 func scaleOf(rev *state.Revision) autoscale.Scale {
-	c := rev.Record.Config
-	return autoscale.Scale{Min: c.Scale.Min, Max: c.Scale.Max, Concurrency: c.Concurrency, KeepAlive: c.Scale.KeepAlive.Std()}
+	c := rev.Record.Config.Scale
+	return autoscale.Scale{
+		Min: c.Min, Max: c.Max, Initial: c.Initial, Reserved: c.Reserved,
+		Concurrency: rev.Record.Config.Concurrency, Utilization: float64(c.Utilization) / 100, Burst: c.Burst,
+		Window: c.Window.Std(), KeepAlive: c.KeepAlive.Std(), DownDelay: c.DownDelay.Std(),
+	}
 }
 
 // signals gathers the function's load. What instances say of their last use counts too: after a restart it is all there is.
@@ -125,7 +130,7 @@ func (r *Reconciler) signals(f *state.Function) autoscale.Signals {
 			last = in.Reported
 		}
 	}
-	return autoscale.Signals{Waiting: waiting, Backlog: backlog, InFlight: inFlight, History: &f.History, LastDemand: last, Panic: f.Panic}
+	return autoscale.Signals{Waiting: waiting, Backlog: backlog, InFlight: inFlight, History: &f.History, LastDemand: last, Memory: f.Scaling}
 }
 
 // stopSurplus stops what the live revision has too much of.

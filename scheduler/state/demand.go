@@ -16,9 +16,6 @@ type gateway struct {
 	named map[functions.Ref]struct{}
 }
 
-// longest is the longest interval over which a message's mean concurrency is taken to hold.
-const longest = 2 * time.Second
-
 // ApplyDemand records a gateway's statement and returns the functions whose load it changes. A message that was seen before changes
 // nothing. Functions that do not exist are left out: their demand is repeated while it lasts.
 func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
@@ -51,7 +48,7 @@ func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 			continue
 		}
 		if f := s.Functions[r]; f != nil {
-			delete(f.Load, d.Gateway)
+			f.silence(d.Gateway)
 			changed = append(changed, r)
 		}
 	}
@@ -60,17 +57,9 @@ func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 }
 
 func (f *Function) state(now time.Time, from string, d bus.FunctionDemand) {
-	before, known := f.Load[from]
-	since := now
-	if known {
-		since = before.At
-		if oldest := now.Add(-longest); since.Before(oldest) {
-			since = oldest
-		}
-	}
 	waiting, backlog, inFlight := max(d.Waiting, 0), max(d.Backlog, 0), max(d.InFlight, 0)
-	f.History.Add(since, now, max(d.Concurrency, 0))
-	f.Load[from] = Load{Waiting: waiting, Backlog: backlog, InFlight: inFlight, At: now}
+	f.History.State(from, now, max(d.Concurrency, 0), float64(waiting+inFlight))
+	f.Load[from] = Load{Waiting: waiting, Backlog: backlog, InFlight: inFlight}
 	switch {
 	case waiting+backlog+inFlight > 0:
 		f.LastDemand = now
@@ -82,6 +71,12 @@ func (f *Function) state(now time.Time, from string, d bus.FunctionDemand) {
 	}
 }
 
+// silence drops what a gateway stated.
+func (f *Function) silence(gateway string) {
+	delete(f.Load, gateway)
+	f.History.Drop(gateway)
+}
+
 // expireDemand drops what gateways stated that have fallen silent.
 func (s *State) expireDemand(now time.Time) []functions.Ref {
 	var changed []functions.Ref
@@ -91,7 +86,7 @@ func (s *State) expireDemand(now time.Time) []functions.Ref {
 		}
 		for r := range g.named {
 			if f := s.Functions[r]; f != nil {
-				delete(f.Load, id)
+				f.silence(id)
 				changed = append(changed, r)
 			}
 		}

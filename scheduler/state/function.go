@@ -26,7 +26,7 @@ type Function struct {
 	History autoscale.History
 	// LastDemand is when there was demand last.
 	LastDemand time.Time
-	Panic      autoscale.Panic
+	Scaling    autoscale.Memory
 	Peak       keepalive.Peak
 
 	// Desired, Reason and Pending are what was decided last.
@@ -51,7 +51,6 @@ type Function struct {
 // Load is what one gateway states of a function.
 type Load struct {
 	Waiting, Backlog, InFlight int
-	At                         time.Time
 }
 
 // Deploy is the candidate's way to the traffic.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/autoscale"
 	"github.com/tatami-faas/tatami/scheduler/placement"
 )
 
@@ -17,7 +18,7 @@ const (
 	// NodeForgotten is when a lost node is no longer shown.
 	NodeForgotten = 5 * time.Minute
 	// DemandTimeout is how long a gateway's last statement holds.
-	DemandTimeout = 3 * time.Second
+	DemandTimeout = autoscale.Silence
 )
 
 // State is the scheduler's whole knowledge. It belongs to one goroutine. Its maps are for reading: the methods keep them consistent.
