@@ -75,6 +75,8 @@ type Engine struct {
 	live           int
 	// unheard counts the nodes that are lost or have not yet reported.
 	unheard int
+	// capacity is of all open nodes.
+	capacity functions.Resources
 
 	// cpuFloors and memoryFloors are the smallest values of the levels.
 	cpuFloors, memoryFloors [levels]int64
@@ -88,6 +90,8 @@ type Engine struct {
 type about struct {
 	Node
 	zone, architecture int32
+	// aside is what is kept from being given away beside the reservations.
+	aside functions.Resources
 	// artifacts are those it holds, sorted.
 	artifacts []int32
 }
@@ -125,10 +129,10 @@ func (e *Engine) Reserved(r NodeRef) functions.Resources {
 	if !e.valid(r) {
 		return functions.Resources{}
 	}
-	return e.reserved(int32(r))
+	return e.reserved(int32(r)).Sub(e.about[r].aside)
 }
 
-// Free returns what a node can still give; it is negative where more was adopted than it has.
+// Free returns what a node can still give; it is negative where more was adopted or set aside than it has.
 func (e *Engine) Free(r NodeRef) functions.Resources {
 	if !e.valid(r) {
 		return functions.Resources{}
@@ -166,6 +170,9 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	}
 	reserved, labels := e.reserved(i), a.Labels
 	e.unheard += unheard(n) - unheard(&a.Node)
+	if hot.open {
+		e.capacity = e.capacity.Sub(a.Allocatable)
+	}
 	a.Node = *n
 	a.Artifacts, a.Labels = nil, labels
 	if !same {
@@ -176,7 +183,9 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 		hot.labels = e.internLabels(n.Labels)
 		e.joinClass(i)
 	}
-	e.setOpen(i, n.Open())
+	if e.setOpen(i, n.Open()); n.Open() {
+		e.capacity = e.capacity.Add(n.Allocatable)
+	}
 	hot = &e.nodes[i]
 	free := n.Allocatable.Sub(reserved)
 	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
@@ -208,7 +217,7 @@ func (e *Engine) setOpen(i int32, open bool) {
 // slots narrows a number of instance slots: no node has so many.
 func slots(n int64) int32 { return int32(min(max(n, math.MinInt32/2), math.MaxInt32/2)) }
 
-// reserved is what reservations hold of a node.
+// reserved is what reservations hold of a node, and what is set aside.
 func (e *Engine) reserved(i int32) functions.Resources {
 	n, all := &e.nodes[i], e.about[i].Allocatable
 	return functions.Resources{CPU: all.CPU - n.cpu, Memory: all.Memory - n.memory, Instances: int64(slots(all.Instances) - n.slots)}
@@ -264,6 +273,9 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	}
 	i := int32(r)
 	e.leave(i)
+	if e.nodes[i].open {
+		e.capacity = e.capacity.Sub(e.about[i].Allocatable)
+	}
 	e.setOpen(i, false)
 	e.unheard -= unheard(&e.about[i].Node)
 	for k := 1; e.nodes[i].count > 0; k++ {

@@ -24,11 +24,19 @@ func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision
 		if refusal = no.Reason(); no.Never {
 			return refusal, true
 		}
-		if making := r.makeRoom(now, f, rev, &req, choice.Quota, giver{own: own, others: now.Sub(asked) >= yieldAfter && !serves(f)}); making != "" {
+		none := !serves(f)
+		if none {
+			r.yield()
+		}
+		if making := r.makeRoom(now, f, rev, &req, choice.Quota, giver{own: own, others: now.Sub(asked) >= yieldAfter && none}); making != "" {
 			refusal += "; " + making
 		}
 		f.Events.Add(now, "", "not placed: "+refusal)
 		return refusal, false
+	}
+	r.starts--
+	if _, lacks := r.short[f.Ref]; lacks {
+		r.short[f.Ref] = now
 	}
 	rev.Started = now
 	f.ColdStarts++

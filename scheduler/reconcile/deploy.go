@@ -49,7 +49,7 @@ func (r *Reconciler) deploy(now time.Time, f *state.Function) bool {
 	half := (enough + 1) / 2
 	d.Short = time.Time{}
 	var refusal string
-	for active < want {
+	for active < want && r.may() {
 		var never bool
 		if refusal, never = r.start(now, f, cand, d.Since, "revision "+string(id)+" is being deployed", active < half); refusal != "" {
 			if ready == 0 {

@@ -36,37 +36,52 @@ func serves(f *state.Function) bool {
 func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req *placement.Request, quota placement.Bound, from giver) string {
 	pools := r.pools(f, req, quota)
 	var best []functions.InstanceID
+	var at *pool
 	for i := range pools {
 		p := &pools[i]
 		chosen, waits := r.choose(now, f, rev, p, req.Resources)
 		if waits {
+			r.keepFor(now, p, req)
 			return "room is being made " + p.where
 		}
 		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
-			best = chosen
+			best, at = chosen, p
 		}
 	}
-	if len(best) > 0 || !from.own && !from.others {
+	if len(best) > 0 {
+		r.keepFor(now, at, req)
 		return r.evict(now, f, rev, best)
+	}
+	if !from.own && !from.others {
+		return ""
 	}
 	for i := range pools {
 		p := &pools[i]
 		chosen, waits := r.givers(f, rev, p, req.Resources, from)
 		if waits {
+			r.keepFor(now, p, req)
 			return "instances are ending " + p.where + " that make room for it"
 		}
 		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
-			best = chosen
+			best, at = chosen, p
 		}
+	}
+	if len(best) == 0 {
+		return ""
 	}
 	for _, id := range best {
 		in := r.state.Instances[id]
 		r.drain(now, r.state.Functions[in.Ref()], in, "its room is needed by "+needy(f, rev, in))
 	}
-	if len(best) == 0 {
-		return ""
-	}
+	r.keepFor(now, at, req)
 	return count(len(best), "instance") + " being drained for it"
+}
+
+// keepFor keeps the room that is being made for the function that is decided for.
+func (r *Reconciler) keepFor(now time.Time, p *pool, req *placement.Request) {
+	if r.kept.node != p.node {
+		r.kept = aside{node: p.node, amount: req.Resources, since: now}
+	}
 }
 
 // pool is where room can be made: the namespace where its quota refused, else a node.
@@ -75,6 +90,8 @@ type pool struct {
 	instances map[*state.Function][]*state.Instance
 	free      functions.Resources
 	where     string
+	// node is zero for a namespace.
+	node placement.NodeRef
 }
 
 func (p *pool) add(owner *state.Function, in *state.Instance) {
@@ -94,7 +111,7 @@ func (r *Reconciler) pools(f *state.Function, req *placement.Request, quota plac
 		if len(n.Instances) == 0 || !r.state.Engine().Suits(n.Ref, req) {
 			continue
 		}
-		p := pool{free: r.state.Free(n), where: "on " + n.Name}
+		p := pool{free: r.state.Free(n), where: "on " + n.Name, node: n.Ref}
 		for _, in := range n.Instances {
 			p.add(r.state.Functions[in.Ref()], in)
 		}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -101,8 +102,14 @@ type Reconciler struct {
 	synced   bool
 	settleAt time.Time
 	opened   bool
-	// short holds the functions that lack instances, since when.
+	// short holds the functions that lack instances, since when they got none.
 	short map[functions.Ref]time.Time
+	// asides is the room that is kept for functions, kept what was for the one that is decided for. That one may start so many instances,
+	// and more says that it wanted to go beyond.
+	asides map[functions.Ref]aside
+	kept   aside
+	starts int
+	more   bool
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time
@@ -116,7 +123,7 @@ type Reconciler struct {
 
 // New returns a Reconciler over an empty state; newID makes the ids of instances.
 func New(cfg Config, newID func() functions.InstanceID) *Reconciler {
-	return &Reconciler{cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, watched: map[functions.Ref]struct{}{}, due: map[functions.Ref]time.Time{}}
+	return &Reconciler{cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, asides: map[functions.Ref]aside{}, watched: map[functions.Ref]struct{}{}, due: map[functions.Ref]time.Time{}}
 }
 
 // State returns what is known, for reading.
@@ -261,8 +268,9 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 			c.Functions = append(c.Functions, ref)
 		}
 	}
-	c.Functions, c.Freed = slices.Compact(r.bySeniority(c.Functions)), false
+	c.Freed = false
 	r.changed(now, c)
+	r.holdForFirst(now)
 	return r.out
 }
 
@@ -302,9 +310,24 @@ func (r *Reconciler) changed(now time.Time, c state.Change) {
 	// Whoever had the room that became free has no better right to it than others.
 	refs := slices.Clone(c.Functions)
 	for ref := range r.short {
-		refs = append(refs, ref)
+		if r.mayFit(ref) {
+			refs = append(refs, ref)
+		}
 	}
-	r.decide(now, r.bySeniority(refs)...)
+	r.decide(now, refs...)
+}
+
+// mayFit reports whether a function that lacks instances is worth a look: there is room for what was refused, or it was something else.
+func (r *Reconciler) mayFit(ref functions.Ref) bool {
+	f := r.state.Functions[ref]
+	if f == nil || f.Refused == nil {
+		return true
+	}
+	a, e := r.asides[ref], r.state.Engine()
+	e.SetAside(a.node, functions.Resources{}.Sub(a.amount))
+	c := e.Place(r.sought(f))
+	e.SetAside(a.node, a.amount)
+	return c.Placed()
 }
 
 // ask wants full reports, once in a while only: every worker answers.
@@ -316,67 +339,13 @@ func (r *Reconciler) ask(now time.Time) {
 	r.out = append(r.out, Effect{Kind: AskReports})
 }
 
-// decideShort decides for those again that lack room, the longest waiting first.
-func (r *Reconciler) decideShort(now time.Time) {
-	refs := make([]functions.Ref, 0, len(r.short))
-	for ref := range r.short {
-		refs = append(refs, ref)
-	}
-	r.decide(now, r.bySeniority(refs)...)
-}
-
-// bySeniority sorts: what lacks instances and has none at all first, then what lacks some, the longest of each first, then by name.
-func (r *Reconciler) bySeniority(refs []functions.Ref) []functions.Ref {
-	type rank struct {
-		class int
-		since time.Time
-	}
-	ranks := make(map[functions.Ref]rank, len(refs))
-	for _, ref := range refs {
-		k := rank{class: 2}
-		if since, lacks := r.short[ref]; lacks {
-			k = rank{class: 1, since: since}
-			if f := r.state.Functions[ref]; f != nil && !serves(f) {
-				k.class = 0
-			}
-		}
-		ranks[ref] = k
-	}
-	slices.SortFunc(refs, func(a, b functions.Ref) int {
-		ka, kb := ranks[a], ranks[b]
-		return cmp.Or(cmp.Compare(ka.class, kb.class), ka.since.Compare(kb.since), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	return refs
-}
-
-func (r *Reconciler) decide(now time.Time, refs ...functions.Ref) {
-	if !r.opened {
-		return
-	}
-	var done map[functions.Ref]struct{}
-	if len(refs) > 1 {
-		done = make(map[functions.Ref]struct{}, len(refs))
-	}
-	for _, ref := range refs {
-		if _, twice := done[ref]; twice {
-			continue
-		}
-		if done != nil {
-			done[ref] = struct{}{}
-		}
-		delete(r.watched, ref)
-		if f := r.state.Functions[ref]; f != nil {
-			r.function(now, f)
-		} else {
-			delete(r.short, ref)
-		}
-	}
-}
+// decideShort decides for those again that lack room.
+func (r *Reconciler) decideShort(now time.Time) { r.decide(now, slices.Collect(maps.Keys(r.short))...) }
 
 func (r *Reconciler) look(f *state.Function) { r.watched[f.Ref] = struct{}{} }
 
 func (r *Reconciler) function(now time.Time, f *state.Function) {
-	f.Pending = ""
+	f.Pending, f.Refused = "", nil
 	r.repeat(now, f)
 	if f.Record == nil {
 		f.Desired, f.Reason = 0, "the function is deleted"

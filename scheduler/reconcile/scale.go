@@ -47,6 +47,9 @@ func (r *Reconciler) scale(now time.Time, f *state.Function) bool {
 	r.recovered(now, f, live)
 	awaited := in.Waiting > 0 || in.Backlog > 0
 	for range lack {
+		if !r.may() {
+			return true
+		}
 		if f.Pending = held(now, live, awaited); f.Pending != "" {
 			return true
 		}

@@ -33,9 +33,11 @@ type Function struct {
 	Desired int
 	Reason  string
 	Pending string
-	// Sought is the revision that an instance was to be placed of last, Refused why there was none; nil where it was placed.
+	// Sought is the revision that an instance was to be placed of last, Refused why none was placed at the last look; nil where nothing was refused.
 	Sought  functions.RevisionID
 	Refused *placement.Refusal
+	// InVain is the node where room was kept for it last without coming free in time; zero where none was.
+	InVain placement.NodeRef
 	// ShortSince is when fewer instances than desired were first seen; zero while there are enough.
 	ShortSince time.Time
 
