@@ -226,9 +226,14 @@ func (l *lane) eager() int {
 	return 1
 }
 
+// runnable is how many could run now: no more are taken out of the stream than may be held. l.mu is held.
+func (l *lane) runnable() int {
+	return min(l.backlog, max(l.q.cfg.MaxHeld-l.holding, 0)) + len(l.hand)
+}
+
 // tell hands the backlog to the data path, when it changed much or always is set. l.mu is held.
 func (l *lane) tell(always bool) {
-	n := l.backlog + len(l.hand)
+	n := l.runnable()
 	same := n == l.told
 	much := (n == 0) != (l.told == 0) || n > 2*l.told || 2*n < l.told
 	if same && !always || !much && !always && time.Since(l.toldAt) < 200*time.Millisecond {
@@ -376,7 +381,7 @@ func (l *lane) tick(ctx context.Context) time.Duration {
 		next = min(next, wait)
 	}
 	l.step()
-	l.tell(l.told != l.backlog+len(l.hand) || l.told > 0)
+	l.tell(l.told != l.runnable() || l.told > 0)
 	quiet := len(l.hand) == 0 && l.backlog == 0 && l.holding == 0
 	l.mu.Unlock()
 	for _, h := range expired {
