@@ -16,10 +16,6 @@ type Instance struct {
 	Busy bool
 	// LastUsed is when a slot was last given back, or when the instance became ready if none ever was.
 	LastUsed time.Time
-	// Resources is what stopping it frees.
-	Resources functions.Resources
-	// Floor says that stopping it leaves its function below its minimum or below what it needs now.
-	Floor bool
 }
 
 // Policy is what holds for the function's instances.
@@ -60,40 +56,6 @@ func Surplus(now time.Time, instances []Instance, p Policy) []Choice {
 		}
 	}
 	return out
-}
-
-// Evict names the fewest of the least valuable idle instances whose end makes need fit into free, or nothing when even all of them do
-// not. Busy and Floor instances are never named.
-func Evict(instances []Instance, need, free functions.Resources) []functions.InstanceID {
-	if need.Fits(free) {
-		return nil
-	}
-	var out []functions.InstanceID
-	for _, in := range ordered(instances) {
-		if in.Busy || in.Floor {
-			continue
-		}
-		out = append(out, in.ID)
-		if free = free.Add(in.Resources); need.Fits(free) {
-			return trim(instances, out, need, free)
-		}
-	}
-	return nil
-}
-
-// trim leaves out what turned out not to be needed, the most valuable first.
-func trim(instances []Instance, chosen []functions.InstanceID, need, free functions.Resources) []functions.InstanceID {
-	of := make(map[functions.InstanceID]functions.Resources, len(instances))
-	for _, in := range instances {
-		of[in.ID] = in.Resources
-	}
-	for i := len(chosen) - 1; i >= 0; i-- {
-		if without := free.Sub(of[chosen[i]]); need.Fits(without) {
-			free = without
-			chosen = slices.Delete(chosen, i, i+1)
-		}
-	}
-	return chosen
 }
 
 // ordered sorts by last use, the longest ago first; the id decides between equals.

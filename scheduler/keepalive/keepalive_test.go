@@ -15,7 +15,7 @@ import (
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func idle(id string, seconds int, busy bool) keepalive.Instance {
-	return keepalive.Instance{ID: functions.InstanceID(id), LastUsed: now.Add(-time.Duration(seconds) * time.Second), Busy: busy, Resources: functions.Resources{CPU: 100, Memory: 100, Instances: 1}}
+	return keepalive.Instance{ID: functions.InstanceID(id), LastUsed: now.Add(-time.Duration(seconds) * time.Second), Busy: busy}
 }
 
 func TestSurplus(t *testing.T) {
@@ -47,39 +47,10 @@ func TestSurplus(t *testing.T) {
 	}
 }
 
-func TestEvict(t *testing.T) {
-	t.Parallel()
-	big := idle("big", 10, false)
-	big.Resources.Memory = 500
-	floor := idle("floor", 900, false)
-	floor.Floor = true
-	all := []keepalive.Instance{idle("young", 5, false), idle("old", 60, false), big, floor, idle("busy", 800, true)}
-	need := func(mem int64) functions.Resources { return functions.Resources{CPU: 10, Memory: mem, Instances: 1} }
-	for name, tc := range map[string]struct {
-		need, free functions.Resources
-		want       []functions.InstanceID
-	}{
-		"it fits already":      {need(50), need(50), nil},
-		"the oldest will do":   {need(90), need(0), []functions.InstanceID{"old"}},
-		"what proves needless": {need(500), need(0), []functions.InstanceID{"big"}},
-		"all of them":          {need(700), need(0), []functions.InstanceID{"old", "big", "young"}},
-		"not even all":         {need(701), need(0), nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if diff := cmp.Diff(tc.want, keepalive.Evict(all, tc.need, tc.free)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 var anyInstances = rapid.Custom(func(t *rapid.T) []keepalive.Instance {
 	out := make([]keepalive.Instance, rapid.IntRange(0, 12).Draw(t, "n"))
 	for i := range out {
 		out[i] = idle(fmt.Sprintf("i%02d", i), rapid.IntRange(0, 300).Draw(t, "idle"), rapid.Bool().Draw(t, "busy"))
-		out[i].Floor = rapid.Bool().Draw(t, "floor")
-		out[i].Resources = functions.Resources{CPU: rapid.Int64Range(1, 500).Draw(t, "cpu"), Memory: rapid.Int64Range(1, 500).Draw(t, "mem"), Instances: 1}
 	}
 	return out
 })
@@ -100,38 +71,6 @@ func TestSurplusKeepsTheRules(t *testing.T) {
 			}
 			if now.Sub(in.LastUsed) < p.KeepAlive && len(all)-len(got) < max(p.Peak, p.Desired) {
 				t.Fatalf("%s was used %s ago", c.ID, now.Sub(in.LastUsed))
-			}
-		}
-	})
-}
-
-func TestEvictKeepsTheRules(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		all := anyInstances.Draw(t, "instances")
-		need := functions.Resources{CPU: rapid.Int64Range(1, 1500).Draw(t, "cpu"), Memory: rapid.Int64Range(1, 1500).Draw(t, "mem"), Instances: 1}
-		free := functions.Resources{CPU: rapid.Int64Range(-10, 500).Draw(t, "freecpu"), Memory: rapid.Int64Range(-10, 500).Draw(t, "freemem"), Instances: rapid.Int64Range(0, 1).Draw(t, "freeinst")}
-		got := keepalive.Evict(all, need, free)
-		most, after := free, free
-		for _, in := range all {
-			if in.Busy || in.Floor {
-				if slices.Contains(got, in.ID) {
-					t.Fatalf("%s must not go", in.ID)
-				}
-				continue
-			}
-			most = most.Add(in.Resources)
-			if slices.Contains(got, in.ID) {
-				after = after.Add(in.Resources)
-			}
-		}
-		if need.Fits(most) && !need.Fits(after) {
-			t.Fatalf("it could fit: %v stopped, %s free, %s needed", got, after, need)
-		}
-		for _, id := range got {
-			in := all[slices.IndexFunc(all, func(i keepalive.Instance) bool { return i.ID == id })]
-			if need.Fits(after.Sub(in.Resources)) {
-				t.Fatalf("%s goes needlessly", id)
 			}
 		}
 	})

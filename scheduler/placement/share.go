@@ -7,8 +7,12 @@ import "github.com/tatami-faas/tatami/functions"
 // A namespace of the default weight that holds everything is at 1.
 func (e *Engine) Level(name string) float64 {
 	s := &e.namespaces[e.byName[name]]
-	share := max(part(s.used.CPU, e.capacity.CPU), part(s.used.Memory, e.capacity.Memory))
-	return share * functions.DefaultWeight / float64(max(s.quota.Weight, 1))
+	return e.Share(s.used) * functions.DefaultWeight / float64(max(s.quota.Weight, 1))
+}
+
+// Share is the part of all open nodes that an amount takes, of CPU or memory, whichever is greater.
+func (e *Engine) Share(d functions.Resources) float64 {
+	return max(part(d.CPU, e.capacity.CPU), part(d.Memory, e.capacity.Memory))
 }
 
 func part(of, whole int64) float64 {

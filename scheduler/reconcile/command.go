@@ -38,7 +38,7 @@ func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision
 	if _, lacks := r.short[f.Ref]; lacks {
 		r.short[f.Ref] = now
 	}
-	rev.Started = now
+	rev.Started, rev.Made = now, time.Time{}
 	f.ColdStarts++
 	f.Events.Add(now, placed.Instance, fmt.Sprintf("placed on %s: %s; because %s", r.state.Nodes[placed.Node].Name, placed.Placement(), why))
 	r.command(placed, bus.Command{Action: bus.ActionStart, Revision: rec, Reason: why, Asked: asked})

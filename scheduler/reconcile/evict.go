@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/scheduler/keepalive"
 	"github.com/tatami-faas/tatami/scheduler/placement"
 	"github.com/tatami-faas/tatami/scheduler/state"
 )
@@ -34,32 +33,30 @@ func serves(f *state.Function) bool {
 // makeRoom stops idle instances, or drains busy ones where it may, so that what was refused will fit, and says so; it is empty when that
 // cannot be. What is leaving already counts as room to come: nothing more is stopped for it.
 func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revision, req *placement.Request, quota placement.Bound, from giver) string {
-	pools := r.pools(f, req, quota)
+	if !rev.Made.IsZero() && now.Sub(rev.Made) < reclaimEvery {
+		return rev.Making
+	}
+	rev.Made = now
+	if quota.Name != "" {
+		rev.Making = r.evictUnderQuota(now, f, rev, req, quota.Of)
+	} else {
+		rev.Making = r.evictOnNode(now, f, rev, req)
+	}
+	if rev.Making == "" && (from.own || from.others) {
+		rev.Making = r.drainFor(now, f, rev, r.pools(f, req, quota), req, from)
+	}
+	return rev.Making
+}
+
+// drainFor drains busy instances, of the pool where the fewest will do.
+func (r *Reconciler) drainFor(now time.Time, f *state.Function, rev *state.Revision, pools []pool, req *placement.Request, from giver) string {
 	var best []functions.InstanceID
 	var at *pool
 	for i := range pools {
 		p := &pools[i]
-		chosen, waits := r.choose(now, f, rev, p, req.Resources)
-		if waits {
-			r.keepFor(now, p, req)
-			return "room is being made " + p.where
-		}
-		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
-			best, at = chosen, p
-		}
-	}
-	if len(best) > 0 {
-		r.keepFor(now, at, req)
-		return r.evict(now, f, rev, best)
-	}
-	if !from.own && !from.others {
-		return ""
-	}
-	for i := range pools {
-		p := &pools[i]
 		chosen, waits := r.givers(f, rev, p, req.Resources, from)
 		if waits {
-			r.keepFor(now, p, req)
+			r.keepFor(now, p.node, req)
 			return "instances are ending " + p.where + " that make room for it"
 		}
 		if len(chosen) > 0 && (best == nil || len(chosen) < len(best)) {
@@ -73,14 +70,14 @@ func (r *Reconciler) makeRoom(now time.Time, f *state.Function, rev *state.Revis
 		in := r.state.Instances[id]
 		r.drain(now, r.state.Functions[in.Ref()], in, "its room is needed by "+needy(f, rev, in))
 	}
-	r.keepFor(now, at, req)
+	r.keepFor(now, at.node, req)
 	return count(len(best), "instance") + " being drained for it"
 }
 
-// keepFor keeps the room that is being made for the function that is decided for.
-func (r *Reconciler) keepFor(now time.Time, p *pool, req *placement.Request) {
-	if r.kept.node != p.node {
-		r.kept = aside{node: p.node, amount: req.Resources, since: now}
+// keepFor keeps the room that is being made on a node for the function that is decided for.
+func (r *Reconciler) keepFor(now time.Time, node placement.NodeRef, req *placement.Request) {
+	if r.kept.node != node {
+		r.kept = aside{node: node, amount: req.Resources, since: now}
 	}
 }
 
@@ -154,92 +151,12 @@ func headroom(b placement.Budget) functions.Resources {
 	}
 }
 
-// choose names the idle instances of the pool whose end makes need fit, or says that those which are leaving will do.
-func (r *Reconciler) choose(now time.Time, f *state.Function, rev *state.Revision, p *pool, need functions.Resources) (chosen []functions.InstanceID, waits bool) {
-	var all []keepalive.Instance
-	free := p.free
-	for owner, list := range p.instances {
-		all = append(all, r.evictable(now, owner, owner == f, rev, list)...)
-		for _, in := range list {
-			if in.Leaving() {
-				free = free.Add(in.Reserved)
-			}
-		}
-	}
-	if need.Fits(free) {
-		return nil, true
-	}
-	return keepalive.Evict(all, need, free), false
-}
-
-// evictable lists those of a function's instances in the pool that may make room for an instance of rev: idle for a while and beyond what
-// the function must keep. A function gives nothing for itself, except that its other revisions give way to its candidate.
-func (r *Reconciler) evictable(now time.Time, f *state.Function, own bool, rev *state.Revision, list []*state.Instance) []keepalive.Instance {
-	keep, spare := 0, 0
-	var live functions.RevisionID
-	if f.Record != nil {
-		live = f.Record.Live
-	}
-	if lr := f.Revision(live); lr != nil {
-		keep = lr.Record.Config.Scale.Rest()
-		if w, b, i := f.Level(); w+b+i > 0 {
-			keep = max(keep, f.Desired)
-		}
-		active, _ := r.count(f, live)
-		spare = active - keep
-	}
-	var out []keepalive.Instance
-	for _, in := range list {
-		if !in.Active() {
-			continue
-		}
-		k := idleness(f, in)
-		k.Busy = k.Busy || now.Sub(k.LastUsed) < evictIdle
-		switch {
-		case own && (in.Revision == rev.Record.ID || in.Revision == f.Record.Candidate):
-			continue
-		case own:
-			k.Busy = in.Held > 0 || in.State != functions.InstanceReady
-		case in.Revision != live:
-			// A candidate on its way stays; what else is not live goes soon anyway.
-			k.Floor = f.Record != nil && in.Revision == f.Record.Candidate
-		}
-		out = append(out, k)
-	}
-	if own {
-		return out
-	}
-	// Of the live revision's instances only the spare ones may go, the least recently used.
-	slices.SortFunc(out, func(a, b keepalive.Instance) int {
-		return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.ID, b.ID))
-	})
-	for i := range out {
-		if f.Instances[out[i].ID].Revision != live || out[i].Busy {
-			continue
-		}
-		out[i].Floor = spare <= 0
-		spare--
-	}
-	return out
-}
-
 // needy names for whom an instance leaves: another function, or another revision of its own.
 func needy(f *state.Function, rev *state.Revision, in *state.Instance) string {
 	if in.Ref() == f.Ref {
 		return "revision " + string(rev.Record.ID)
 	}
 	return f.String()
-}
-
-func (r *Reconciler) evict(now time.Time, f *state.Function, rev *state.Revision, chosen []functions.InstanceID) string {
-	if len(chosen) == 0 {
-		return ""
-	}
-	for _, id := range chosen {
-		in := r.state.Instances[id]
-		r.stop(now, r.state.Functions[in.Ref()], in, "idle, and its room is needed by "+needy(f, rev, in))
-	}
-	return count(len(chosen), "idle instance") + " being stopped for it"
 }
 
 // count writes how many of what there are.

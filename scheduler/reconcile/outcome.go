@@ -16,6 +16,7 @@ func (r *Reconciler) ready(now time.Time, in *state.Instance) {
 	}
 	if rev := f.Revisions[in.Revision]; rev != nil {
 		rev.Failures, rev.Retry = 0, time.Time{}
+		rev.Measure(in)
 	}
 	if f.Deploy.Revision == in.Revision && f.Deploy.FirstReady.IsZero() {
 		f.Deploy.FirstReady = now

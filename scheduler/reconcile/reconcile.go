@@ -106,10 +106,11 @@ type Reconciler struct {
 	short map[functions.Ref]time.Time
 	// asides is the room that is kept for functions, kept what was for the one that is decided for. That one may start so many instances,
 	// and more says that it wanted to go beyond.
-	asides map[functions.Ref]aside
-	kept   aside
-	starts int
-	more   bool
+	asides  map[functions.Ref]aside
+	kept    aside
+	starts  int
+	more    bool
+	reclaim reclaim
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time

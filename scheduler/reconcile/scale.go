@@ -176,5 +176,5 @@ func idleness(f *state.Function, in *state.Instance) keepalive.Instance {
 	if f.LastDemand.After(in.Reported) && f.LastDemand.After(last) {
 		last = f.LastDemand
 	}
-	return keepalive.Instance{ID: in.Instance, Busy: in.Held > 0 || in.State != functions.InstanceReady, LastUsed: last, Resources: in.Reserved}
+	return keepalive.Instance{ID: in.Instance, Busy: in.Held > 0 || in.State != functions.InstanceReady, LastUsed: last}
 }

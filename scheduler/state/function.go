@@ -89,6 +89,24 @@ type Revision struct {
 	CrashRetry time.Time
 	// Started is when an instance of it was last commanded to start.
 	Started time.Time
+	// ColdStart is what a start takes from the command to readiness, the later ones counting more; zero where none was measured.
+	ColdStart time.Duration
+	// Making is how room was made for an instance of it last, Made when that was tried.
+	Making string
+	Made   time.Time
+}
+
+// Measure takes note of how long an instance took that is ready now and whose start was commanded here.
+func (r *Revision) Measure(in *Instance) {
+	if in.First.IsZero() {
+		return
+	}
+	took := max(in.ReadyAt.Sub(in.First), time.Millisecond)
+	if r.ColdStart == 0 {
+		r.ColdStart = took
+		return
+	}
+	r.ColdStart += (took - r.ColdStart) / 4
 }
 
 func newFunction(r functions.Ref) *Function {

@@ -147,6 +147,10 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		s.engine.Adjust(in.Reservation, ir.Reserved)
 		_, ir.Reserved = s.engine.Held(in.Reservation)
 	}
+	if ir.Held > 0 || ir.LastUsed.After(in.LastUsed) {
+		in.Uses++
+		in.Clock = s.Clock
+	}
 	in.InstanceReport = ir
 	in.Confirmed, in.Reported = true, now
 	// A stop that was refused, because a slot was held, leaves the instance as it was.

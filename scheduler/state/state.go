@@ -28,6 +28,8 @@ type State struct {
 	Functions map[functions.Ref]*Function
 	// Quotas are the records as they are, those of functions.QuotaDefaults and QuotaTotal among them.
 	Quotas map[string]functions.Quota
+	// Clock is the highest value of an instance that was given up to make room; see keepalive.Value.
+	Clock float64
 
 	// engine holds what is reserved on nodes and of quotas.
 	engine   *placement.Engine
@@ -74,6 +76,9 @@ type Instance struct {
 	Commanded time.Time
 	// First is when its start was first commanded.
 	First time.Time
+	// Uses counts the reports of it that told of a use, and its start; Clock is the state's at the last of them.
+	Uses  int
+	Clock float64
 	// Confirmed says that a report named it.
 	Confirmed bool
 	// ReadyAt is when it became ready; zero before.
@@ -167,6 +172,7 @@ func (s *State) adopt(n *Node, in *Instance) *Instance {
 }
 
 func (s *State) insert(in *Instance) *Instance {
+	in.Uses, in.Clock = 1, s.Clock
 	s.Instances[in.Instance] = in
 	if n := s.Nodes[in.Node]; n != nil {
 		n.Instances[in.Instance] = in
@@ -182,6 +188,7 @@ func (s *State) Remove(id functions.InstanceID) {
 		return
 	}
 	s.engine.Release(in.Reservation)
+	in.Reservation = 0
 	delete(s.Instances, id)
 	if n := s.Nodes[in.Node]; n != nil {
 		delete(n.Instances, id)
