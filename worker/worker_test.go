@@ -326,8 +326,8 @@ func TestACrashAfterReady(t *testing.T) {
 	w.worker.Release(w.cfg.Node, id)
 	// Its log is still to be had, by instance as well.
 	var got []string
-	err := w.worker.Logs(t.Context(), bus.LogQuery{Instance: id}, func(l bus.LogLine) error {
-		got = append(got, l.Stream+" "+l.Text)
+	err := w.worker.Logs(t.Context(), worker.LogQuery{Instance: id}, func(l worker.LogLine) error {
+		got = append(got, string(l.Stream)+" "+l.Text)
 		return nil
 	})
 	want := []string{"stderr panic: nil map", "stderr no newline at the end", "tatami " + reason}
@@ -408,14 +408,20 @@ func TestStartsTakeTheirTurn(t *testing.T) {
 	if r := w.state(over, functions.InstanceFailed); r.Reason != "the node holds as many instances as it may" {
 		t.Errorf("one too many: %+v", r)
 	}
+	most := func() int { w.driver.mu.Lock(); defer w.driver.mu.Unlock(); return w.driver.most }
+	for deadline := time.Now().Add(10 * time.Second); most() < 3; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sandboxes are made at once", most())
+		}
+	}
 	for range 12 {
 		w.driver.gate <- struct{}{}
 	}
 	for _, id := range ids {
 		w.state(id, functions.InstanceReady)
 	}
-	if w.driver.most != 3 {
-		t.Errorf("%d sandboxes were made at once", w.driver.most)
+	if most() != 3 {
+		t.Errorf("%d sandboxes were made at once", most())
 	}
 }
 

@@ -26,6 +26,8 @@ type lane struct {
 
 	mu   sync.Mutex
 	pull *puller
+	// opened says that there was a consumer once.
+	opened bool
 	// hand holds messages that wait for a lease, slots the leases that wait for a message.
 	hand  []*held
 	slots []*slot
@@ -138,6 +140,7 @@ func (l *lane) open(ctx context.Context) bool {
 		p, err := l.q.newPuller(ctx, l)
 		if err == nil {
 			l.mu.Lock()
+			p.anew, l.opened = l.opened, true
 			l.pull = p
 			// What the consumer knows of is asked for; messages in hand stay.
 			l.backlog = max(l.backlog, p.pending)

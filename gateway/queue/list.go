@@ -290,7 +290,7 @@ func (q *Queue) ShowDead(ctx context.Context, id functions.InvocationID) (functi
 	letter, err := q.deadLetter(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return letter, fault.New(fault.CodeInvocationNotFound, "there is no dead letter of %s", id).
-			WithHint("tatami queue dead lists those that are kept")
+			WithHint("tatami queue dead FUNCTION")
 	}
 	return letter, err
 }

@@ -30,7 +30,9 @@ type puller struct {
 	// fresh is the last sequence of the stream when the consumer was there: what comes behind it is delivered by this consumer only, so
 	// its count of deliveries is the whole truth.
 	fresh uint64
-	gone  bool
+	// anew says that the lane had a consumer before: an acknowledgement of what is delivered up to fresh may have been lost with it.
+	anew bool
+	gone bool
 }
 
 // newPuller makes the function's consumer and subscribes to its answers.
@@ -122,6 +124,7 @@ func (p *puller) received(m *nats.Msg, stand bool) {
 	}
 	h := l.q.heldOf(l, m, meta)
 	if h != nil {
+		h.again = h.again || p.anew && meta.Sequence.Stream <= p.fresh
 		h.fresh = meta.NumDelivered == 1 && meta.Sequence.Stream > p.fresh && h.attempt == 1
 	}
 	l.mu.Lock()

@@ -226,6 +226,16 @@ func (w *world) ends(id functions.InvocationID) Status {
 	return st
 }
 
+// until waits for a condition.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not so within 20s: %s", what)
+		}
+	}
+}
+
 // empty waits until the work queue holds nothing: acknowledgements are not waited for.
 func (w *world) empty() {
 	w.t.Helper()
