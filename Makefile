@@ -99,5 +99,6 @@ deps-test: ## Install the Debian packages that the tests and benchmarks need
 	@deploy/packages.sh runc wrk chromium
 
 .PHONY: clean
-clean: ## Remove what was built
-	rm -rf bin out .cache
+clean: ## Remove what was built; the figures in out/bench.jsonl stay
+	rm -rf bin .cache
+	@[ ! -d out ] || find out -mindepth 1 -not -path out/bench.jsonl -delete

@@ -18,7 +18,7 @@ func overview(now time.Time, st *state.State) bus.Overview {
 		Nodes: []bus.NodeStatus{}, Instances: []bus.InstanceStatus{}, Functions: []bus.FunctionStatus{}, Namespaces: []bus.NamespaceStatus{},
 	}
 	for _, n := range st.NodeOrder() {
-		o.Nodes = append(o.Nodes, bus.NodeStatus{ID: n.ID, NodeState: n.Report, Reserved: st.Reserved(n), Cordoned: n.Cordoned, LastSeen: n.LastSeen})
+		o.Nodes = append(o.Nodes, nodeStatus(st, n))
 	}
 	count := map[string]int{}
 	for _, f := range st.Functions {
@@ -33,6 +33,7 @@ func overview(now time.Time, st *state.State) bus.Overview {
 			o.Instances = append(o.Instances, bus.InstanceStatus{InstanceReport: in.InstanceReport, Node: in.Node, Placement: in.Placement()})
 		}
 	}
+	o.Instances = append(o.Instances, st.Ended...)
 	slices.SortFunc(o.Functions, func(a, b bus.FunctionStatus) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Function, b.Function))
 	})

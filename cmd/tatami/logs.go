@@ -39,7 +39,12 @@ func newLogsCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = c.Logs(cmd.Context(), ref, q, func(l v1.LogLine) error { return a.printLog(l, timestamps) })
+			line := func(l v1.LogLine) error { return a.printLog(l, timestamps) }
+			if q.Follow {
+				err = c.FollowLogs(cmd.Context(), ref, q, line, a.lostLogs)
+			} else {
+				err = c.Logs(cmd.Context(), ref, q, line)
+			}
 			if errors.Is(err, syscall.EPIPE) {
 				return nil // `| head` has enough
 			}
@@ -53,6 +58,15 @@ func newLogsCmd(a *app) *cobra.Command {
 	f.StringVar(&instance, "instance", "", "lines of this instance only")
 	f.BoolVarP(&timestamps, "timestamps", "t", false, "begin each line with its time and instance")
 	return cmd
+}
+
+// lostLogs says that the stream of lines was lost, or is back.
+func (a *app) lostLogs(err error) {
+	if err != nil {
+		a.say("%s; waiting for the server (Ctrl-C ends)\n", cleanLines(err.Error()))
+		return
+	}
+	a.say("the server is back; the log goes on\n")
 }
 
 // sinceTime reads a duration before now, or a time.

@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/api"
+	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/obs"
 )
 
@@ -27,13 +29,20 @@ func newUpCmd(a *app) *cobra.Command {
 	}
 	cfg.flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := cfg.load(cmd, upPlaces); err != nil {
+		file, named := cfg.Config, true
+		if file == "" {
+			file, named = defaultConfigFile, os.Getenv("TATAMI_CONFIG") != ""
+			if named {
+				file = os.Getenv("TATAMI_CONFIG")
+			}
+		}
+		if err := applySettings(cmd.LocalFlags(), file, named); err != nil {
 			return err
 		}
 		if err := cfg.validate(); err != nil {
 			return err
 		}
-		log, err := cfg.logger(a.stderr)
+		log, err := obs.NewLogger(a.stderr, obs.LogConfig{Level: cfg.LogLevel, Format: cfg.LogFormat})
 		if err != nil {
 			return err
 		}
@@ -44,32 +53,35 @@ func newUpCmd(a *app) *cobra.Command {
 
 // up runs the system until ctx ends.
 func up(ctx context.Context, cfg upConfig, log *slog.Logger, stdout io.Writer) error {
-	if err := cfg.makeDirs(); err != nil {
-		return err
+	// The control socket in the run directory has a mode of its own: others must get as far as the socket.
+	for dir, mode := range map[string]os.FileMode{cfg.DataDir: 0o700, cfg.RunDir: 0o711} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return fault.Wrap(fault.CodeDenied, err, "the directory cannot be made").WithHint("run as root, or name others with --data-dir and --run-dir")
+		}
 	}
 	sys, err := newSystem(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer sys.close(ctx)
-	defer cfg.announceStop(ctx, log)()
+	defer context.AfterFunc(ctx, func() {
+		log.Info("stopping: what runs may end; a second Ctrl-C ends at once, and the next start adopts the instances", "timeout", functions.Duration(cfg.DrainTimeout).String())
+	})()
 	return supervise(ctx, log, sys.parts(), func() { sys.announce(stdout) })
 }
 
 // announce tells people where the system is. The line that begins with "ready" comes last: programs wait for it.
 func (s *system) announce(w io.Writer) {
-	addrs := s.gateway.Addrs()
+	info := s.info()
 	fmt.Fprintf(w, "tatami %s on %s, node %s\n", version, s.cfg.NodeName, s.bus.Identity().Node)
-	fmt.Fprintf(w, "functions  http://%s/fn/NAME\n", addrs.Public)
+	fmt.Fprintf(w, "functions  %s/fn/NAME\n", api.LocalURL(info.PublicURL))
 	fmt.Fprintf(w, "control    unix://%s\n", filepath.Join(s.cfg.RunDir, "control.sock"))
-	if addrs.Control != "" {
+	if info.ControlURL != "" {
 		path, expires := s.auth.Link()
-		fmt.Fprintf(w, "control    http://%s (token in %s)\n", addrs.Control, s.tokenFile())
-		fmt.Fprintf(w, "dashboard  http://%s%s\n", addrs.Control, path)
+		control := api.LocalURL(info.ControlURL)
+		fmt.Fprintf(w, "control    %s (token in %s)\n", control, s.tokenFile())
+		fmt.Fprintf(w, "dashboard  %s%s\n", control, path)
 		s.log.Debug("dashboard link made", "expires", expires)
-	}
-	if url := s.bus.WorkerURL(); url != "" {
-		fmt.Fprintf(w, "workers    %s (token in %s)\n", url, filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile))
 	}
 	if sentence := s.bus.Durability(); sentence != "" {
 		fmt.Fprintf(w, "warning    %s\n", sentence)

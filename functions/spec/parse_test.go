@@ -2,7 +2,6 @@ package spec
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,25 +12,8 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", path, diff)
-	}
-}
 
 // Every file in testdata/bad is refused with exactly the text in its golden file.
 func TestBadFiles(t *testing.T) {
@@ -65,7 +47,7 @@ func TestBadFiles(t *testing.T) {
 				}
 			}
 			text := e.Error() + "\n" + strings.Join(e.Details, "\n") + "\nhint: " + e.Hint + "\n"
-			golden(t, strings.TrimSuffix(path, ".yaml")+".golden", text)
+			golden.Check(t, strings.TrimSuffix(strings.TrimPrefix(path, "testdata/"), ".yaml")+".golden", []byte(text))
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/tests/golden"
 )
 
 func TestSchemaIsTheFile(t *testing.T) {
@@ -18,7 +19,7 @@ func TestSchemaIsTheFile(t *testing.T) {
 	if !json.Valid(out) {
 		t.Error("not JSON")
 	}
-	golden(t, "tatami.schema.json", string(out))
+	golden.Check(t, "../tatami.schema.json", out)
 }
 
 // The bounds in the table are those that functions.Config holds.

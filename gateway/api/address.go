@@ -30,21 +30,26 @@ func (a *API) info(ctx context.Context) Info {
 	return i
 }
 
-// reachable puts a host where a listener on all addresses, 0.0.0.0 or [::], has none that can be called: the caller's name for us over
-// TCP, this machine over the socket.
+// reachable is base as the caller can use it: by the caller's name for us over TCP, by this machine's loopback over the socket.
 func reachable(ctx context.Context, base string) string {
+	if host, _ := ctx.Value(calledKey{}).(string); host != "" {
+		return named(base, host)
+	}
+	return LocalURL(base)
+}
+
+// LocalURL is base as it can be opened on this machine.
+func LocalURL(base string) string { return named(base, "127.0.0.1") }
+
+// named puts a host where a listener on all addresses, 0.0.0.0 or [::], has none that can be called.
+func named(base, host string) string {
 	u, err := url.Parse(base)
 	if err != nil {
 		return base
 	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err != nil || !ip.IsUnspecified() {
-		return base
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsUnspecified() {
+		u.Host = net.JoinHostPort(host, u.Port())
 	}
-	host, _ := ctx.Value(calledKey{}).(string)
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	u.Host = net.JoinHostPort(host, u.Port())
 	return u.String()
 }
 

@@ -72,7 +72,7 @@ func (a *API) registerQueue(h huma.API) {
 			return nil, err
 		}
 		d, err := a.deps.Queue.ShowDead(ctx, in.Invocation)
-		return &body[v1.DeadLetter]{v1.DeadLetter{Invocation: d.Invocation, Reason: d.Reason, Died: d.Died}}, err
+		return &body[v1.DeadLetter]{deadLetter(&d)}, err
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "get-invocation", Method: http.MethodGet, Path: "/v1/invocations/{invocation}", Summary: "Show where a queued invocation stands", Tags: tags,
@@ -126,7 +126,17 @@ func (a *API) listDead(ctx context.Context, in *deadListInput) (*body[[]v1.DeadL
 	}
 	out := make([]v1.DeadLetter, 0, len(letters))
 	for _, d := range letters {
-		out = append(out, v1.DeadLetter{Invocation: d.Invocation, Reason: d.Reason, Died: d.Died})
+		out = append(out, deadLetter(&d))
 	}
 	return &body[[]v1.DeadLetter]{out}, nil
+}
+
+// deadLetter shows a stored dead letter.
+func deadLetter(d *functions.DeadLetter) v1.DeadLetter {
+	i := &d.Invocation
+	return v1.DeadLetter{Reason: d.Reason, Died: d.Died, Invocation: v1.QueuedInvocation{
+		ID: i.ID, Namespace: i.Namespace, Function: i.Function, Trigger: i.Trigger, Method: i.Method, Path: i.Path, Query: i.Query,
+		Headers: i.Header, Body: i.Body, BodyRef: i.BodyRef, Accepted: i.Accepted, Deadline: i.Deadline, Attempt: i.Attempt,
+		History: i.History, RedriveOf: i.RedriveOf,
+	}}
 }

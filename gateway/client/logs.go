@@ -30,6 +30,15 @@ type LogQuery struct {
 
 // Logs calls fn for each line of the function's logs, in their order, until they end or fn returns an error, which it then returns.
 func (c *Client) Logs(ctx context.Context, r functions.Ref, q LogQuery, fn func(v1.LogLine) error) error {
+	in, err := c.openLogs(ctx, r, q)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return readLogs(ctx, in, q.Follow, fn)
+}
+
+func (c *Client) openLogs(ctx context.Context, r functions.Ref, q LogQuery) (io.ReadCloser, error) {
 	since, follow := "", ""
 	if !q.Since.IsZero() {
 		since = q.Since.Format(time.RFC3339Nano)
@@ -40,10 +49,13 @@ func (c *Client) Logs(ctx context.Context, r functions.Ref, q LogQuery, fn func(
 	path := functionPath(r) + "/logs" + query("instance", string(q.Instance), "since", since, "tail", number(q.Tail), "follow", follow)
 	resp, err := c.request(ctx, http.MethodGet, path, nil, func(r *http.Request) { r.Header.Set("Accept", "application/x-ndjson") })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer resp.Body.Close()
-	in := bufio.NewReader(resp.Body)
+	return resp.Body, nil
+}
+
+func readLogs(ctx context.Context, body io.Reader, follow bool, fn func(v1.LogLine) error) error {
+	in := bufio.NewReader(body)
 	for {
 		b, err := in.ReadBytes('\n')
 		if b = bytes.TrimSpace(b); len(b) > 0 {
@@ -57,7 +69,7 @@ func (c *Client) Logs(ctx context.Context, r functions.Ref, q LogQuery, fn func(
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF) && !q.Follow:
+		case errors.Is(err, io.EOF) && !follow:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()

@@ -182,13 +182,21 @@ func startFault(s sandbox.Spec, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	why, ok := whyNotStarted(err)
+	if !ok {
+		return fmt.Errorf("make the sandbox %s: %w", s.ID, err)
+	}
+	return fault.New(fault.CodeFunctionNotReady, "the process cannot be started: %s", why).
+		WithHint("check 'command' and the image's entrypoint and user")
+}
+
+// whyNotStarted finds what the OCI runtime says of a process that it could not start; false: the failure is another.
+func whyNotStarted(err error) (string, bool) {
 	const marker = "unable to start container process: "
 	msg := err.Error()
 	i := strings.LastIndex(msg, marker)
 	if i < 0 {
-		return fmt.Errorf("make the sandbox %s: %w", s.ID, err)
+		return "", false
 	}
-	why := strings.TrimSuffix(msg[i+len(marker):], ": unknown")
-	return fault.New(fault.CodeFunctionNotReady, "the process cannot be started: %s", why).
-		WithHint("check 'command' and the image's entrypoint and user")
+	return strings.TrimSuffix(msg[i+len(marker):], ": unknown"), true
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -51,7 +52,7 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	if _, err := svc.Exec(ctx, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Spec: process, Stdin: streams.stdin, Stdout: streams.stdout, Stderr: streams.stderr,
 	}); err != nil {
-		return 0, fmt.Errorf("exec in %s: %w", id, err)
+		return 0, execFault(args[0], err)
 	}
 	late := context.WithoutCancel(ctx)
 	defer func() {
@@ -191,5 +192,12 @@ func execFault(name string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return fault.Wrap(fault.CodeInvalidRequest, err, "%s cannot be run in the sandbox", name)
+	if isNotFound(err) {
+		return fault.New(fault.CodeUnavailable, "the sandbox does not run any more")
+	}
+	if why, ok := whyNotStarted(err); ok {
+		return fault.New(fault.CodeInvalidRequest, "%s cannot be run in the sandbox: %s", name, strings.TrimPrefix(why, "exec: ")).WithField("args").
+			WithHint("name a program that the image holds; an image of one static binary holds no shell")
+	}
+	return fmt.Errorf("run %s in the sandbox: %w", name, err)
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -310,5 +312,22 @@ func TestCgroupV2(t *testing.T) {
 	}
 	if err := c.setup(functions.Resources{}); err == nil || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("a missing controller: %v", err)
+	}
+}
+
+// What the OCI runtime says of a program that it could not start is told without the way it came.
+func TestExecFault(t *testing.T) {
+	t.Parallel()
+	raw := status.Error(codes.Unknown, `failed to exec in container: failed to start exec "exec-X": OCI runtime exec failed: exec failed: `+
+		`unable to start container process: exec: "sh": executable file not found in $PATH: unknown`)
+	f := fault.From(execFault("sh", raw))
+	if f == nil || f.Code != fault.CodeInvalidRequest || f.Message != `sh cannot be run in the sandbox: "sh": executable file not found in $PATH` || f.Err != nil || f.Hint == "" {
+		t.Errorf("%+v", f)
+	}
+	if f := fault.From(execFault("sh", status.Error(codes.NotFound, "task ins_x not found"))); f == nil || f.Code != fault.CodeUnavailable || strings.Contains(f.Error(), "rpc") {
+		t.Errorf("%+v", f)
+	}
+	if err := execFault("sh", context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

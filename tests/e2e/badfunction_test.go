@@ -40,6 +40,9 @@ func TestBadFunctions(t *testing.T) {
 			}
 			resp, body := s.Get("/fn/" + d.name)
 			refused(t, resp, body, 502, "function-not-ready")
+			if gone := s.Must("inst", "ls", d.name, "--gone").Stdout; !strings.Contains(gone, "failed") || !strings.Contains(gone, d.want) {
+				t.Errorf("what became of its instances is not told:\n%s", gone)
+			}
 			good(d.name)
 		})
 	}

@@ -59,6 +59,9 @@ func TestKillNine(t *testing.T) {
 		return strings.Count(s.Must("logs", "idle").Stdout, "line ") == 3
 	})
 	// The image holds nothing but the function, which finds its port taken: it runs in the instance's own network.
+	if r := s.CLI("inst", "exec", string(after[0].ID), "--", "sh"); r.Exit != 2 || !strings.Contains(r.Stderr, "sh cannot be run") || strings.Contains(r.Stderr, "rpc") {
+		t.Errorf("exec of what is not there ended with %d and gave %q, %q", r.Exit, r.Stdout, r.Stderr)
+	}
 	if r := s.CLI("inst", "exec", string(after[0].ID), "--", "/function"); r.Exit != 1 || !strings.Contains(r.Stderr, "address already in use") {
 		t.Errorf("exec ended with %d and gave %q, %q", r.Exit, r.Stdout, r.Stderr)
 	}

@@ -3,8 +3,14 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,4 +110,51 @@ func TestLogs(t *testing.T) {
 	if out := s.Must("logs", "probe", "--tail", "1").Stdout; strings.Count(out, "\n") != 1 {
 		t.Errorf("--tail 1 gave %q", out)
 	}
+}
+
+// A log that is followed goes on when the server comes back, without a line lost or repeated, and says so beside the lines.
+func TestLogsFollowOverARestart(t *testing.T) {
+	s := harness.Start(t)
+	s.Deploy("probe", "probe", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, harness.Binary(t), "logs", "probe", "-f")
+	cmd.Env = append(os.Environ(), "TATAMI_SERVER=unix://"+filepath.Join(s.RunDir, "control.sock"))
+	out, talk := &output{}, &output{}
+	cmd.Stdout, cmd.Stderr = out, talk
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.Get("/fn/probe/log?lines=3")
+	eventually(t, 10*time.Second, "the lines are followed", func() bool { return strings.Count(out.String(), "line ") == 3 })
+	s.Kill()
+	eventually(t, 10*time.Second, "the loss is told", func() bool { return strings.Contains(talk.String(), "waiting for the server") })
+	s.Launch()
+	eventually(t, 20*time.Second, "the return is told", func() bool { return strings.Contains(talk.String(), "the server is back") })
+	s.Get("/fn/probe/log?lines=4")
+	eventually(t, 10*time.Second, "later lines are followed", func() bool { return strings.Count(out.String(), "line ") >= 7 })
+	cancel()
+	_ = cmd.Wait()
+	if n := strings.Count(out.String(), "line "); n != 7 {
+		t.Errorf("%d lines of 7:\n%s", n, out.String())
+	}
+}
+
+// output is written by a process and read meanwhile.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }

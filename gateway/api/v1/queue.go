@@ -40,9 +40,33 @@ func (i InvocationStatus) Ref() functions.Ref {
 	return functions.Ref{Namespace: i.Namespace, Name: i.Function}
 }
 
+// QueuedInvocation is a request to a function as the queue keeps it.
+type QueuedInvocation struct {
+	ID        functions.InvocationID `json:"id"`
+	Namespace string                 `json:"namespace"`
+	Function  string                 `json:"function"`
+	Trigger   string                 `json:"trigger"`
+	Method    string                 `json:"method"`
+	Path      string                 `json:"path"`
+	Query     string                 `json:"query,omitempty"`
+	Headers   map[string][]string    `json:"headers,omitempty"`
+	Body      []byte                 `json:"body,omitempty"`
+	BodyRef   *functions.BodyRef     `json:"bodyRef,omitempty"`
+	Accepted  time.Time              `json:"accepted"`
+	Deadline  time.Time              `json:"deadline"`
+	Attempt   int                    `json:"attempt"`
+	History   []functions.Attempt    `json:"history,omitempty"`
+	RedriveOf functions.InvocationID `json:"redriveOf,omitempty"`
+}
+
+// Ref returns the name of the invocation's function.
+func (i QueuedInvocation) Ref() functions.Ref {
+	return functions.Ref{Namespace: i.Namespace, Name: i.Function}
+}
+
 // DeadLetter is what is kept of an invocation that failed for good.
 type DeadLetter struct {
-	Invocation functions.Invocation `json:"invocation"`
-	Reason     string               `json:"reason"`
-	Died       time.Time            `json:"died"`
+	Invocation QueuedInvocation `json:"invocation"`
+	Reason     string           `json:"reason"`
+	Died       time.Time        `json:"died"`
 }
