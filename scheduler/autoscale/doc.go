@@ -2,10 +2,10 @@
 //
 // It follows the model of Knative's autoscaler (KPA). The load is the concurrency: slots held and callers without a slot, summed over the
 // gateways and averaged over one-second buckets (History). An instance should carry Utilization of its concurrency. The mean over the
-// stable window says what steady load needs; the mean over a tenth of it (the panic window) notices a surge: from PanicThreshold times what
-// is ready on, until that was so for a stable window no more, the number never falls (panic). A decision rises to at most UpRate times
-// what is ready and falls to at most one DownRate-th, and only to what was enough for DownDelay. Everything is pure: the time is an
-// argument, and what a decision remembers (Memory) is handed to the next one.
+// stable window says what steady load needs; the mean over a tenth of it (the panic window) notices a surge. A surge (panic) begins when
+// the load needs PanicThreshold times what is ready and ends when it has not for a stable window; in it the number never falls. A decision
+// wants at most UpRate times what is ready. It falls to no less than one DownRate-th, and only to what was enough for DownDelay.
+// Everything is pure: the time is an argument, and what a decision remembers (Memory) is handed to the next one.
 //
 // Where it differs from KPA, and why:
 //
