@@ -79,6 +79,12 @@ bench: deps-test build ## Figures beside their baselines, measured in one run (a
 	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl
 	@$(MAKE) --no-print-directory bench-scheduler
 
+.PHONY: bench-noisy
+bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl
+	@echo 'time limit: 5 minutes'
+	@mkdir -p out
+	timeout 300 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only noisy
+
 .PHONY: bench-scheduler
 bench-scheduler: ## The scheduler's decisions and packing beside their baselines (no root); appends to out/bench.jsonl
 	@echo 'time limit: 10 minutes'

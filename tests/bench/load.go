@@ -25,18 +25,34 @@ type loadResult struct {
 	RPS      float64 `json:"rps"`
 	P50us    float64 `json:"p50us"`
 	P99us    float64 `json:"p99us"`
+	// Refused counts the requests among them that were answered 429.
+	Refused int `json:"refused,omitempty"`
 }
 
-// load runs the load generator as a process of its own, inside the network namespace of process netnsOf unless that is 0. With rate > 0
-// requests are sent on a schedule, open loop, and latencies count from the time each was due.
-func load(ctx context.Context, addr, path string, conns int, d time.Duration, rate float64, netnsOf int) (loadResult, error) {
+// loadOptions say how load asks. With a rate requests are sent on a schedule, open loop, and latencies count from the time each was due.
+type loadOptions struct {
+	conns int
+	d     time.Duration
+	// rate is per second over all connections; 0: as fast as answers come.
+	rate float64
+	// netns is a process in whose network namespace the generator runs, 0 for that of this process.
+	netns int
+	// refusals lets answers be 429.
+	refusals bool
+}
+
+// load runs the load generator as a process of its own.
+func load(ctx context.Context, addr, path string, o loadOptions) (loadResult, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return loadResult{}, err
 	}
-	args := []string{self, "load", "-addr", addr, "-path", path, "-c", strconv.Itoa(conns), "-d", d.String(), "-rate", strconv.FormatFloat(rate, 'f', 2, 64)}
-	if netnsOf != 0 {
-		args = append([]string{"nsenter", "--net", "--target", strconv.Itoa(netnsOf), "--"}, args...)
+	args := []string{self, "load", "-addr", addr, "-path", path, "-c", strconv.Itoa(o.conns), "-d", o.d.String(), "-rate", strconv.FormatFloat(o.rate, 'f', 2, 64)}
+	if o.refusals {
+		args = append(args, "-refusals")
+	}
+	if o.netns != 0 {
+		args = append([]string{"nsenter", "--net", "--target", strconv.Itoa(o.netns), "--"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
@@ -52,11 +68,13 @@ func loadMain(args []string) int {
 	f := flag.NewFlagSet("load", flag.ExitOnError)
 	addr := f.String("addr", "", "host:port")
 	path := f.String("path", "/", "path")
-	conns := f.Int("c", 1, "connections")
-	d := f.Duration("d", time.Second, "duration")
-	rate := f.Float64("rate", 0, "requests per second over all connections; 0: as fast as answers come")
+	var o loadOptions
+	f.IntVar(&o.conns, "c", 1, "connections")
+	f.DurationVar(&o.d, "d", time.Second, "duration")
+	f.Float64Var(&o.rate, "rate", 0, "requests per second over all connections; 0: as fast as answers come")
+	f.BoolVar(&o.refusals, "refusals", false, "answers may be 429")
 	_ = f.Parse(args)
-	r, err := generate(*addr, *path, *conns, *d, *rate)
+	r, err := generate(*addr, *path, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -67,16 +85,17 @@ func loadMain(args []string) int {
 	return 0
 }
 
-func generate(addr, path string, conns int, d time.Duration, rate float64) (loadResult, error) {
+func generate(addr, path string, o loadOptions) (loadResult, error) {
 	request := []byte("GET " + path + " HTTP/1.1\r\nHost: bench\r\n\r\n")
-	hists := make([]*hdrhistogram.Histogram, conns)
-	errs := make([]error, conns)
+	hists := make([]*hdrhistogram.Histogram, o.conns)
+	errs := make([]error, o.conns)
+	refused := make([]int, o.conns)
 	begun := time.Now()
 	var wg sync.WaitGroup
-	for i := range conns {
+	for i := range o.conns {
 		hists[i] = hdrhistogram.New(1, int64(time.Minute/time.Microsecond)*1000, 3)
 		wg.Go(func() {
-			errs[i] = one(addr, request, hists[i], begun, d, rate/float64(conns), i, conns)
+			refused[i], errs[i] = one(addr, request, hists[i], begun, o, i)
 		})
 	}
 	wg.Wait()
@@ -88,28 +107,33 @@ func generate(addr, path string, conns int, d time.Duration, rate float64) (load
 	for _, h := range hists[1:] {
 		sum.Merge(h)
 	}
-	n := int(sum.TotalCount())
+	n, no := int(sum.TotalCount()), 0
+	for _, r := range refused {
+		no += r
+	}
 	return loadResult{
+		Refused:  no,
 		Requests: n, RPS: float64(n) / took.Seconds(),
 		P50us: float64(sum.ValueAtQuantile(50)) / 1000, P99us: float64(sum.ValueAtQuantile(99)) / 1000,
 	}, nil
 }
 
-// one sends requests on one connection, each after the answer to the one before, and records latencies in nanoseconds.
-func one(addr string, request []byte, h *hdrhistogram.Histogram, begun time.Time, d time.Duration, rate float64, index, conns int) error {
+// one sends requests on one connection, each after the answer to the one before, and records latencies in nanoseconds. It returns how many were
+// refused.
+func one(addr string, request []byte, h *hdrhistogram.Histogram, begun time.Time, o loadOptions, index int) (refused int, err error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
 	r := bufio.NewReaderSize(c, 16<<10)
 	interval := time.Duration(0)
 	due := begun
-	if rate > 0 {
-		interval = time.Duration(float64(time.Second) / rate)
-		due = begun.Add(interval * time.Duration(index) / time.Duration(conns))
+	if o.rate > 0 {
+		interval = time.Duration(float64(time.Second) * float64(o.conns) / o.rate)
+		due = begun.Add(interval * time.Duration(index) / time.Duration(o.conns))
 	}
-	for time.Since(begun) < d {
+	for time.Since(begun) < o.d {
 		sent := time.Now()
 		if interval > 0 {
 			if wait := time.Until(due); wait > 0 {
@@ -119,45 +143,52 @@ func one(addr string, request []byte, h *hdrhistogram.Histogram, begun time.Time
 			due = due.Add(interval)
 		}
 		if _, err := c.Write(request); err != nil {
-			return err
+			return refused, err
 		}
-		if err := skipResponse(r); err != nil {
-			return err
+		status, err := skipResponse(r)
+		switch {
+		case err != nil:
+			return refused, err
+		case status == "429" && o.refusals:
+			refused++
+		case status != "200":
+			return refused, fmt.Errorf("answer %s", status)
 		}
 		if err := h.RecordValue(max(1, int64(time.Since(sent)))); err != nil {
-			return err
+			return refused, err
 		}
 	}
-	return nil
+	return refused, nil
 }
 
-// skipResponse reads one response with a Content-Length and fails unless its status is 200.
-func skipResponse(r *bufio.Reader) error {
+// skipResponse reads one response with a Content-Length and returns its status.
+func skipResponse(r *bufio.Reader) (status string, err error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
-		return err
+		return "", err
 	}
-	if len(line) < 12 || string(line[9:12]) != "200" {
-		return fmt.Errorf("answer %q", line)
+	if len(line) < 12 {
+		return "", fmt.Errorf("answer %q", line)
 	}
+	status = string(line[9:12])
 	length := -1
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return err
+			return "", err
 		}
 		if len(line) <= 2 {
 			break
 		}
 		if len(line) > 16 && strings.EqualFold(string(line[:15]), "Content-Length:") {
 			if length, err = strconv.Atoi(strings.TrimSpace(string(line[15:]))); err != nil {
-				return err
+				return "", err
 			}
 		}
 	}
 	if length < 0 {
-		return errors.New("an answer without Content-Length")
+		return "", errors.New("an answer without Content-Length")
 	}
 	_, err = io.CopyN(io.Discard, r, int64(length))
-	return err
+	return status, err
 }

@@ -55,7 +55,7 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	for round := range rounds {
 		for i := range contenders {
 			c := contenders[(i+round)%len(contenders)]
-			r, err := load(ctx, c.addr, c.path, 1, 2*time.Second, 0, c.netns)
+			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 1, d: 2 * time.Second, netns: c.netns})
 			if err != nil {
 				return nil, err
 			}
@@ -63,7 +63,7 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 			add(c.name, "p99_us_c1", r.P99us)
 			add(c.name, "rps_c1", r.RPS)
 			requests["c1"] += r.Requests
-			if r, err = load(ctx, c.addr, c.path, 32, 2*time.Second, 0, c.netns); err != nil {
+			if r, err = load(ctx, c.addr, c.path, loadOptions{conns: 32, d: 2 * time.Second, netns: c.netns}); err != nil {
 				return nil, err
 			}
 			add(c.name, "rps_c32", r.RPS)
@@ -76,7 +76,7 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 		}
 		for i := range contenders {
 			c := contenders[(i+round)%len(contenders)]
-			r, err := load(ctx, c.addr, c.path, 4, 2*time.Second, openRate, c.netns)
+			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 4, d: 2 * time.Second, rate: openRate, netns: c.netns})
 			if err != nil {
 				return nil, err
 			}
