@@ -42,7 +42,7 @@ func benchNoisy(ctx context.Context, binary string) (figures []figure, err error
 	if _, err := calm(); err != nil {
 		return nil, err
 	}
-	var quiet, noisy, ratios []float64
+	var quiet, noisy []float64
 	var asked, admitted int
 	for round := range rounds {
 		var p99 [2]float64
@@ -63,7 +63,7 @@ func benchNoisy(ctx context.Context, binary string) (figures []figure, err error
 			p99[1] = r.P99us
 			asked, admitted = asked+noise.Requests, admitted+noise.Requests-noise.Refused
 		}
-		quiet, noisy, ratios = append(quiet, p99[0]), append(noisy, p99[1]), append(ratios, p99[1]/p99[0])
+		quiet, noisy = append(quiet, p99[0]), append(noisy, p99[1])
 	}
 	fmt.Printf("noisy: %d asked, %d admitted; p99 quiet %.0f us, noisy %.0f us\n", asked, admitted, median(quiet), median(noisy))
 	if admitted == 0 || admitted*10 > asked {
