@@ -23,7 +23,9 @@ type model struct {
 type modelNode struct {
 	Node
 	Reserved functions.Resources
-	ref      NodeRef
+	// aside is what is kept from being given away.
+	aside functions.Resources
+	ref   NodeRef
 }
 
 type placed struct {
@@ -38,7 +40,7 @@ func newModel() *model {
 
 // costOf is the rule in one place: the mean share left free, plus what unmet wishes cost.
 func costOf(n *modelNode, r *Request) (int64, bool) {
-	need, free := demand(r), n.Allocatable.Sub(n.Reserved)
+	need, free := demand(r), n.Allocatable.Sub(n.Reserved).Sub(n.aside)
 	if !n.Known || n.Lost || n.Draining || n.Cordoned || !compatible(n.Architecture, r.Architecture) || !need.Fits(free) {
 		return 0, false
 	}
@@ -184,6 +186,9 @@ func (m *model) check(e *Engine) error {
 		if got := e.Reserved(n.ref); got != n.Reserved || got != sums[id] {
 			return fmt.Errorf("%s: %v reserved, want %v", id, got, n.Reserved)
 		}
+		if got, want := e.Free(n.ref), n.Allocatable.Sub(n.Reserved).Sub(n.aside); got != want {
+			return fmt.Errorf("%s: %v free, want %v", id, got, want)
+		}
 	}
 	if got := e.Budget(functions.QuotaTotal).Used; got != m.total() {
 		return fmt.Errorf("all together: %v used, want %v", got, m.total())
@@ -208,19 +213,38 @@ var (
 	}
 )
 
-// randomNode draws a node: of one of a few kinds of machine, or like no other.
-func randomNode(rng *rand.Rand, id int, odd bool) Node {
+// variety is how much nodes differ: few kinds of machine, no two alike, or two kinds only, of which many are in a cell of the index.
+type variety string
+
+const (
+	kinds variety = "kinds"
+	odd   variety = "odd"
+	alike variety = "alike"
+)
+
+// randomNode draws a node.
+func randomNode(rng *rand.Rand, id int, v variety) Node {
 	cpu := []int64{8, 16, 32, 48, 64, 96}[rng.IntN(6)] * 1000
 	memory := cpu / 1000 * []int64{2, 4, 8}[rng.IntN(3)] * functions.GiB
-	if odd {
+	switch v {
+	case odd:
 		cpu, memory = cpu+rng.Int64N(1000), memory+rng.Int64N(functions.GiB)
+	case alike:
+		// One dimension hardly matters: nodes crowd in the cells of the other.
+		cpu, memory = 16_000, functions.GiB<<10
+		if id%2 == 0 {
+			cpu, memory = 1_000_000, 32*functions.GiB
+		}
 	}
 	n := Node{
 		ID: functions.NodeID(fmt.Sprintf("nod_%04d", id)), Known: rng.IntN(50) > 0, Zone: someZones[rng.IntN(4)], Architecture: someArchs[rng.IntN(5)],
 		Allocatable: functions.Resources{CPU: cpu, Memory: memory, Instances: 4 + rng.Int64N(60)}, Labels: someLabels[rng.IntN(4)],
 	}
-	if odd && rng.IntN(2) == 0 {
+	if v == odd && rng.IntN(2) == 0 {
 		n.Labels = map[string]string{"host": fmt.Sprint(id)}
+	}
+	if v == alike {
+		n.Zone, n.Architecture, n.Labels = "", "amd64", nil
 	}
 	n.Name = string(n.ID)
 	return n

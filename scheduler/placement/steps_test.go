@@ -23,16 +23,18 @@ type walk struct {
 	// ids are the nodes, in no order; next numbers the one that joins next.
 	ids  []functions.NodeID
 	next int
-	odd  bool
+	kind variety
 	most int
 	// every is how often a choice is compared with a full scan.
 	every   int
 	choices uint64
+	// stale are reservations that ended, some of them.
+	stale   [64]Reservation
 	refused [3]int
 }
 
-func newWalk(seed uint64, nodes, every int, odd bool) *walk {
-	w := &walk{rng: rand.New(rand.NewPCG(seed, seed)), engine: NewEngine(), model: newModel(), odd: odd, most: nodes, every: every}
+func newWalk(seed uint64, nodes, every int, kind variety) *walk {
+	w := &walk{rng: rand.New(rand.NewPCG(seed, seed)), engine: NewEngine(), model: newModel(), kind: kind, most: nodes, every: every}
 	for _, t := range someTerms {
 		w.terms = append(w.terms, w.engine.Affinity(t...))
 	}
@@ -43,11 +45,17 @@ func newWalk(seed uint64, nodes, every int, odd bool) *walk {
 }
 
 func (w *walk) join() {
-	n := &modelNode{Node: randomNode(w.rng, w.next, w.odd)}
+	n := &modelNode{Node: randomNode(w.rng, w.next, w.kind)}
 	w.next++
 	n.ref = w.engine.SetNode(&n.Node)
 	w.model.nodes[n.ID] = n
 	w.ids = append(w.ids, n.ID)
+	if w.kind != alike {
+		return
+	}
+	// Little is left of each: they crowd in few cells.
+	n.aside = functions.Resources{CPU: n.Allocatable.CPU - w.rng.Int64N(2500), Memory: n.Allocatable.Memory - w.rng.Int64N(4*functions.GiB)}
+	w.engine.SetAside(n.ref, n.aside)
 }
 
 func (w *walk) anyNode() *modelNode { return w.model.nodes[w.ids[w.rng.IntN(len(w.ids))]] }
@@ -64,8 +72,10 @@ func (w *walk) step(i int) error {
 		return w.place(i)
 	case x < 970:
 		return w.finish()
-	case x < 980:
+	case x < 977:
 		w.change()
+	case x < 980:
+		w.aside()
 	case x < 990:
 		w.artifact()
 	case x < 994:
@@ -140,9 +150,11 @@ func (w *walk) finish() error {
 	if !w.engine.Release(p.handle) {
 		return fmt.Errorf("a live reservation on %s cannot be released", p.node)
 	}
-	if w.engine.Release(p.handle) {
-		return fmt.Errorf("a reservation on %s was released twice", p.node)
+	old := &w.stale[w.rng.IntN(len(w.stale))]
+	if w.engine.Release(p.handle) || w.engine.Release(*old) {
+		return fmt.Errorf("a reservation on %s, or one before it, was released twice", p.node)
 	}
+	*old = p.handle
 	return nil
 }
 
@@ -159,7 +171,9 @@ func (w *walk) change() {
 	case 3:
 		n.Allocatable = n.Allocatable.Add(functions.Resources{CPU: w.rng.Int64N(10), Memory: w.rng.Int64N(functions.MiB), Instances: 1})
 	case 4:
-		n.Labels, n.Zone = someLabels[w.rng.IntN(4)], someZones[w.rng.IntN(4)]
+		if n.Labels, n.Zone = someLabels[w.rng.IntN(4)], someZones[w.rng.IntN(4)]; w.kind == alike {
+			n.Labels, n.Zone = nil, ""
+		}
 	}
 	given := n.Node
 	given.Artifacts = map[string]struct{}{}
@@ -169,6 +183,20 @@ func (w *walk) change() {
 		}
 	}
 	w.engine.SetNode(&given)
+}
+
+// aside keeps room on a node, more than there is of it at times, or gives back what was kept.
+func (w *walk) aside() {
+	n := w.anyNode()
+	if w.kind == alike {
+		return
+	}
+	d := functions.Resources{}.Sub(n.aside)
+	if n.aside == (functions.Resources{}) {
+		d = functions.Resources{CPU: w.rng.Int64N(8000), Memory: w.rng.Int64N(16 * functions.GiB), Instances: 1}
+	}
+	n.aside = n.aside.Add(d)
+	w.engine.SetAside(n.ref, d)
 }
 
 func (w *walk) artifact() {
@@ -249,21 +277,22 @@ func TestRandomSteps(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		nodes, every int
-		odd          bool
+		kind         variety
 		share        float64
 	}{
-		{24, 1, false, 0.1},
-		{60, 1, true, 0.1},
-		{400, 40, false, 0.4},
-		{300, 40, true, 0.4},
+		{24, 1, kinds, 0.1},
+		{60, 1, odd, 0.1},
+		{150, 2, alike, 0.15},
+		{400, 40, kinds, 0.3},
+		{300, 40, odd, 0.35},
 	} {
-		t.Run(fmt.Sprintf("nodes=%d,odd=%t", tc.nodes, tc.odd), func(t *testing.T) {
+		t.Run(fmt.Sprintf("nodes=%d,%s", tc.nodes, tc.kind), func(t *testing.T) {
 			t.Parallel()
 			n := int(float64(*steps) * tc.share)
 			seed := uint64(tc.nodes)
 			begun := time.Now()
-			first := run(t, newWalk(seed, tc.nodes, tc.every, tc.odd), n)
-			if again := run(t, newWalk(seed, tc.nodes, tc.every, tc.odd), n); again != first {
+			first := run(t, newWalk(seed, tc.nodes, tc.every, tc.kind), n)
+			if again := run(t, newWalk(seed, tc.nodes, tc.every, tc.kind), n); again != first {
 				t.Errorf("the same seed gave %x, then %x", first, again)
 			}
 			t.Logf("%d steps twice in %s: no overcommit, no quota breach, no double placement; replay %x", n, time.Since(begun).Round(time.Millisecond), first)
