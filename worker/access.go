@@ -13,12 +13,6 @@ import (
 	"github.com/tatami-faas/tatami/worker/logs"
 )
 
-// LogLine is one line of an instance's log.
-type LogLine = logs.Line
-
-// LogQuery says which lines of a function's log are wanted.
-type LogQuery = logs.Query
-
 // Admit takes a slot of an instance; Release gives it back. It fails with unavailable when the instance is not here, not ready, draining or
 // full: try another one. While a slot is held the instance is not stopped for being idle.
 func (w *Worker) Admit(node functions.NodeID, inst functions.InstanceID) error {
@@ -85,7 +79,7 @@ func (w *Worker) box(inst functions.InstanceID) (sandbox.Sandbox, error) {
 }
 
 // Logs calls fn for every line asked for, oldest first, and goes on with new ones if the query follows, until ctx ends.
-func (w *Worker) Logs(ctx context.Context, q LogQuery, fn func(LogLine) error) error {
+func (w *Worker) Logs(ctx context.Context, q bus.LogQuery, fn func(bus.LogLine) error) error {
 	if q.Ref == (functions.Ref{}) {
 		w.mu.Lock()
 		last, ok := w.past.ends[q.Instance]
@@ -94,7 +88,10 @@ func (w *Worker) Logs(ctx context.Context, q LogQuery, fn func(LogLine) error) e
 			q.Ref = last.Ref()
 		}
 	}
-	return w.logs.Query(ctx, q, fn)
+	in := logs.Query{Ref: q.Ref, Instance: q.Instance, Revision: q.Revision, Since: q.Since, Tail: q.Tail, Follow: q.Follow, Live: q.Live}
+	return w.logs.Query(ctx, in, func(l logs.Line) error {
+		return fn(bus.LogLine{Time: l.Time, Instance: l.Instance, Revision: l.Revision, Stream: string(l.Stream), Text: l.Text})
+	})
 }
 
 // Instances lists the instances on the node, by id.

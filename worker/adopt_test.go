@@ -30,8 +30,8 @@ func (w *world) forget() {
 func (w *world) texts(id functions.InstanceID) []string {
 	w.t.Helper()
 	var out []string
-	q := worker.LogQuery{Ref: functions.Ref{Namespace: "shop", Name: "cart"}, Instance: id}
-	if err := w.worker.Logs(w.t.Context(), q, func(l worker.LogLine) error { out = append(out, l.Text); return nil }); err != nil {
+	q := bus.LogQuery{Ref: functions.Ref{Namespace: "shop", Name: "cart"}, Instance: id}
+	if err := w.worker.Logs(w.t.Context(), q, func(l bus.LogLine) error { out = append(out, l.Text); return nil }); err != nil {
 		w.t.Fatal(err)
 	}
 	return out

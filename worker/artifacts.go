@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
@@ -16,22 +14,19 @@ import (
 // made of. Anything else is forgotten once it has been of no use for a while.
 type artifacts struct {
 	driver sandbox.Driver
-	bus    *bus.Bus
+	bus    Bus
 	log    *slog.Logger
 	grace  time.Duration
 
 	mu sync.Mutex
-	// named holds the digests of the revisions' artifacts, by the records' keys; whole says that every record is in it.
-	named map[string]string
-	whole bool
 	// held counts the instances here that are made, or being made, of an artifact.
 	held map[string]int
 	// idle is since when nobody has named or held an artifact.
 	idle map[string]time.Time
 }
 
-func newArtifacts(driver sandbox.Driver, b *bus.Bus, log *slog.Logger, grace time.Duration) *artifacts {
-	return &artifacts{driver: driver, bus: b, log: log, grace: grace, named: map[string]string{}, held: map[string]int{}, idle: map[string]time.Time{}}
+func newArtifacts(driver sandbox.Driver, b Bus, log *slog.Logger, grace time.Duration) *artifacts {
+	return &artifacts{driver: driver, bus: b, log: log, grace: grace, held: map[string]int{}, idle: map[string]time.Time{}}
 }
 
 // hold keeps the artifact from being forgotten until the function returned is called. It waits where it is being forgotten just now.
@@ -50,48 +45,32 @@ func (a *artifacts) hold(digest string) (release func()) {
 
 // run forgets what is of no use until ctx ends.
 func (a *artifacts) run(ctx context.Context) error {
-	var looks sync.WaitGroup
-	defer looks.Wait()
-	looks.Go(func() {
-		tick := time.NewTicker(max(a.grace/10, time.Millisecond))
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case now := <-tick.C:
-				a.look(ctx, now)
-			}
+	tick := time.NewTicker(max(a.grace/10, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			a.look(ctx, now)
 		}
-	})
-	return a.bus.Revisions().Watch(ctx, "", a.note)
-}
-
-func (a *artifacts) note(e bus.Event[functions.Revision]) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case e.Synced:
-		a.whole = true
-	case e.Deleted || e.Value.State == functions.RevisionFailed:
-		delete(a.named, e.Key)
-	default:
-		a.named[e.Key] = e.Value.Artifact.Digest
 	}
 }
 
 // look forgets what has been of no use for the grace.
 func (a *artifacts) look(ctx context.Context, now time.Time) {
 	prepared := a.driver.Prepared()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.whole {
+	if len(prepared) == 0 {
 		return
 	}
-	used := make(map[string]bool, len(a.named))
-	for _, digest := range a.named {
-		used[digest] = true
+	named, err := a.bus.Named(ctx, prepared)
+	if err != nil {
+		// Nothing is forgotten as long as it is not known what is needed.
+		a.log.Debug("the needed artifacts are not known", "err", err)
+		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for digest := range a.idle {
 		if !slices.Contains(prepared, digest) {
 			delete(a.idle, digest)
@@ -100,7 +79,7 @@ func (a *artifacts) look(ctx context.Context, now time.Time) {
 	for _, digest := range prepared {
 		since, known := a.idle[digest]
 		switch {
-		case used[digest] || a.held[digest] > 0:
+		case slices.Contains(named, digest) || a.held[digest] > 0:
 			delete(a.idle, digest)
 		case !known:
 			a.idle[digest] = now

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/worker/logs"
 	"github.com/tatami-faas/tatami/worker/meter"
@@ -26,6 +27,8 @@ type Config struct {
 	RunDir string
 	// Capacity replaces what the machine is found to have, field by field.
 	Capacity functions.Resources
+	// Grant is what instances may take, field by field; a zero field: the capacity less the reserve.
+	Grant functions.Resources
 	// Reserve is kept from instances. CPU defaults to a tenth of the capacity; Memory to a tenth, at least 512 MiB, but at most half.
 	Reserve functions.Resources
 	// MaxInstances is how many instances the node holds. Default 500, at most 5000.
@@ -44,6 +47,8 @@ type Config struct {
 	ArtifactGrace time.Duration
 	// ReportEvery is the time between full reports. Default 2s.
 	ReportEvery time.Duration
+	// Listen is the address on loopback at which gateways of other processes reach the instances; empty: none do. Port 0 picks a free one.
+	Listen string
 	// Logs bounds the instances' logs; its directories are filled in.
 	Logs logs.Config
 }
@@ -101,6 +106,8 @@ func (c Config) validate() error {
 		return bad("worker", "a time is negative or too short")
 	case c.StartConcurrency < 1:
 		return bad("start-concurrency", "%d is less than 1", c.StartConcurrency)
+	case c.Listen != "":
+		return bus.CheckLoopback("listen", c.Listen)
 	}
 	return nil
 }
@@ -132,11 +139,29 @@ func (c Config) Resources() (capacity, allocatable functions.Resources, err erro
 	if reserve.Memory == 0 {
 		reserve.Memory = min(max(minReserveMemory, capacity.Memory/10), capacity.Memory/2)
 	}
-	allocatable = capacity.Sub(reserve)
+	allocatable, err = c.granted(capacity, capacity.Sub(reserve))
+	if err != nil {
+		return capacity, allocatable, err
+	}
 	allocatable.Instances = min(allocatable.Instances, c.MaxInstances)
 	if reserve.CPU < 0 || reserve.Memory < 0 || allocatable.CPU <= 0 || allocatable.Memory <= 0 || allocatable.Instances <= 0 {
 		return capacity, allocatable, fault.New(fault.CodeInvalidRequest, "the reserve (%dm cpu, %d MiB) leaves nothing of the machine's %s",
 			reserve.CPU, reserve.Memory/functions.MiB, capacity).WithHint("set a smaller --reserve-cpu or --reserve-memory")
 	}
 	return capacity, allocatable, nil
+}
+
+// granted puts what is granted in the place of the rest of the machine.
+func (c Config) granted(capacity, rest functions.Resources) (functions.Resources, error) {
+	if c.Grant.CPU < 0 || c.Grant.Memory < 0 || c.Grant.CPU > capacity.CPU || c.Grant.Memory > capacity.Memory {
+		return rest, fault.New(fault.CodeInvalidRequest, "the grant (%dm cpu, %d MiB) is more than the machine's %s", c.Grant.CPU, c.Grant.Memory/functions.MiB, capacity).
+			WithHint("set a smaller --grant-cpu or --grant-memory")
+	}
+	if c.Grant.CPU != 0 {
+		rest.CPU = c.Grant.CPU
+	}
+	if c.Grant.Memory != 0 {
+		rest.Memory = c.Grant.Memory
+	}
+	return rest, nil
 }

@@ -93,7 +93,12 @@ func (o *outbox) run(ctx context.Context) error {
 	}
 }
 
+// flush publishes what is pending. Without a bus it stays pending: a worker takes no commands then, so that it grows no further than by
+// what happens to the instances that there are.
 func (o *outbox) flush() {
+	if !o.w.bus.Conn().IsConnected() {
+		return
+	}
 	o.mu.Lock()
 	b := o.pending
 	o.pending = batch{}
@@ -154,7 +159,7 @@ func (o *outbox) flushReports(b batch) {
 
 func (o *outbox) table(t bus.EndpointTable) {
 	o.tables++
-	t.Envelope = o.envelope(o.tables)
+	t.Envelope, t.Listener = o.envelope(o.tables), o.w.listener.announcement()
 	if err := bus.Publish(o.w.bus, bus.EndpointsSubject(o.w.cfg.Node), t); err != nil {
 		o.w.log.Warn("the endpoint table was not published", "err", err)
 	}

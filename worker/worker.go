@@ -19,13 +19,22 @@ import (
 	"github.com/tatami-faas/tatami/worker/meter"
 )
 
+// Bus is what a worker needs of the bus: in the server's process that is the bus itself, elsewhere a link to it.
+type Bus interface {
+	Conn() *nats.Conn
+	// Boot identifies this run of the process.
+	Boot() string
+	// Named returns those of the digests whose artifacts are needed.
+	Named(ctx context.Context, digests []string) ([]string, error)
+}
+
 // Worker is the agent of one node.
 type Worker struct {
 	cfg         Config
 	capacity    functions.Resources
 	allocatable functions.Resources
 	driver      sandbox.Driver
-	bus         *bus.Bus
+	bus         Bus
 	log         *slog.Logger
 	logs        *logs.Logs
 	machine     *meter.Machine
@@ -33,6 +42,8 @@ type Worker struct {
 	out         *outbox
 	artifacts   *artifacts
 	ready       chan struct{}
+	// listener is nil where no gateway comes from elsewhere; set by Run before anything else.
+	listener *listener
 
 	starts *turns
 
@@ -50,7 +61,7 @@ type Worker struct {
 }
 
 // New makes a worker; it starts nothing.
-func New(cfg Config, driver sandbox.Driver, b *bus.Bus, log *slog.Logger) (*Worker, error) {
+func New(cfg Config, driver sandbox.Driver, b Bus, log *slog.Logger) (*Worker, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -85,10 +96,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(w.base)
 	defer stop()
 	g, gctx := errgroup.WithContext(inner)
+	if w.cfg.Listen != "" {
+		var err error
+		if w.listener, err = newListener(ctx, w, w.cfg.Listen); err != nil {
+			return err
+		}
+		g.Go(func() error { return w.listener.run(gctx) })
+	}
 	g.Go(func() error { return w.logs.Run(gctx) })
 	g.Go(func() error { return w.out.run(gctx) })
 	g.Go(func() error { return w.measure(gctx) })
 	g.Go(func() error { return w.artifacts.run(gctx) })
+	g.Go(func() error { return w.rejoin(gctx) })
 
 	err := w.serve(ctx, gctx)
 	// After a fault of our own the instances are left as after a crash: they serve again once they are adopted.
@@ -129,6 +148,11 @@ func (w *Worker) shutdown(leave bool) {
 	deadline := time.Now().Add(w.cfg.DrainTimeout)
 	for _, in := range all {
 		in.slots.close()
+	}
+	if leave && w.listener != nil {
+		awaitSlots(all, deadline)
+	}
+	for _, in := range all {
 		if leave && in.askEnd(end{reason: reason, leave: true}) {
 			continue
 		}
@@ -139,6 +163,34 @@ func (w *Worker) shutdown(leave bool) {
 	w.out.everything()
 	w.live.Wait()
 	w.out.everything()
+}
+
+// awaitSlots returns when no slot is held or the deadline is over. What gateways elsewhere have under way runs through this process.
+func awaitSlots(all map[functions.InstanceID]*instance, deadline time.Time) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for _, in := range all {
+		select {
+		case <-in.slots.drained:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// rejoin tells everything whenever the bus is there again, until ctx ends: what was said meanwhile nobody heard.
+func (w *Worker) rejoin(ctx context.Context) error {
+	conn := w.bus.Conn()
+	back := conn.StatusChanged(nats.CONNECTED)
+	defer conn.RemoveStatusListener(back)
+	for {
+		select {
+		case <-back:
+			w.out.everything()
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // register takes an instance in and runs its life; false when the worker is stopping.
@@ -256,8 +308,11 @@ func (w *Worker) subscribe() (unsubscribe func(), err error) {
 		}
 		undo = append(undo, sub.Unsubscribe)
 	}
+	if !w.bus.Conn().IsConnected() {
+		return unsubscribe, nil
+	}
 	// What is published after Ready must find the subscriptions.
-	if err := w.bus.Conn().FlushTimeout(5 * time.Second); err != nil {
+	if err := w.bus.Conn().FlushTimeout(5 * time.Second); err != nil && w.bus.Conn().IsConnected() {
 		unsubscribe()
 		return nil, fmt.Errorf("subscribing: %w", err)
 	}

@@ -326,8 +326,8 @@ func TestACrashAfterReady(t *testing.T) {
 	w.worker.Release(w.cfg.Node, id)
 	// Its log is still to be had, by instance as well.
 	var got []string
-	err := w.worker.Logs(t.Context(), worker.LogQuery{Instance: id}, func(l worker.LogLine) error {
-		got = append(got, string(l.Stream)+" "+l.Text)
+	err := w.worker.Logs(t.Context(), bus.LogQuery{Instance: id}, func(l bus.LogLine) error {
+		got = append(got, l.Stream+" "+l.Text)
 		return nil
 	})
 	want := []string{"stderr panic: nil map", "stderr no newline at the end", "tatami " + reason}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -19,6 +17,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/gateway/remote"
 	"github.com/tatami-faas/tatami/gateway/ui"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/obs"
@@ -33,10 +32,13 @@ type system struct {
 	log     *slog.Logger
 	started time.Time
 
-	bus       *bus.Bus
-	driver    *containerd.Driver
-	auth      *auth.Auth
+	bus    *bus.Bus
+	driver *containerd.Driver
+	auth   *auth.Auth
+	// worker is nil where this process runs no instances, and so is driver.
 	worker    *worker.Worker
+	desk      *bus.Desk
+	workers   *remote.Workers
 	scheduler *scheduler.Scheduler
 	invoker   *invoke.Invoker
 	queue     *queue.Queue
@@ -55,24 +57,11 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	}()
 	if s.bus, err = bus.Open(ctx, bus.Config{
 		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
+		WorkerListen: cfg.WorkerListen,
 	}, log); err != nil {
 		return nil, err
 	}
-	workerConfig := worker.Config{
-		Node: s.bus.Identity().Node, Name: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, MaxInstances: cfg.MaxInstances,
-		Reserve: functions.Resources{CPU: cfg.ReserveCPU, Memory: cfg.ReserveMemory}, DrainTimeout: cfg.DrainTimeout, KeepInstances: cfg.KeepInstances,
-	}
-	_, allocatable, err := workerConfig.Resources()
-	if err != nil {
-		return nil, err
-	}
-	if s.driver, err = containerd.New(containerd.Config{
-		DataDir: cfg.DataDir, RunDir: cfg.RunDir, Address: cfg.ContainerdAddress, ParentCgroup: "/tatami-" + cgroupName(cfg.NodeName),
-		NodeName: string(s.bus.Identity().Node), Allocatable: allocatable, DockerConfig: cfg.DockerConfig,
-	}, s.bus.Artifacts(), log); err != nil {
-		return nil, err
-	}
-	if s.worker, err = worker.New(workerConfig, s.driver, s.bus, log); err != nil {
+	if err := s.newWorker(); err != nil {
 		return nil, err
 	}
 	if s.scheduler, err = scheduler.New(scheduler.Config{}, s.bus, log); err != nil {
@@ -81,11 +70,30 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	return s, s.newGateway()
 }
 
+// newWorker makes this process's own worker, unless it is to have none, and the reach to those that join.
+func (s *system) newWorker() (err error) {
+	reach := remote.Config{Node: s.bus.Identity().Node, Locate: s.locate}
+	if !s.cfg.NoWorker {
+		cfg := s.cfg.worker(s.bus.Identity().Node)
+		if s.driver, err = s.cfg.driver(cfg, cgroupName(s.cfg.NodeName), s.bus.Artifacts(), s.log); err != nil {
+			return err
+		}
+		if s.worker, err = worker.New(cfg, s.driver, s.bus, s.log); err != nil {
+			return err
+		}
+		reach.Local = s.worker
+	}
+	s.desk = bus.NewDesk(s.bus, s.log)
+	s.workers = remote.New(reach, s.log)
+	return nil
+}
+
 // newGateway makes the parts that face callers and operators.
 func (s *system) newGateway() (err error) {
-	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody}, s.bus, s.worker, s.log); err != nil {
+	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard}, s.bus, s.workers, s.log); err != nil {
 		return err
 	}
+	s.workers.Notify(s.invoker.Lose, func(functions.NodeID) { s.invoker.Ask() })
 	if s.queue, err = queue.New(queue.Config{MaxBody: s.cfg.MaxBody, Drain: s.cfg.DrainTimeout}, s.bus, s.invoker, s.log); err != nil {
 		return err
 	}
@@ -104,7 +112,7 @@ func (s *system) newGateway() (err error) {
 		return err
 	}
 	if s.api, err = api.New(api.Config{Version: buildVersion()}, api.Deps{
-		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.worker}, Exec: s.worker,
+		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.workers}, Exec: s.workers, Doctor: s.checks,
 		Images:  build.NewResolver(build.ResolverConfig{DockerConfig: s.cfg.DockerConfig}),
 		Traffic: s.traffic, Info: s.info,
 		Extra: func(r chi.Router) {
@@ -126,16 +134,23 @@ func (s *system) newGateway() (err error) {
 
 // parts lists what runs, in the order of starting: what is fed comes before what feeds it.
 func (s *system) parts() []part {
-	return []part{
-		{"containerd", s.driver.Run, s.driver.Ready},
-		{"scheduler", s.scheduler.Run, s.scheduler.Ready},
-		{"worker", s.worker.Run, s.worker.Ready},
-		{"invoker", s.invoker.Run, s.invoker.Ready},
-		{"queue", s.queue.Run, s.queue.Ready},
-		{"live", s.live.Run, nil},
-		{"api", s.api.Run, nil},
-		{"gateway", s.gateway.Run, s.gateway.Ready},
+	var out []part
+	if s.driver != nil {
+		out = append(out, part{"containerd", s.driver.Run, s.driver.Ready})
 	}
+	out = append(out, part{"scheduler", s.scheduler.Run, s.scheduler.Ready})
+	if s.worker != nil {
+		out = append(out, part{"worker", s.worker.Run, s.worker.Ready})
+	}
+	return append(out,
+		part{"desk", s.desk.Run, s.desk.Ready},
+		part{"workers", s.workers.Run, nil},
+		part{"invoker", s.invoker.Run, s.invoker.Ready},
+		part{"queue", s.queue.Run, s.queue.Ready},
+		part{"live", s.live.Run, nil},
+		part{"api", s.api.Run, nil},
+		part{"gateway", s.gateway.Run, s.gateway.Ready},
+	)
 }
 
 // close gives back what newSystem opened. Sandboxes that run are left to the worker's own end.
@@ -171,15 +186,4 @@ func (s *system) notices() []string {
 		return []string{sentence}
 	}
 	return nil
-}
-
-// cgroupName makes a name for a cgroup of a node's name.
-func cgroupName(node string) string {
-	name := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
-			return r
-		}
-		return '-'
-	}, node)
-	return fmt.Sprintf("%.60s", name)
 }

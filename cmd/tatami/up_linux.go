@@ -11,9 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/api"
-	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/obs"
 )
 
@@ -29,20 +28,13 @@ func newUpCmd(a *app) *cobra.Command {
 	}
 	cfg.flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		file, named := cfg.Config, true
-		if file == "" {
-			file, named = defaultConfigFile, os.Getenv("TATAMI_CONFIG") != ""
-			if named {
-				file = os.Getenv("TATAMI_CONFIG")
-			}
-		}
-		if err := applySettings(cmd.LocalFlags(), file, named); err != nil {
+		if err := cfg.load(cmd, upPlaces); err != nil {
 			return err
 		}
 		if err := cfg.validate(); err != nil {
 			return err
 		}
-		log, err := obs.NewLogger(a.stderr, obs.LogConfig{Level: cfg.LogLevel, Format: cfg.LogFormat})
+		log, err := cfg.logger(a.stderr)
 		if err != nil {
 			return err
 		}
@@ -53,20 +45,15 @@ func newUpCmd(a *app) *cobra.Command {
 
 // up runs the system until ctx ends.
 func up(ctx context.Context, cfg upConfig, log *slog.Logger, stdout io.Writer) error {
-	// The control socket in the run directory has a mode of its own: others must get as far as the socket.
-	for dir, mode := range map[string]os.FileMode{cfg.DataDir: 0o700, cfg.RunDir: 0o711} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return fault.Wrap(fault.CodeDenied, err, "the directory cannot be made").WithHint("run as root, or name others with --data-dir and --run-dir")
-		}
+	if err := cfg.makeDirs(); err != nil {
+		return err
 	}
 	sys, err := newSystem(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer sys.close(ctx)
-	defer context.AfterFunc(ctx, func() {
-		log.Info("stopping: what runs may end; a second Ctrl-C ends at once, and the next start adopts the instances", "timeout", functions.Duration(cfg.DrainTimeout).String())
-	})()
+	defer cfg.announceStop(ctx, log)()
 	return supervise(ctx, log, sys.parts(), func() { sys.announce(stdout) })
 }
 
@@ -82,6 +69,9 @@ func (s *system) announce(w io.Writer) {
 		fmt.Fprintf(w, "control    %s (token in %s)\n", control, s.tokenFile())
 		fmt.Fprintf(w, "dashboard  %s%s\n", control, path)
 		s.log.Debug("dashboard link made", "expires", expires)
+	}
+	if url := s.bus.WorkerURL(); url != "" {
+		fmt.Fprintf(w, "workers    %s (token in %s)\n", url, filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile))
 	}
 	if sentence := s.bus.Durability(); sentence != "" {
 		fmt.Fprintf(w, "warning    %s\n", sentence)

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/api"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/gateway/queue"
-	"github.com/tatami-faas/tatami/worker"
+	"github.com/tatami-faas/tatami/gateway/remote"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // sources is where the live picture comes from.
@@ -47,13 +50,59 @@ func (s *system) traffic() []api.FunctionTraffic {
 	return out
 }
 
-// logView shows the worker's logs to the control API.
-type logView struct{ w *worker.Worker }
+// logView shows the workers' logs to the control API.
+type logView struct{ w *remote.Workers }
 
 func (v logView) Logs(ctx context.Context, q api.LogQuery, fn func(v1.LogLine) error) error {
-	return v.w.Logs(ctx, worker.LogQuery{Ref: q.Ref, Instance: q.Instance, Since: q.Since, Tail: q.Tail, Follow: q.Follow}, func(l worker.LogLine) error {
-		return fn(v1.LogLine{Time: l.Time, Instance: l.Instance, Revision: l.Revision, Stream: string(l.Stream), Text: l.Text})
+	return v.w.Logs(ctx, bus.LogQuery{Ref: q.Ref, Instance: q.Instance, Since: q.Since, Tail: q.Tail, Follow: q.Follow}, func(l bus.LogLine) error {
+		return fn(v1.LogLine(l))
 	})
+}
+
+// locate returns the node of an instance.
+func (s *system) locate(ctx context.Context, inst functions.InstanceID) (functions.NodeID, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	over, err := live.OverviewFrom(s.bus.Conn())(ctx)
+	if err != nil {
+		return "", fault.Wrap(fault.CodeUnavailable, err, "finding the node of %s", inst)
+	}
+	for _, i := range over.Instances {
+		if i.Instance == inst && !i.State.Gone() {
+			return i.Node, nil
+		}
+	}
+	return "", fault.New(fault.CodeNotFound, "instance %s is not running", inst).WithHint("see tatami inst ls")
+}
+
+// askTimeout bounds a question to the scheduler.
+const askTimeout = 3 * time.Second
+
+// silentAfter is when a node has missed more than one of its reports.
+const silentAfter = 5 * time.Second
+
+// checks are the server's own findings for doctor: the nodes.
+func (s *system) checks(ctx context.Context) []v1.Check {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	over, err := live.OverviewFrom(s.bus.Conn())(ctx)
+	if err != nil {
+		return []v1.Check{{Name: "nodes", State: v1.CheckFail, Detail: err.Error(), Fix: "look into the server's log"}}
+	}
+	var out []v1.Check
+	for _, n := range over.Nodes {
+		seen := over.At.Sub(n.LastSeen)
+		c := okCheck("node", "%s, %s: cpu %s, memory %s for functions", n.Name, n.ID, cores(n.Allocatable.CPU), size(n.Allocatable.Memory))
+		if seen > silentAfter {
+			c.State, c.Detail = v1.CheckFail, n.Name+", "+string(n.ID)+": not heard of for "+seen.Round(time.Second).String()
+			c.Fix = "on that machine, look at its worker: systemctl status tatami-worker"
+		}
+		out = append(out, c)
+	}
+	if url := s.bus.WorkerURL(); url != "" {
+		out = append(out, okCheck("workers", "may join at %s", url))
+	}
+	return out
 }
 
 // queueView shows the queue to the control API.

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -16,6 +17,8 @@ type Config struct {
 	MaxHeader int
 	// MaxWaiting is how many requests may wait for a slot of one function. Default 1000.
 	MaxWaiting int
+	// Tables, if set, is given every endpoint table of a worker before its endpoints are used.
+	Tables func(*bus.EndpointTable)
 }
 
 func (c Config) withDefaults() Config {

@@ -2,7 +2,9 @@ package invoke
 
 import (
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ type endpoints struct {
 	reg     *registry
 	workers Workers
 	log     *slog.Logger
+	tables  func(*bus.EndpointTable)
 	nodes   map[functions.NodeID]*nodeTable
 }
 
@@ -51,7 +54,22 @@ func (e *endpoints) message(m *nats.Msg) {
 		e.log.Error("an endpoint table names another node than its subject", "subject", m.Subject, "node", t.Node)
 		return
 	}
+	if e.tables != nil {
+		e.tables(&t)
+	}
 	e.apply(&t, time.Now())
+}
+
+// lose lets go of the instances of a node that is out of reach. Its next table is asked for in full.
+func (e *endpoints) lose(node functions.NodeID, now time.Time) {
+	n := e.nodes[node]
+	if n == nil {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.insts)) {
+		e.depart(n, bus.Departure{Instance: id, State: functions.InstanceStopped, Reason: "its node is out of reach"}, now)
+	}
+	delete(e.nodes, node)
 }
 
 func (e *endpoints) apply(t *bus.EndpointTable, now time.Time) {

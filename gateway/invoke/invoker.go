@@ -25,6 +25,7 @@ type Invoker struct {
 	routes  *routes
 	demand  *demand
 	pending pendingReasons
+	news    chan func(*endpoints)
 	bufs    copyBufs
 	ready   chan struct{}
 	once    sync.Once
@@ -36,7 +37,7 @@ func New(cfg Config, b *bus.Bus, workers Workers, log *slog.Logger) (*Invoker, e
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	inv := &Invoker{cfg: cfg, bus: b, workers: workers, log: log, reg: newRegistry(), ready: make(chan struct{})}
+	inv := &Invoker{cfg: cfg, bus: b, workers: workers, log: log, reg: newRegistry(), ready: make(chan struct{}), news: make(chan func(*endpoints), newsBacklog)}
 	inv.routes = newRoutes(b, inv.reg, func(f *function) {
 		f.pool.reroute(time.Now())
 		inv.reg.drop(f)
@@ -52,6 +53,25 @@ func (inv *Invoker) Ready() <-chan struct{} { return inv.ready }
 // messageBacklog bounds the endpoint tables that wait to be read; one that is dropped shows as a gap.
 const messageBacklog = 4096
 
+// newsBacklog bounds what is told of workers and not heeded yet.
+const newsBacklog = 1024
+
+// Lose lets go of the instances of a node that is out of reach: requests no longer wait for them.
+func (inv *Invoker) Lose(node functions.NodeID) {
+	inv.tell(func(e *endpoints) { e.lose(node, time.Now()) })
+}
+
+// Ask asks every worker for its whole endpoint table.
+func (inv *Invoker) Ask() { inv.tell((*endpoints).want) }
+
+func (inv *Invoker) tell(news func(*endpoints)) {
+	select {
+	case inv.news <- news:
+	default:
+		inv.log.Error("news of workers come faster than they are heeded")
+	}
+}
+
 // Run follows the tables and tells the demand until ctx ends. Requests under way are not its: whoever serves them ends them first.
 func (inv *Invoker) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -62,6 +82,7 @@ func (inv *Invoker) Run(ctx context.Context) error {
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	eps := newEndpoints(inv.bus, inv.reg, inv.workers, inv.log)
+	eps.tables = inv.cfg.Tables
 	eps.want()
 	g.Go(func() error {
 		return inv.routes.watch(ctx, func() { inv.once.Do(func() { close(inv.ready) }) })
@@ -71,6 +92,8 @@ func (inv *Invoker) Run(ctx context.Context) error {
 			select {
 			case m := <-tables:
 				eps.message(m)
+			case news := <-inv.news:
+				news(eps)
 			case <-ctx.Done():
 				return nil
 			}

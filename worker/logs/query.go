@@ -28,6 +28,8 @@ type Query struct {
 	Tail int
 	// Follow goes on with lines as they come, until the context ends.
 	Follow bool
+	// Live, if set, is called between the last retained line and the first that follows.
+	Live func()
 }
 
 // MaxTail bounds Query.Tail.
@@ -79,6 +81,9 @@ func (l *Logs) Query(ctx context.Context, q Query, fn func(Line) error) error {
 	}
 	if f == nil {
 		return nil
+	}
+	if q.Live != nil {
+		q.Live()
 	}
 	return l.follow(ctx, st, f, fn)
 }

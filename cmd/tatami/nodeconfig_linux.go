@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/obs"
+	"github.com/tatami-faas/tatami/runtime/containerd"
+	"github.com/tatami-faas/tatami/worker"
+)
+
+// nodeConfig is what `tatami up` and `tatami worker` have in common: a process with directories of its own that runs instances.
+type nodeConfig struct {
+	Config            string
+	DataDir, RunDir   string
+	ContainerdAddress string
+	NodeName          string
+	Labels            map[string]string
+	GrantCPU          int64
+	GrantMemory       int64
+	ReserveCPU        int64
+	ReserveMemory     int64
+	MaxInstances      int64
+	DrainTimeout      time.Duration
+	KeepInstances     bool
+	LogLevel          string
+	LogFormat         string
+	DockerConfig      string
+}
+
+// places are where a process of a verb keeps its things unless it is told otherwise.
+type places struct{ config, data, run string }
+
+func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	f.StringVar(&c.Config, "config", "", "config file; keys are these flags' names (default "+p.config+" if it exists)")
+	f.StringVar(&c.DataDir, "data-dir", p.data, "directory of everything that must survive")
+	f.StringVar(&c.RunDir, "run-dir", p.run, "directory of sockets and running sandboxes; short, on tmpfs if possible")
+	f.StringVar(&c.ContainerdAddress, "containerd-address", "", "socket of a containerd to use instead of the embedded one")
+	f.StringVar(&c.NodeName, "node-name", host, "this machine's name, for people")
+	f.StringToStringVar(&c.Labels, "label", nil, "labels of this node, such as zone=a; functions may ask for them")
+	f.Var((*milliValue)(&c.GrantCPU), "grant-cpu", "processor time that functions may take, such as 1500m (default the machine's less the reserve)")
+	f.Var((*bytesValue)(&c.GrantMemory), "grant-memory", "memory that functions may take, such as 2Gi (default the machine's less the reserve)")
+	f.Var((*milliValue)(&c.ReserveCPU), "reserve-cpu", "processor time kept from functions, such as 200m (default a tenth of the machine)")
+	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")
+	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long running invocations may take to end when the process stops")
+	f.BoolVar(&c.KeepInstances, "keep-instances", false, "leave instances running when the process stops, for the next one to adopt")
+	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.LogFormat, "log-format", "", "text or json (default text on a terminal, else json)")
+	f.StringVar(&c.DockerConfig, "docker-config", "", "directory of the docker config.json with registry credentials (default DOCKER_CONFIG or ~/.docker)")
+}
+
+func (c *nodeConfig) validate() error {
+	for name, dir := range map[string]*string{"data-dir": &c.DataDir, "run-dir": &c.RunDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil || *dir == "" {
+			return fault.New(fault.CodeInvalidRequest, "--%s: %q is no directory's name", name, *dir).WithField(name)
+		}
+		*dir = abs
+	}
+	if c.ReserveCPU < 0 || c.ReserveCPU >= int64(runtime.NumCPU())*1000 {
+		return fault.New(fault.CodeInvalidRequest, "--reserve-cpu: %dm leaves nothing of %d cores", c.ReserveCPU, runtime.NumCPU()).WithField("reserve-cpu")
+	}
+	if c.MaxInstances < 1 || c.MaxInstances > 100_000 {
+		return fault.New(fault.CodeInvalidRequest, "--max-instances: %d is not between 1 and 100000", c.MaxInstances).WithField("max-instances")
+	}
+	if c.DrainTimeout < 0 {
+		return fault.New(fault.CodeInvalidRequest, "--drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
+	}
+	return nil
+}
+
+// load completes the flags from the environment and the config file.
+func (c *nodeConfig) load(cmd *cobra.Command, p places) error {
+	file, named := c.Config, true
+	if file == "" {
+		file, named = p.config, os.Getenv("TATAMI_CONFIG") != ""
+		if named {
+			file = os.Getenv("TATAMI_CONFIG")
+		}
+	}
+	return applySettings(cmd.LocalFlags(), file, named)
+}
+
+func (c *nodeConfig) logger(w io.Writer) (*slog.Logger, error) {
+	return obs.NewLogger(w, obs.LogConfig{Level: c.LogLevel, Format: c.LogFormat})
+}
+
+// makeDirs makes the directories. The control socket in the run directory has a mode of its own: others must get as far as the socket.
+func (c *nodeConfig) makeDirs() error {
+	for dir, mode := range map[string]os.FileMode{c.DataDir: 0o700, c.RunDir: 0o711} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return fault.Wrap(fault.CodeDenied, err, "the directory cannot be made").WithHint("run as root, or name others with --data-dir and --run-dir")
+		}
+	}
+	return nil
+}
+
+// announceStop tells when ctx ends what happens then; the function returned ends that.
+func (c *nodeConfig) announceStop(ctx context.Context, log *slog.Logger) (end func() bool) {
+	return context.AfterFunc(ctx, func() {
+		log.Info("stopping: what runs may end; a second Ctrl-C ends at once, and the next start adopts the instances", "timeout", functions.Duration(c.DrainTimeout).String())
+	})
+}
+
+func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
+	return worker.Config{
+		Node: node, Name: c.NodeName, Labels: c.Labels, DataDir: c.DataDir, RunDir: c.RunDir, MaxInstances: c.MaxInstances,
+		Grant:        functions.Resources{CPU: c.GrantCPU, Memory: c.GrantMemory},
+		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
+		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
+	}
+}
+
+// driver makes the sandbox driver of a worker; cgroup is the name of the one above its sandboxes, which no other process on the machine uses.
+func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.BlobSource, log *slog.Logger) (*containerd.Driver, error) {
+	_, allocatable, err := w.Resources()
+	if err != nil {
+		return nil, err
+	}
+	return containerd.New(containerd.Config{
+		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
+		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig,
+	}, blobs, log)
+}
+
+// cgroupName makes a name for a cgroup of a node's name.
+func cgroupName(node string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, node)
+	return "tatami-" + name[:min(len(name), 60)]
+}

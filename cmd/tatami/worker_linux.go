@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/runtime/containerd"
+	"github.com/tatami-faas/tatami/worker"
+)
+
+// workerPlaces are where `tatami worker` keeps its things; `tatami up` may run on the same machine.
+var workerPlaces = places{config: "/etc/tatami/worker.yaml", data: "/var/lib/tatami-worker", run: "/run/tatami-worker"}
+
+// workerConfig is the configuration of `tatami worker`. Every field is a flag, an environment variable TATAMI_* and a key of the config file.
+type workerConfig struct {
+	nodeConfig
+	Join      string
+	TokenFile string
+	Listen    string
+}
+
+func (c *workerConfig) flags(f *pflag.FlagSet) {
+	c.nodeConfig.flags(f, workerPlaces)
+	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222")
+	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining: "+bus.WorkerTokenFile+" in the server's data directory")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address on loopback at which gateways reach the instances")
+}
+
+func (c *workerConfig) validate() error {
+	if c.Join == "" {
+		return fault.New(fault.CodeInvalidRequest, "--join: no server is named").WithField("join").
+			WithHint("start one with `tatami up --worker-listen 127.0.0.1:4222`, and give the address that it prints")
+	}
+	if c.TokenFile == "" {
+		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
+			WithHint("it is the file %s in the server's data directory", bus.WorkerTokenFile)
+	}
+	if err := bus.CheckLoopback("join", strings.TrimPrefix(c.Join, "nats://")); err != nil {
+		return err
+	}
+	if c.Listen == "" {
+		return fault.New(fault.CodeInvalidRequest, "--listen: gateways could not reach the instances").WithField("listen")
+	}
+	return c.nodeConfig.validate()
+}
+
+func newWorkerCmd(a *app) *cobra.Command {
+	var cfg workerConfig
+	cmd := &cobra.Command{
+		Use:   "worker --join URL --token-file FILE",
+		Short: "Run instances for a server",
+		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --worker-listen`.\n" +
+			"It keeps its instances while the server is away and finds it again by itself. Started again on the same directories it adopts\n" +
+			"the instances that still run.",
+		Args: argCount(0, 0, ""),
+	}
+	cfg.flags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cfg.load(cmd, workerPlaces); err != nil {
+			return err
+		}
+		if err := cfg.validate(); err != nil {
+			return err
+		}
+		log, err := cfg.logger(a.stderr)
+		if err != nil {
+			return err
+		}
+		return runWorker(cmd.Context(), cfg, log, a.stdout)
+	}
+	return cmd
+}
+
+// runWorker runs a joined worker until ctx ends.
+func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout io.Writer) error {
+	token, err := bus.ReadToken(cfg.TokenFile)
+	if err != nil {
+		return err
+	}
+	if err := cfg.makeDirs(); err != nil {
+		return err
+	}
+	link, err := bus.Join(bus.JoinConfig{DataDir: cfg.DataDir, URL: cfg.Join, Token: token}, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		link.Close(ctx)
+	}()
+	node := link.Identity().Node
+	wcfg := cfg.worker(node)
+	wcfg.Listen = cfg.Listen
+	driver, err := cfg.driver(wcfg, workerCgroup(cfg.NodeName, node), link, log)
+	if err != nil {
+		return err
+	}
+	defer closeDriver(driver, log)
+	w, err := worker.New(wcfg, driver, link, log)
+	if err != nil {
+		return err
+	}
+	defer cfg.announceStop(ctx, log)()
+	parts := []part{{"containerd", driver.Run, driver.Ready}, {"worker", w.Run, w.Ready}}
+	return supervise(ctx, log, parts, func() {
+		fmt.Fprintf(stdout, "tatami %s on %s, node %s\n", version, cfg.NodeName, node)
+		fmt.Fprintf(stdout, "server     %s\n", cfg.Join)
+		fmt.Fprintln(stdout, "ready      it shows in: tatami node ls")
+		notifySystemd(log)
+	})
+}
+
+func closeDriver(d *containerd.Driver, log *slog.Logger) {
+	if err := d.Close(); err != nil {
+		log.Error("closing the driver", "err", err)
+	}
+}
+
+// workerCgroup is the name of the cgroup above a joined worker's sandboxes. Several workers of one machine may have one name.
+func workerCgroup(name string, node functions.NodeID) string {
+	return cgroupName(name) + "-" + strings.TrimPrefix(string(node), "nod_")[:10]
+}

@@ -1,0 +1,352 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const (
+	connectTimeout = 3 * time.Second
+	writeTimeout   = 3 * time.Second
+	// The wait between two tries to reach a worker grows from the first to the last.
+	firstRetry = 10 * time.Millisecond
+	lastRetry  = time.Second
+	// forgetAfter is how long a worker that cannot be reached is tried.
+	forgetAfter = 10 * time.Minute
+)
+
+// peer is a joined worker.
+type peer struct {
+	w    *Workers
+	node functions.NodeID
+	// moved tells that the worker listens elsewhere.
+	moved chan struct{}
+
+	mu sync.Mutex
+	at bus.Listener
+	// now is the session; nil while there is none.
+	now *session
+	// stale counts the slots of sessions that broke: the worker has them back already, and who held them has still to say so.
+	stale map[functions.InstanceID]int
+}
+
+// session is the connection for slots. Its fields are guarded by its peer's mutex, but for conn and id.
+type session struct {
+	id   string
+	conn net.Conn
+	at   bus.Listener
+
+	sequence uint64
+	asked    map[uint64]question
+	held     map[functions.InstanceID]int
+	// out is what waits to be written; one caller at a time writes, for all.
+	out, spare []byte
+	writing    bool
+	tunnels    map[*tunnel]struct{}
+}
+
+// question is an Admit that waits for its answer.
+type question struct {
+	inst   functions.InstanceID
+	answer chan error
+}
+
+func newPeer(w *Workers, node functions.NodeID, at bus.Listener) *peer {
+	return &peer{w: w, node: node, at: at, moved: make(chan struct{}, 1), stale: map[functions.InstanceID]int{}}
+}
+
+// point takes over where the worker listens.
+func (p *peer) point(at bus.Listener) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == at {
+		return
+	}
+	p.at = at
+	if p.now != nil {
+		// The worker has begun anew: it knows nothing of the session.
+		_ = p.now.conn.Close()
+	}
+	select {
+	case p.moved <- struct{}{}:
+	default:
+	}
+}
+
+// keep keeps a session until ctx ends.
+func (p *peer) keep(ctx context.Context) {
+	var since time.Time
+	lost := false
+	for wait := firstRetry; ctx.Err() == nil; {
+		s, br, err := p.connect(ctx)
+		if err == nil {
+			p.w.log.Debug("a worker is reached", "node", p.node, "addr", s.at.Address)
+			if lost {
+				p.tell(p.w.back)
+			}
+			lost, since = false, time.Time{}
+			begun := time.Now()
+			err = p.serve(ctx, s, br)
+			if time.Since(begun) > lastRetry {
+				wait = firstRetry
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if since.IsZero() {
+			since = time.Now()
+			p.w.log.Warn("a worker is out of reach; trying again", "node", p.node, "err", err)
+		}
+		switch out := time.Since(since); {
+		case out >= forgetAfter:
+			p.w.forget(p)
+			return
+		case !lost && out >= p.w.cfg.LostAfter:
+			lost = true
+			p.tell(p.w.lost)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			wait = min(2*wait, lastRetry)
+		case <-p.moved:
+			wait = firstRetry
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+func (p *peer) tell(whom func(functions.NodeID)) {
+	if whom != nil {
+		whom(p.node)
+	}
+}
+
+// listener is where the worker listens.
+func (p *peer) listener() bus.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at
+}
+
+// connect opens a session and makes it the peer's.
+func (p *peer) connect(ctx context.Context) (*session, *bufio.Reader, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	at := p.listener()
+	conn, br, id, err := upgrade(ctx, at, bus.PathSession, bus.UpgradeSession, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &session{
+		id: id, conn: conn, at: at, asked: map[uint64]question{}, held: map[functions.InstanceID]int{},
+		tunnels: map[*tunnel]struct{}{},
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at != at {
+		_ = conn.Close()
+		return nil, nil, errors.New("the worker listens elsewhere now")
+	}
+	p.now = s
+	return s, br, nil
+}
+
+// serve reads the answers until the session breaks or ctx ends, and undoes it then.
+func (p *peer) serve(ctx context.Context, s *session, br *bufio.Reader) error {
+	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
+	var pings sync.WaitGroup
+	ended := make(chan struct{})
+	pings.Go(func() { p.ping(s, ended) })
+	err := p.read(s, br)
+	close(ended)
+	_ = s.conn.Close()
+	pings.Wait()
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = nil
+	for inst, n := range s.held {
+		p.stale[inst] += n
+	}
+	for _, q := range s.asked {
+		q.answer <- p.broken(err)
+	}
+	for t := range s.tunnels {
+		_ = t.TCPConn.Close()
+	}
+	return err
+}
+
+func (p *peer) broken(err error) error {
+	return fault.Wrap(fault.CodeUnavailable, err, "the worker of node %s is out of reach", p.node)
+}
+
+// ping gives signs of life, and asks for them.
+func (p *peer) ping(s *session, ended <-chan struct{}) {
+	tick := time.NewTicker(bus.SessionPing)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.mu.Lock()
+			p.send(s, bus.SlotLine{Op: bus.SlotPing})
+			p.mu.Unlock()
+		case <-ended:
+			return
+		}
+	}
+}
+
+// read takes the answers in until the session breaks.
+func (p *peer) read(s *session, br *bufio.Reader) error {
+	for {
+		if br.Buffered() == 0 {
+			_ = s.conn.SetReadDeadline(time.Now().Add(bus.SessionSilence))
+		}
+		b, err := br.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line, err := bus.ParseSlotLine(b)
+		if err != nil {
+			return err
+		}
+		if line.Sequence == 0 {
+			continue // the answer to a ping
+		}
+		p.mu.Lock()
+		q, ok := s.asked[line.Sequence]
+		delete(s.asked, line.Sequence)
+		if ok && line.Op == bus.SlotGranted {
+			s.held[q.inst]++
+		}
+		p.mu.Unlock()
+		switch {
+		case !ok:
+			return fmt.Errorf("the worker answered what nobody asked: %q", b)
+		case line.Op == bus.SlotGranted:
+			q.answer <- nil
+		default:
+			q.answer <- fault.New(fault.CodeUnavailable, "%s", line.Text)
+		}
+	}
+}
+
+// admit takes a slot.
+func (p *peer) admit(inst functions.InstanceID) error {
+	p.mu.Lock()
+	s := p.now
+	if s == nil {
+		p.mu.Unlock()
+		return p.broken(nil)
+	}
+	s.sequence++
+	q := question{inst, make(chan error, 1)}
+	s.asked[s.sequence] = q
+	p.send(s, bus.SlotLine{Op: bus.SlotAdmit, Sequence: s.sequence, Text: string(inst)})
+	p.mu.Unlock()
+	return <-q.answer
+}
+
+// release gives a slot back; of a session that broke, the worker has it.
+func (p *peer) release(inst functions.InstanceID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stale[inst] > 0 {
+		if p.stale[inst]--; p.stale[inst] == 0 {
+			delete(p.stale, inst)
+		}
+		return
+	}
+	s := p.now
+	if s == nil || s.held[inst] == 0 {
+		p.w.log.Error("a slot was given back that nobody held", "node", p.node, "inst", inst)
+		return
+	}
+	if s.held[inst]--; s.held[inst] == 0 {
+		delete(s.held, inst)
+	}
+	p.send(s, bus.SlotLine{Op: bus.SlotRelease, Text: string(inst)})
+}
+
+// send writes a line, in the order of the calls; p.mu is held, and given up while it writes. What comes meanwhile goes with the next write.
+func (p *peer) send(s *session, l bus.SlotLine) {
+	s.out = l.Append(s.out)
+	if s.writing {
+		return
+	}
+	s.writing = true
+	for len(s.out) > 0 {
+		b := s.out
+		s.out = s.spare[:0]
+		p.mu.Unlock()
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err := s.conn.Write(b)
+		if err != nil {
+			// The reader sees it too, and undoes the session.
+			_ = s.conn.Close()
+		}
+		p.mu.Lock()
+		if s.spare = b; err != nil {
+			s.out = s.out[:0]
+		}
+	}
+	s.writing = false
+}
+
+// upgrade connects to the worker and asks for another protocol, within a session or for one, whose name it returns.
+func upgrade(ctx context.Context, at bus.Listener, path, protocol, session string) (*net.TCPConn, *bufio.Reader, string, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", at.Address)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	conn, ok := nc.(*net.TCPConn)
+	if !ok {
+		nc.Close()
+		return nil, nil, "", fmt.Errorf("%s is no address of TCP", at.Address)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	br := bufio.NewReader(conn)
+	head := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
+		path, at.Address, at.Token, protocol, bus.HeaderSession, session)
+	name, err := switched(conn, br, head)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, "", err
+	}
+	return conn, br, name, nil
+}
+
+// switched sends the head of a request and reads up to the end of the answer's, which must be that the protocol is another one now.
+func switched(conn net.Conn, br *bufio.Reader, head string) (session string, err error) {
+	if _, err := io.WriteString(conn, head); err != nil {
+		return "", err
+	}
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return "", bus.FaultOf(resp)
+	}
+	return resp.Header.Get(bus.HeaderSession), nil
+}

@@ -1,0 +1,392 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const (
+	// headPatience is how long the head of a request may take.
+	headPatience = 10 * time.Second
+	// dialPatience is how long connecting to an instance may take.
+	dialPatience = 30 * time.Second
+	// writePatience is how long a gateway may take to read.
+	writePatience = 10 * time.Second
+)
+
+// listener is where gateways elsewhere reach the instances. A gateway opens a session, over which it takes and gives back slots, and for
+// each connection to an instance a tunnel within that session, whose bytes are not looked at. What a session holds ends with it, so that
+// a gateway that dies gives everything back, once.
+type listener struct {
+	w     *Worker
+	log   *slog.Logger
+	l     net.Listener
+	token string
+
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session
+	// busy counts the handlers, those of upgraded connections included.
+	busy sync.WaitGroup
+}
+
+// newListener opens the listener; run serves.
+func newListener(ctx context.Context, w *Worker, addr string) (*listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fault.Wrap(fault.CodeConflict, err, "gateways cannot reach this worker at %s", addr).WithField("listen").
+			WithHint("end the program that has the port (sudo ss -ltnp), or give another --listen")
+	}
+	return &listener{w: w, log: w.log, l: l, token: rand.Text(), sessions: map[string]*session{}}, nil
+}
+
+// announcement is what gateways are told; nil for no listener.
+func (l *listener) announcement() *bus.Listener {
+	if l == nil {
+		return nil
+	}
+	return &bus.Listener{Address: l.l.Addr().String(), Token: l.token}
+}
+
+// run serves until ctx ends, then ends every session, and returns when the last handler has.
+func (l *listener) run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+bus.PathSession, l.session)
+	mux.HandleFunc("GET "+bus.PathTunnel+"{inst}", l.tunnel)
+	mux.HandleFunc("POST "+bus.PathLogs, l.logs)
+	mux.HandleFunc("POST "+bus.PathExec, l.exec)
+	srv := &http.Server{
+		Handler: l.guard(mux), ReadHeaderTimeout: headPatience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
+	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	defer l.busy.Wait()
+	defer context.AfterFunc(ctx, func() {
+		_ = srv.Close()
+		l.endAll()
+	})()
+	if err := srv.Serve(l.l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving gateways: %w", err)
+	}
+	return nil
+}
+
+// guard lets in who knows the token, and counts the handlers.
+func (l *listener) guard(next http.Handler) http.Handler {
+	want := []byte("Bearer " + l.token)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			l.log.Warn("a request without this run's token was refused", "remote", r.RemoteAddr)
+			bus.RespondFault(w, fault.New(fault.CodeUnauthenticated, "this worker does not know the token"))
+			return
+		}
+		l.mu.Lock()
+		if l.closed {
+			l.mu.Unlock()
+			bus.RespondFault(w, fault.New(fault.CodeDraining, "the worker is stopping"))
+			return
+		}
+		l.busy.Add(1)
+		l.mu.Unlock()
+		defer l.busy.Done()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (l *listener) endAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, s := range l.sessions {
+		s.end()
+	}
+}
+
+// upgrade takes the connection over from the server.
+func upgrade(w http.ResponseWriter, r *http.Request, protocol string, header ...string) (net.Conn, *bufio.Reader, error) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), protocol) {
+		return nil, nil, fault.New(fault.CodeInvalidRequest, "an upgrade to %s is wanted here", protocol).WithField("Upgrade")
+	}
+	conn, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.CodeInvalidRequest, err, "an upgrade needs HTTP/1.1")
+	}
+	_ = conn.SetDeadline(time.Time{})
+	_ = conn.SetWriteDeadline(time.Now().Add(writePatience))
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s\r\n", protocol, strings.Join(header, ""))
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	_ = conn.SetWriteDeadline(time.Time{})
+	return conn, brw.Reader, nil
+}
+
+// refuse answers with the error, where the connection is still the server's.
+func (l *listener) refuse(w http.ResponseWriter, err error) {
+	if fault.From(err) != nil {
+		bus.RespondFault(w, err)
+		return
+	}
+	l.log.Debug("a gateway's connection", "err", err)
+}
+
+func (l *listener) find(id string) *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sessions[id]
+}
+
+// session is a gateway's connection for slots. Its own goroutine alone touches held.
+type session struct {
+	id   string
+	conn net.Conn
+	held map[functions.InstanceID]int
+
+	mu      sync.Mutex
+	over    bool
+	tunnels map[net.Conn]struct{}
+}
+
+// end closes the session's connections; its goroutine gives back what it holds.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	_ = s.conn.Close()
+	for c := range s.tunnels {
+		_ = c.Close()
+	}
+}
+
+// join makes the connections end with the session; false when it has ended.
+func (s *session) join(conns ...net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range conns {
+		s.tunnels[c] = struct{}{}
+	}
+	return !s.over
+}
+
+func (s *session) leave(conns ...net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range conns {
+		delete(s.tunnels, c)
+	}
+}
+
+func (l *listener) session(w http.ResponseWriter, r *http.Request) {
+	id := rand.Text()
+	conn, br, err := upgrade(w, r, bus.UpgradeSession, bus.HeaderSession+": "+id+"\r\n")
+	if err != nil {
+		l.refuse(w, err)
+		return
+	}
+	s := &session{id: id, conn: conn, held: map[functions.InstanceID]int{}, tunnels: map[net.Conn]struct{}{}}
+	l.mu.Lock()
+	closed := l.closed
+	l.sessions[id] = s
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.sessions, id)
+		l.mu.Unlock()
+		s.end()
+		held := 0
+		for inst, n := range s.held {
+			for range n {
+				l.w.Release(l.w.cfg.Node, inst)
+			}
+			held += n
+		}
+		l.log.Info("a gateway's session has ended", "remote", conn.RemoteAddr().String(), "slots", held)
+	}()
+	if closed {
+		return
+	}
+	if err := l.talk(s, br); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		l.log.Warn("a gateway's session broke", "remote", conn.RemoteAddr().String(), "err", err)
+	}
+}
+
+// talk answers the session's lines until it ends; it returns why.
+func (l *listener) talk(s *session, br *bufio.Reader) error {
+	in := bufio.NewReaderSize(br, 16*bus.MaxSlotLine)
+	var out []byte
+	for {
+		if in.Buffered() == 0 {
+			if len(out) > 0 {
+				_ = s.conn.SetWriteDeadline(time.Now().Add(writePatience))
+				if _, err := s.conn.Write(out); err != nil {
+					return err
+				}
+				out = out[:0]
+			}
+			_ = s.conn.SetReadDeadline(time.Now().Add(bus.SessionSilence))
+		}
+		b, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line, err := bus.ParseSlotLine(b)
+		if err != nil {
+			return err
+		}
+		inst := functions.InstanceID(line.Text)
+		answer := bus.SlotLine{Op: bus.SlotGranted, Sequence: line.Sequence}
+		switch line.Op {
+		case bus.SlotAdmit:
+			if err := l.w.Admit(l.w.cfg.Node, inst); err != nil {
+				answer.Op, answer.Text = bus.SlotRefused, err.Error()
+			} else {
+				s.held[inst]++
+			}
+		case bus.SlotRelease:
+			if s.held[inst] == 0 {
+				l.log.Error("a gateway gave back a slot that it does not hold", "inst", inst)
+				continue
+			}
+			if s.held[inst]--; s.held[inst] == 0 {
+				delete(s.held, inst)
+			}
+			l.w.Release(l.w.cfg.Node, inst)
+			continue
+		case bus.SlotPing:
+		default:
+			return fault.New(fault.CodeInvalidRequest, "%q is no question", b)
+		}
+		out = answer.Append(out)
+	}
+}
+
+// tunnel joins the gateway's connection to one of the instance's.
+func (l *listener) tunnel(w http.ResponseWriter, r *http.Request) {
+	s := l.find(r.Header.Get(bus.HeaderSession))
+	if s == nil {
+		bus.RespondFault(w, fault.New(fault.CodeUnavailable, "there is no such session"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), dialPatience)
+	defer cancel()
+	inst, err := l.w.Dial(ctx, l.w.cfg.Node, functions.InstanceID(r.PathValue("inst")))
+	if err != nil {
+		if fault.From(err) == nil {
+			err = fault.Wrap(fault.CodeUnavailable, err, "the instance takes no connections")
+		}
+		bus.RespondFault(w, err)
+		return
+	}
+	defer inst.Close()
+	conn, br, err := upgrade(w, r, bus.UpgradeTunnel)
+	if err != nil {
+		l.refuse(w, err)
+		return
+	}
+	defer conn.Close()
+	defer s.leave(conn, inst)
+	if s.join(conn, inst) {
+		splice(conn, br, inst)
+	}
+}
+
+// splice passes bytes on both ways until both sides have ended theirs, or one breaks. Where the kernel can, it does not copy them.
+func splice(gateway net.Conn, ahead *bufio.Reader, inst net.Conn) {
+	var back sync.WaitGroup
+	back.Go(func() { pass(gateway, inst) })
+	// What came together with the request's head.
+	if n := ahead.Buffered(); n > 0 {
+		if _, err := io.CopyN(inst, ahead, int64(n)); err != nil {
+			_ = gateway.Close()
+		}
+	}
+	pass(inst, gateway)
+	back.Wait()
+}
+
+// pass copies until src ends, and says so to dst; where that cannot be, both are closed.
+func pass(dst, src net.Conn) {
+	_, err := io.Copy(dst, src)
+	if half, ok := dst.(interface{ CloseWrite() error }); err != nil || !ok || half.CloseWrite() != nil {
+		_ = dst.Close()
+		_ = src.Close()
+	}
+}
+
+func (l *listener) logs(w http.ResponseWriter, r *http.Request) {
+	var q bus.LogQuery
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&q); err != nil {
+		bus.RespondFault(w, fault.Wrap(fault.CodeInvalidRequest, err, "the query cannot be read"))
+		return
+	}
+	ctl, enc := http.NewResponseController(w), json.NewEncoder(w)
+	live := false
+	tell := func(e bus.LogEvent, flush bool) error {
+		_ = ctl.SetWriteDeadline(time.Now().Add(writePatience))
+		if err := enc.Encode(e); err != nil || !flush {
+			return err
+		}
+		return ctl.Flush()
+	}
+	q.Live = func() {
+		live = true
+		_ = tell(bus.LogEvent{Live: true}, true)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	err := l.w.Logs(r.Context(), q, func(line bus.LogLine) error { return tell(bus.LogEvent{Line: &line}, live) })
+	if err != nil && r.Context().Err() == nil {
+		_ = tell(bus.LogEvent{Err: err.Error()}, true)
+	}
+}
+
+func (l *listener) exec(w http.ResponseWriter, r *http.Request) {
+	var q bus.ExecRequest
+	// In JSON the bytes take a third more.
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 2*bus.MaxExecInput)).Decode(&q); err != nil {
+		bus.RespondFault(w, fault.Wrap(fault.CodeInvalidRequest, err, "the request cannot be read"))
+		return
+	}
+	stdout, stderr := bounded{left: bus.MaxExecOutput}, bounded{left: bus.MaxExecOutput}
+	code, err := l.w.Exec(r.Context(), q.Instance, q.Args, strings.NewReader(string(q.Stdin)), &stdout, &stderr)
+	if err != nil {
+		bus.RespondFault(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	out := bus.ExecResult{Schema: bus.Schema, Code: code, Stdout: stdout.b, Stderr: stderr.b}
+	if err := json.NewEncoder(w).Encode(out); err != nil {
+		l.log.Debug("a gateway's connection", "err", err)
+	}
+}
+
+// bounded keeps the first bytes and drops the rest.
+type bounded struct {
+	b    []byte
+	left int
+}
+
+// Write takes everything.
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), b.left)
+	b.left -= n
+	b.b = append(b.b, p[:n]...)
+	return len(p), nil
+}

@@ -1,0 +1,315 @@
+package worker_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/worker"
+)
+
+// newListening is a world whose worker has a listener, and what its tables say of it.
+func newListening(t *testing.T, change func(*worker.Config)) (*world, bus.Listener) {
+	t.Helper()
+	w := newWorld(t, func(c *worker.Config) {
+		c.Listen = "127.0.0.1:0"
+		if change != nil {
+			change(c)
+		}
+	})
+	return w, w.announced("")
+}
+
+// announced is the listener that the first table with another token tells.
+func (w *world) announced(old string) bus.Listener {
+	w.t.Helper()
+	at := w.await(0, "a table with a listener's new token", func(m message) bool {
+		return m.table != nil && m.table.Listener != nil && m.table.Listener.Token != old
+	})
+	return *w.messages()[at].table.Listener
+}
+
+// gateway is a connection to the listener that was upgraded.
+type gateway struct {
+	t    *testing.T
+	conn net.Conn
+	br   *bufio.Reader
+	// session is the name that the worker gave it.
+	session string
+}
+
+// ask sends the head of a request and returns the answer.
+func ask(t *testing.T, at bus.Listener, token, method, path, header, body string) (*http.Response, net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", at.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: w\r\nAuthorization: Bearer %s\r\n%sContent-Length: %d\r\n\r\n%s", method, path, token, header, len(body), body)
+	br := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, conn, br
+}
+
+func upgraded(t *testing.T, at bus.Listener, path, protocol, session string) *gateway {
+	t.Helper()
+	resp, conn, br := ask(t, at, at.Token, "GET", path, "Connection: Upgrade\r\nUpgrade: "+protocol+"\r\n"+bus.HeaderSession+": "+session+"\r\n", "")
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%s: %v", path, bus.FaultOf(resp))
+	}
+	return &gateway{t, conn, br, resp.Header.Get(bus.HeaderSession)}
+}
+
+func session(t *testing.T, at bus.Listener) *gateway {
+	t.Helper()
+	return upgraded(t, at, bus.PathSession, bus.UpgradeSession, "")
+}
+
+func (g *gateway) say(lines string) {
+	g.t.Helper()
+	if _, err := io.WriteString(g.conn, lines); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *gateway) hear() string {
+	g.t.Helper()
+	line, err := g.br.ReadString('\n')
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// ended fails the test unless the worker closes the connection.
+func (g *gateway) ended() {
+	g.t.Helper()
+	if rest, err := io.ReadAll(g.br); len(rest) > 0 || fault.From(err) != nil {
+		g.t.Errorf("the connection goes on: %q, %v", rest, err)
+	}
+}
+
+// held awaits that so many slots are.
+func (w *world) held(id functions.InstanceID, n int) {
+	w.t.Helper()
+	from := len(w.messages())
+	w.await(from, fmt.Sprintf("%d slots of %s held", n, id), func(m message) bool {
+		if m.report == nil {
+			return false
+		}
+		for _, r := range m.report.Instances {
+			if r.Instance == id && r.Held == n {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestASessionTakesSlotsAndGivesThemBack(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	id := w.serving(revision())
+	g := session(t, at)
+	g.say("A 1 " + string(id) + "\nA 2 " + string(id) + "\nA 3 " + string(id) + "\nA 4 ins_none\nP 0 \n")
+	for i, want := range []string{"Y 1", "Y 2", "N 3 instance " + string(id) + " has no free slot", "N 4 instance ins_none is gone", "Y 0"} {
+		if got := g.hear(); got != want {
+			t.Errorf("answer %d is %q, want %q", i, got, want)
+		}
+	}
+	w.held(id, 2)
+	// One that was not taken is not given back; what another session holds is not this one's.
+	other := session(t, at)
+	other.say("R 0 " + string(id) + "\nP 0 \n")
+	if got := other.hear(); got != "Y 0" {
+		t.Errorf("heard %q", got)
+	}
+	w.held(id, 2)
+	g.say("R 0 " + string(id) + "\nA 5 " + string(id) + "\nR 0 " + string(id) + "\nP 0 \n")
+	if a, p := g.hear(), g.hear(); a != "Y 5" || p != "Y 0" {
+		t.Errorf("heard %q and %q", a, p)
+	}
+	w.held(id, 1)
+	// A gateway that dies gives everything back, and nothing twice.
+	g.conn.Close()
+	w.held(id, 0)
+	other.say("A 1 " + string(id) + "\nA 2 " + string(id) + "\nA 3 " + string(id) + "\n")
+	if a, b, c := other.hear(), other.hear(), other.hear(); a != "Y 1" || b != "Y 2" || !strings.HasPrefix(c, "N 3 ") {
+		t.Errorf("heard %q, %q, %q", a, b, c)
+	}
+}
+
+func TestASessionThatMakesNoSenseEnds(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	id := w.serving(revision())
+	for _, nonsense := range []string{"hello\n", "Y 1 \n", strings.Repeat("A", 64<<10)} {
+		g := session(t, at)
+		g.say("A 1 " + string(id) + "\n")
+		if got := g.hear(); got != "Y 1" {
+			t.Fatalf("heard %q", got)
+		}
+		_, _ = io.WriteString(g.conn, nonsense)
+		g.ended()
+		w.held(id, 0)
+	}
+}
+
+func TestATunnelIsTheInstancesConnection(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	id := w.serving(revision())
+	g := session(t, at)
+	for range 2 {
+		tunnel := upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
+		for _, path := range []string{"/a", "/b"} {
+			tunnel.say("GET " + path + " HTTP/1.1\r\nHost: f\r\n\r\n")
+			resp, err := http.ReadResponse(tunnel.br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || string(body) != string(id)+" "+path {
+				t.Errorf("answered %q, %v", body, err)
+			}
+		}
+	}
+	tunnel := upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
+	// The gateway's own end reaches the instance, whose end comes back.
+	if err := tunnel.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	tunnel.ended()
+	// Without its session a tunnel is nobody's.
+	tunnel = upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
+	g.conn.Close()
+	tunnel.ended()
+	for name, c := range map[string]struct {
+		inst, session string
+		code          fault.Code
+	}{
+		"no session": {string(id), g.session, fault.CodeUnavailable},
+		"no inst":    {"ins_none", session(t, at).session, fault.CodeNotFound},
+	} {
+		resp, _, _ := ask(t, at, at.Token, "GET", bus.PathTunnel+c.inst, "Connection: Upgrade\r\nUpgrade: "+bus.UpgradeTunnel+"\r\n"+bus.HeaderSession+": "+c.session+"\r\n", "")
+		if err := bus.FaultOf(resp); !fault.Is(err, c.code) {
+			t.Errorf("%s: %s %v", name, resp.Status, err)
+		}
+	}
+}
+
+func TestTheListenerKnowsItsRunsToken(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	for _, token := range []string{"", "x" + at.Token} {
+		for _, path := range []string{bus.PathSession, bus.PathTunnel + "ins_a", bus.PathLogs, bus.PathExec} {
+			if resp, _, _ := ask(t, at, token, "GET", path, "", ""); resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s with token %q: %s", path, token, resp.Status)
+			}
+		}
+	}
+	w.end()
+	w.run()
+	next := w.announced(at.Token)
+	if resp, _, _ := ask(t, next, at.Token, "GET", bus.PathSession, "", ""); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("an earlier run's token: %s", resp.Status)
+	}
+}
+
+func TestLogsAndExecOverTheListener(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	id := w.serving(revision("print:first"))
+	q, err := json.Marshal(bus.LogQuery{Ref: functions.Ref{Namespace: "shop", Name: "cart"}, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, _, _ := ask(t, at, at.Token, "POST", bus.PathLogs, "", string(q))
+	events := json.NewDecoder(resp.Body)
+	next := func() bus.LogEvent {
+		t.Helper()
+		var e bus.LogEvent
+		if err := events.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	var seen []string
+	for e := next(); !e.Live; e = next() {
+		seen = append(seen, e.Line.Text)
+	}
+	w.driver.box(id).write(w.driver.box(id).Info().Stderr, "second\n")
+	for len(seen) == 0 || seen[len(seen)-1] != "second" {
+		seen = append(seen, next().Line.Text)
+	}
+	if got := strings.Join(seen, " "); got != "first second" {
+		t.Errorf("lines %q", got)
+	}
+
+	ask1 := func(q bus.ExecRequest) *http.Response {
+		b, err := json.Marshal(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, _, _ := ask(t, at, at.Token, "POST", bus.PathExec, "", string(b))
+		return resp
+	}
+	resp = ask1(bus.ExecRequest{Instance: id, Args: []string{"ls", "-l"}, Stdin: []byte("in")})
+	var out bus.ExecResult
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || out.Code != 3 || !bytes.Equal(out.Stdout, []byte("[ls -l] in")) {
+		t.Errorf("exec gave %+v, %v", out, err)
+	}
+	if err := bus.FaultOf(ask1(bus.ExecRequest{Instance: "ins_none", Args: []string{"ls"}})); !fault.Is(err, fault.CodeNotFound) {
+		t.Errorf("exec in an instance that is not there: %v", err)
+	}
+	if err := bus.FaultOf(ask1(bus.ExecRequest{Instance: id})); !fault.Is(err, fault.CodeInvalidRequest) {
+		t.Errorf("exec of nothing: %v", err)
+	}
+}
+
+// What gateways elsewhere have under way ends before a worker leaves its instances to the next one.
+func TestAWorkerThatLeavesItsInstancesAwaitsWhatRuns(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, func(c *worker.Config) { c.KeepInstances, c.DrainTimeout = true, patience })
+	id := w.serving(revision())
+	g := session(t, at)
+	g.say("A 1 " + string(id) + "\n")
+	if got := g.hear(); got != "Y 1" {
+		t.Fatalf("heard %q", got)
+	}
+	from := len(w.messages())
+	w.stop()
+	w.await(from, "the worker drains", func(m message) bool { return m.report != nil && m.report.State.Draining })
+	g.say("A 2 " + string(id) + "\n")
+	if got := g.hear(); !strings.HasPrefix(got, "N 2 ") {
+		t.Errorf("a worker that leaves takes requests: %q", got)
+	}
+	select {
+	case err := <-w.ended:
+		t.Fatalf("the worker ended with an invocation under way: %v", err)
+	default:
+	}
+	g.say("R 0 " + string(id) + "\n")
+	w.end()
+	g.ended()
+	w.cfg.KeepInstances = false
+	w.run()
+	w.state(id, functions.InstanceReady)
+}
