@@ -134,7 +134,6 @@ func (a *API) routes() http.Handler {
 	a.registerFunctions(h)
 	a.registerBlobs(h, r)
 	a.registerSystem(h)
-	a.registerNodes(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
 	a.registerLogs(h, r)
