@@ -82,7 +82,7 @@ func (s *Scheduler) answer(ctx context.Context, m *nats.Msg, build func(now time
 
 // watch follows the records.
 func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
-	s.unsynced = 3
+	s.unsynced = 4
 	synced := func() {
 		s.offer(ctx, func(now time.Time) []reconcile.Effect {
 			if s.unsynced--; s.unsynced > 0 {
@@ -101,6 +101,18 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteQuota(now, e.Key) })
 			default:
 				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetQuota(now, e.Value) })
+			}
+		})
+	})
+	g.Go(func() error {
+		return s.bus.Nodes().Watch(ctx, "", func(e bus.Event[functions.NodeSettings]) {
+			switch {
+			case e.Synced:
+				synced()
+			case e.Deleted:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteNode(now, functions.NodeID(e.Key)) })
+			default:
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetNode(now, e.Value) })
 			}
 		})
 	})

@@ -18,7 +18,7 @@ func overview(now time.Time, st *state.State) bus.Overview {
 		Nodes: []bus.NodeStatus{}, Instances: []bus.InstanceStatus{}, Functions: []bus.FunctionStatus{}, Namespaces: []bus.NamespaceStatus{},
 	}
 	for _, n := range st.NodeOrder() {
-		o.Nodes = append(o.Nodes, bus.NodeStatus{ID: n.ID, NodeState: n.Report, Reserved: st.Reserved(n), Cordoned: n.Cordoned, LastSeen: n.LastSeen})
+		o.Nodes = append(o.Nodes, nodeStatus(st, n))
 	}
 	count := map[string]int{}
 	for _, f := range st.Functions {

@@ -463,6 +463,43 @@ func TestQuotaRefusalIsExplained(t *testing.T) {
 	}
 }
 
+// A node's intent is taken from the store, at the start and when it changes.
+func TestANodesIntentOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	b := openBus(t)
+	w := startWorker(t, b)
+	intent := func() functions.NodeIntent {
+		o := ask[bus.Overview](t, b, bus.SubjectOverview, nil)
+		if len(o.Nodes) == 0 {
+			return ""
+		}
+		return o.Nodes[0].Intent
+	}
+	await := func(want functions.NodeIntent) {
+		t.Helper()
+		for end := time.Now().Add(patience); intent() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the intent is %q, want %q", intent(), want)
+			}
+		}
+	}
+	stop := run(t, b, quick())
+	await(functions.NodeOpen)
+	set := functions.NodeSettings{Schema: 1, Node: w.node, Intent: functions.NodeDrained, Reason: "kernel"}
+	if _, err := b.Nodes().Put(t.Context(), bus.NodeKey(w.node), set); err != nil {
+		t.Fatal(err)
+	}
+	await(functions.NodeDrained)
+	stop()
+	stop = run(t, b, quick())
+	defer stop()
+	await(functions.NodeDrained)
+	if err := b.Nodes().Delete(t.Context(), bus.NodeKey(w.node)); err != nil {
+		t.Fatal(err)
+	}
+	await(functions.NodeOpen)
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	if _, err := scheduler.New(scheduler.Config{Tick: -1}, nil, nil); fault.CodeOf(err) != fault.CodeInvalidRequest {
 		t.Errorf("a negative tick: %v", err)

@@ -105,8 +105,10 @@ func (w *world) node(a args) {
 		clear(n.insts)
 	}
 	n.silent = a.num("silent", 0) == 1
-	if c := a.str("cordon", ""); c != "" {
-		w.do(w.core.SetCordon(w.now, id, c == "1"))
+	if want := functions.NodeIntent(a.str("want", "")); want == functions.NodeOpen {
+		w.do(w.core.DeleteNode(w.now, id))
+	} else if want != "" {
+		w.do(w.core.SetNode(w.now, functions.NodeSettings{Node: id, Intent: want, Reason: a.str("why", "")}))
 	}
 	if !n.silent {
 		w.full(n)
@@ -239,6 +241,12 @@ func (w *world) show() {
 	o := overview(w.now, w.core.State())
 	for _, n := range o.Nodes {
 		w.say("node %s: %s of %s", n.Name, n.Reserved, n.Allocatable)
+		if d := n.Drain; d != nil {
+			w.say("  drains: %d of %d left", d.Left, d.From)
+			for _, wait := range d.Waits {
+				w.say("  %s", wait)
+			}
+		}
 	}
 	for _, f := range o.Functions {
 		w.say("%s: wants %d (%s), %d starting, %d ready, %d draining%s", functions.Ref{Namespace: f.Namespace, Name: f.Function}, f.Desired, f.Reason,

@@ -134,6 +134,7 @@ func (a *API) routes() http.Handler {
 	a.registerFunctions(h)
 	a.registerBlobs(h, r)
 	a.registerSystem(h)
+	a.registerNodes(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
 	a.registerLogs(h, r)

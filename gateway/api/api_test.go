@@ -157,6 +157,8 @@ func TestProblems(t *testing.T) {
 		"a bad invocation":        {"GET", "/v1/invocations/x", "", 400, fault.CodeInvalidRequest, "invocation"},
 		"no such node":            {"GET", "/v1/nodes/x", "", 404, fault.CodeNotFound, "x"},
 		"a negative quota":        {"PUT", "/v1/quotas/default", `{"rate":-2}`, 400, fault.CodeInvalidRequest, "rate"},
+		"no such intent":          {"PUT", "/v1/nodes/mat/intent", `{"intent":"gone"}`, 422, fault.CodeInvalidRequest, "intent"},
+		"too long a reason":       {"PUT", "/v1/nodes/mat/intent", `{"intent":"cordoned","reason":"` + strings.Repeat("x", 600) + `"}`, 400, fault.CodeInvalidRequest, "reason"},
 		"no such quota":           {"GET", "/v1/quotas/_other", "", 400, fault.CodeInvalidRequest, "_other"},
 		"a total with a weight":   {"PUT", "/v1/quotas/_total", `{"weight":2}`, 400, fault.CodeInvalidRequest, "weight"},
 		"a quota of another":      {"PUT", "/v1/quotas/default", `{"namespace":"b"}`, 400, fault.CodeInvalidRequest, "namespace"},

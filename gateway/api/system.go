@@ -22,9 +22,6 @@ import (
 // askTimeout bounds a question to the scheduler.
 const askTimeout = 3 * time.Second
 
-// lostAfter is how long after its last report a node counts as lost.
-const lostAfter = 10 * time.Second
-
 // maxExecOutput bounds what is kept of an exec's stdout and stderr, each.
 const maxExecOutput = 4 << 20
 
@@ -44,15 +41,6 @@ func (a *API) registerSystem(h huma.API) {
 		}
 		return &body[[]v1.Check]{out}, nil
 	})
-	handle(a, h, huma.Operation{
-		OperationID: "list-nodes", Method: http.MethodGet, Path: "/v1/nodes", Summary: "List the nodes", Tags: []string{"nodes"},
-	}, func(ctx context.Context, _ *none) (*body[[]v1.Node], error) {
-		out, err := a.nodes(ctx)
-		return &body[[]v1.Node]{out}, err
-	})
-	handle(a, h, huma.Operation{
-		OperationID: "get-node", Method: http.MethodGet, Path: "/v1/nodes/{node}", Summary: "Show a node", Tags: []string{"nodes"},
-	}, a.getNode)
 	handle(a, h, huma.Operation{
 		OperationID: "list-instances", Method: http.MethodGet, Path: "/v1/instances", Summary: "List instances", Tags: []string{"instances"},
 	}, a.listInstances)
@@ -166,58 +154,6 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 		out.Instances.Draining += f.Draining
 	}
 	return &body[v1.Status]{out}, nil
-}
-
-func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {
-	over, err := a.overview(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]v1.Node, 0, len(over.Nodes))
-	for _, n := range over.Nodes {
-		running := 0
-		for _, i := range over.Instances {
-			if i.Node == n.ID && !i.State.Gone() {
-				running++
-			}
-		}
-		out = append(out, v1.Node{
-			ID: n.ID, Name: n.Name, Architecture: n.Architecture, State: nodeState(n, over.At), Capacity: n.Capacity, Allocatable: n.Allocatable,
-			Reserved: n.Reserved, CPUUsed: n.CPUUsed, MemoryUsed: n.MemoryUsed, Instances: running, Artifacts: n.Artifacts, Labels: n.Labels,
-			LastSeen: n.LastSeen,
-		})
-	}
-	slices.SortFunc(out, func(x, y v1.Node) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.ID, y.ID)) })
-	return out, nil
-}
-
-func nodeState(n bus.NodeStatus, now time.Time) string {
-	switch {
-	case now.Sub(n.LastSeen) > lostAfter:
-		return "lost"
-	case n.Draining:
-		return "draining"
-	case n.Cordoned:
-		return "cordoned"
-	}
-	return "ready"
-}
-
-type nodeInput struct {
-	Node string `path:"node" doc:"Id or name of the node"`
-}
-
-func (a *API) getNode(ctx context.Context, in *nodeInput) (*body[v1.Node], error) {
-	nodes, err := a.nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range nodes {
-		if string(n.ID) == in.Node || n.Name == in.Node {
-			return &body[v1.Node]{n}, nil
-		}
-	}
-	return nil, fault.New(fault.CodeNotFound, "there is no node %q", in.Node).WithHint("tatami node ls")
 }
 
 type instancesInput struct {

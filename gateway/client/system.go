@@ -34,6 +34,11 @@ func (c *Client) Node(ctx context.Context, node string) (*v1.Node, error) {
 	return fetchOne[v1.Node](ctx, c, http.MethodGet, "/v1/nodes/"+url.PathEscape(node), nil)
 }
 
+// SetNodeIntent says what is wanted of a node, by id or name.
+func (c *Client) SetNodeIntent(ctx context.Context, node string, intent functions.NodeIntent, reason string) (*v1.Node, error) {
+	return fetchOne[v1.Node](ctx, c, http.MethodPut, "/v1/nodes/"+url.PathEscape(node)+"/intent", v1.NodeIntent{Intent: intent, Reason: reason})
+}
+
 // InstanceFilter picks instances; empty fields pick all.
 type InstanceFilter struct {
 	Namespace string

@@ -95,16 +95,18 @@ func (p *picture) quotas(o bus.Overview) {
 		add(f.Namespace, Namespace{Concurrent: f.InFlight, Rate: f.RPS})
 	}
 	for _, n := range o.Namespaces {
-		if n.Namespace != functions.QuotaTotal {
-			add(n.Namespace, Namespace{Used: n.Used, Functions: n.Functions})
-		}
+		add(n.Namespace, Namespace{Used: n.Used, Functions: n.Functions})
 	}
-	for _, n := range o.Namespaces {
-		if n.Quota == nil || n.Namespace == functions.QuotaDefaults || n.Quota.Unbounded() {
+	all := o.Namespaces
+	if o.Total != nil {
+		all = append(slices.Clone(all), *o.Total)
+	}
+	for _, n := range all {
+		if n.Effective == nil || n.Effective.Unbounded() {
 			continue
 		}
 		u := use[n.Namespace]
-		u.Namespace, u.Quota, u.Rate = n.Namespace, *n.Quota, round(u.Rate, 100)
+		u.Namespace, u.Quota, u.Rate = n.Namespace, *n.Effective, round(u.Rate, 100)
 		p.Namespaces = append(p.Namespaces, u)
 	}
 	slices.SortFunc(p.Namespaces, func(a, b Namespace) int { return cmp.Compare(a.Namespace, b.Namespace) })
@@ -116,12 +118,17 @@ func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {
 			ID: n.ID, Name: cmp.Or(n.Name, string(n.ID)), State: NodeReady, Architecture: n.Architecture, LastSeen: n.LastSeen,
 			CPU:    Resource{Capacity: n.Capacity.CPU, Allocatable: n.Allocatable.CPU, Reserved: n.Reserved.CPU, Used: n.CPUUsed},
 			Memory: Resource{Capacity: n.Capacity.Memory, Allocatable: n.Allocatable.Memory, Reserved: n.Reserved.Memory, Used: n.MemoryUsed},
-			Slots:  n.Allocatable.Instances,
+			Slots:  n.Allocatable.Instances, Reason: n.IntentReason,
+		}
+		if n.Drain != nil {
+			node.Left = n.Drain.Left
 		}
 		switch {
 		case p.Stale == nil && now.Sub(n.LastSeen) > l.cfg.LostAfter:
 			node.State = NodeLost
-		case n.Draining:
+		case n.Drain != nil && n.Drain.Left == 0:
+			node.State = NodeDrained
+		case n.Draining || n.Drain != nil:
 			node.State = NodeDraining
 		case n.Cordoned:
 			node.State = NodeCordoned

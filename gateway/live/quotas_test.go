@@ -19,12 +19,11 @@ func TestQuotas(t *testing.T) {
 		q = q.Over(functions.Quota{})
 		return &q
 	}
-	p.quotas(bus.Overview{Namespaces: []bus.NamespaceStatus{
-		{Namespace: functions.QuotaTotal, Quota: quota(functions.QuotaTotal, functions.Quota{Instances: 9})},
-		{Namespace: functions.QuotaDefaults, Quota: quota(functions.QuotaDefaults, functions.Quota{Instances: 7})},
-		{Namespace: "c", Used: used, Functions: 1, Quota: quota("c", functions.Quota{})},
+	total := bus.NamespaceStatus{Namespace: functions.QuotaTotal, Effective: quota(functions.QuotaTotal, functions.Quota{Instances: 9})}
+	p.quotas(bus.Overview{Total: &total, Namespaces: []bus.NamespaceStatus{
+		{Namespace: "c", Used: used, Functions: 1, Effective: quota("c", functions.Quota{})},
 		{Namespace: "b", Used: used, Functions: 1},
-		{Namespace: "a", Used: used, Functions: 2, Quota: quota("a", functions.Quota{Concurrent: 5})},
+		{Namespace: "a", Used: used, Functions: 2, Effective: quota("a", functions.Quota{Concurrent: 5})},
 	}})
 	all := functions.Resources{CPU: 300, Memory: 30, Instances: 3}
 	want := []Namespace{

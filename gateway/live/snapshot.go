@@ -94,19 +94,23 @@ const (
 	NodeReady    = "ready"
 	NodeLost     = "lost"
 	NodeDraining = "draining"
+	NodeDrained  = "drained"
 	NodeCordoned = "cordoned"
 )
 
 // Node is one node.
 type Node struct {
-	ID           functions.NodeID `json:"id"`
-	Name         string           `json:"name"`
-	State        string           `json:"state"`
-	Architecture string           `json:"architecture"`
-	CPU          Resource         `json:"cpu"`
-	Memory       Resource         `json:"memory"`
-	Slots        int64            `json:"slots"`
-	LastSeen     time.Time        `json:"lastSeen"`
+	ID    functions.NodeID `json:"id"`
+	Name  string           `json:"name"`
+	State string           `json:"state"`
+	// Reason is why an operator closed it, Left how many instances a drain has still to move.
+	Reason       string    `json:"reason,omitempty"`
+	Left         int       `json:"left,omitempty"`
+	Architecture string    `json:"architecture"`
+	CPU          Resource  `json:"cpu"`
+	Memory       Resource  `json:"memory"`
+	Slots        int64     `json:"slots"`
+	LastSeen     time.Time `json:"lastSeen"`
 }
 
 // Instance is one instance that exists.

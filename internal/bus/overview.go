@@ -28,7 +28,21 @@ type NodeStatus struct {
 	// Reserved is the sum of what placed instances may take.
 	Reserved functions.Resources `json:"reserved"`
 	Cordoned bool                `json:"cordoned,omitempty"`
-	LastSeen time.Time           `json:"lastSeen"`
+	// Intent is what an operator wants of the node, IntentReason why.
+	Intent       functions.NodeIntent `json:"intent,omitempty"`
+	IntentReason string               `json:"intentReason,omitempty"`
+	// Drain is how far the drain is that an operator wants; nil where none does.
+	Drain    *NodeDrain `json:"drain,omitempty"`
+	LastSeen time.Time  `json:"lastSeen"`
+}
+
+// NodeDrain is how far a drain is.
+type NodeDrain struct {
+	// From is how many instances the node had, Left how many it has.
+	From int `json:"from"`
+	Left int `json:"left"`
+	// Waits says what those that are left wait for, by function.
+	Waits []string `json:"waits"`
 }
 
 // InstanceStatus is an instance as the scheduler sees it.

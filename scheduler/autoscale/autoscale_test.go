@@ -134,6 +134,27 @@ func TestDownDelay(t *testing.T) {
 	}
 }
 
+// A delay that changes, as the keep-alive it follows may with every decision, neither forgets what was wanted nor makes it new.
+func TestADelayMayChange(t *testing.T) {
+	t.Parallel()
+	l := newLoad(autoscale.Scale{Max: 100, Concurrency: 10, KeepAlive: time.Hour, Window: 6 * time.Second})
+	alternate := func(seconds, concurrency int) (d autoscale.Decision) {
+		for i := range seconds {
+			l.scale.DownDelay = time.Duration(40+20*(i%2)) * time.Second
+			d, _ = l.play(1, concurrency)
+		}
+		return d
+	}
+	alternate(30, 100)
+	full := l.sig.Current
+	if d := alternate(40, 5); d.Desired != full {
+		t.Errorf("40 s after the fall: %d of %d (%s)", d.Desired, full, d.Reason)
+	}
+	if d := alternate(60, 5); d.Desired != 1 {
+		t.Errorf("100 s after the fall: %d of %d (%s)", d.Desired, full, d.Reason)
+	}
+}
+
 // A square wave with a period within the stable window gets what its height needs as long as it goes on.
 func TestASquareWaveDoesNotFlap(t *testing.T) {
 	t.Parallel()

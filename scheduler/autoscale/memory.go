@@ -22,35 +22,42 @@ func (m Memory) InPanic() bool { return !m.Panic.IsZero() }
 
 const recentBuckets = 8
 
-// recent is the highest number within a window; it forgets late by an eighth of the window at most, never early.
+// recent is the highest number within a window; it forgets late by an eighth of the window at most.
 type recent struct {
 	width time.Duration
-	slot  [recentBuckets + 1]int64
-	most  [recentBuckets + 1]int
+	// most[i] is the highest number of one eighth, at[i] when it was observed last.
+	at   [recentBuckets + 1]int64
+	most [recentBuckets + 1]int
 }
 
-// observe records a number. With another window than before only the highest so far goes on, as of now.
+// observe records a number. What was observed with another window stays as old as it is.
 func (r *recent) observe(now time.Time, window time.Duration, v int) {
 	if width := max(window/recentBuckets, time.Millisecond); width != r.width {
-		if r.width != 0 {
-			v = max(v, r.max(now))
-		}
+		old := *r
 		*r = recent{width: width}
+		for i, at := range old.at {
+			if at > 0 {
+				r.put(at, old.most[i])
+			}
+		}
 	}
-	s := now.UnixNano() / int64(r.width)
-	i := s % int64(len(r.slot))
-	if r.slot[i] != s {
-		r.slot[i], r.most[i] = s, v
+	r.put(now.UnixNano(), v)
+}
+
+func (r *recent) put(at int64, v int) {
+	bucket := at / int64(r.width)
+	i := bucket % int64(len(r.at))
+	if before := r.at[i] / int64(r.width); bucket > before || bucket == before && v >= r.most[i] {
+		r.at[i], r.most[i] = at, v
 	}
-	r.most[i] = max(r.most[i], v)
 }
 
 // max is the highest number of the window that ends now; something must have been observed.
 func (r *recent) max(now time.Time) int {
-	s := now.UnixNano() / int64(r.width)
+	last := now.UnixNano() / int64(r.width)
 	most := 0
-	for i, at := range r.slot {
-		if at >= s-recentBuckets && at <= s {
+	for i, at := range r.at {
+		if bucket := at / int64(r.width); bucket >= last-recentBuckets && bucket <= last {
 			most = max(most, r.most[i])
 		}
 	}

@@ -49,7 +49,7 @@ func TestEveryNodeGetsAVerdict(t *testing.T) {
 	want := map[string]string{
 		"a-lost":     "not heard of",
 		"b-new":      "has not yet reported what runs on it",
-		"c-draining": "draining: its worker is stopping",
+		"c-draining": "draining",
 		"d-cordoned": "cordoned",
 		"e-arm":      "architecture arm64, the artifact needs amd64",
 		"f-cpu":      "not enough cpu: 200m needed, 100m free of 1000m",

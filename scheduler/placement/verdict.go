@@ -85,7 +85,7 @@ func (v *Verdict) Reason() string {
 	case Unknown:
 		return "has not yet reported what runs on it"
 	case Draining:
-		return "draining: its worker is stopping"
+		return "draining"
 	case Cordoned:
 		return "cordoned"
 	case Architecture:

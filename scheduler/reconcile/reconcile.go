@@ -222,14 +222,6 @@ func (r *Reconciler) DeleteQuota(now time.Time, namespace string) []Effect {
 	return r.out
 }
 
-// SetCordon closes a node for placements or opens it.
-func (r *Reconciler) SetCordon(now time.Time, node functions.NodeID, cordoned bool) []Effect {
-	r.begin()
-	r.state.SetCordon(node, cordoned)
-	r.decideShort(now)
-	return r.out
-}
-
 // Demand hands in what a gateway states.
 func (r *Reconciler) Demand(now time.Time, d bus.Demand) []Effect {
 	r.begin()
@@ -367,6 +359,7 @@ func (r *Reconciler) function(now time.Time, f *state.Function) {
 		delete(r.short, f.Ref)
 	}
 	r.drainOld(now, f)
+	r.leaveNodes(now, f)
 	r.stopSurplus(now, f)
 }
 

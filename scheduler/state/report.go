@@ -104,7 +104,8 @@ func (n *Node) describe(st bus.NodeState) (stays bool) {
 		return true
 	}
 	n.Name, n.Architecture = cmp.Or(st.Name, string(n.ID)), st.Architecture
-	n.Allocatable, n.Draining, n.Labels = st.Allocatable, st.Draining, st.Labels
+	n.Allocatable, n.Labels = st.Allocatable, st.Labels
+	n.restrict()
 	n.Artifacts = make(map[string]struct{}, len(st.Artifacts))
 	for _, a := range st.Artifacts {
 		n.Artifacts[a] = struct{}{}

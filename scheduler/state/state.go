@@ -36,6 +36,8 @@ type State struct {
 	// engine holds what is reserved on nodes and of quotas.
 	engine   *placement.Engine
 	gateways map[string]*gateway
+	// settings are the operators' records, of nodes that were never heard of too.
+	settings map[functions.NodeID]functions.NodeSettings
 	// order holds the nodes by id.
 	order []*Node
 }
@@ -49,6 +51,7 @@ func New() *State {
 		Quotas:    map[string]functions.Quota{},
 		engine:    placement.NewEngine(),
 		gateways:  map[string]*gateway{},
+		settings:  map[functions.NodeID]functions.NodeSettings{},
 	}
 }
 
@@ -62,6 +65,10 @@ type Node struct {
 	// Sequence is the last report's.
 	Sequence uint64
 	LastSeen time.Time
+	// Settings are the operator's; the zero value wants nothing.
+	Settings functions.NodeSettings
+	// DrainedFrom is the most instances that it had while it was to be drained.
+	DrainedFrom int
 	// Instances are those placed on it.
 	Instances map[functions.InstanceID]*Instance
 }
@@ -137,14 +144,6 @@ func (s *State) SetQuota(q functions.Quota) {
 func (s *State) DeleteQuota(namespace string) {
 	delete(s.Quotas, namespace)
 	s.engine.DeleteQuota(namespace)
-}
-
-// SetCordon closes a node for placements or opens it. It does nothing for an unknown node.
-func (s *State) SetCordon(id functions.NodeID, cordoned bool) {
-	if n := s.Nodes[id]; n != nil {
-		n.Cordoned = cordoned
-		s.place(n)
-	}
 }
 
 // place tells the engine what changed about a node.
@@ -224,7 +223,8 @@ func (s *State) position(id functions.NodeID) (int, bool) {
 
 func (s *State) addNode(id functions.NodeID) *Node {
 	n := &Node{Instances: map[functions.InstanceID]*Instance{}}
-	n.ID = id
+	n.ID, n.Settings = id, s.settings[id]
+	n.restrict()
 	s.Nodes[id] = n
 	at, _ := s.position(id)
 	s.order = slices.Insert(s.order, at, n)

@@ -42,13 +42,18 @@ type Status struct {
 
 // Node is a machine that runs a worker.
 type Node struct {
-	ID           functions.NodeID    `json:"id"`
-	Name         string              `json:"name"`
-	Architecture string              `json:"architecture"`
-	State        string              `json:"state" enum:"ready,draining,cordoned,lost"`
-	Capacity     functions.Resources `json:"capacity"`
-	Allocatable  functions.Resources `json:"allocatable"`
-	Reserved     functions.Resources `json:"reserved"`
+	ID           functions.NodeID `json:"id"`
+	Name         string           `json:"name"`
+	Architecture string           `json:"architecture"`
+	State        string           `json:"state" enum:"ready,draining,drained,cordoned,lost"`
+	// Intent is what an operator wants of the node, Reason why.
+	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`
+	Reason string               `json:"reason,omitempty"`
+	// Drain is how far the drain is that an operator wants.
+	Drain       *NodeDrain          `json:"drain,omitempty"`
+	Capacity    functions.Resources `json:"capacity"`
+	Allocatable functions.Resources `json:"allocatable"`
+	Reserved    functions.Resources `json:"reserved"`
 	// CPUUsed is in millicores and MemoryUsed in bytes, both of the whole machine.
 	CPUUsed    int64             `json:"cpuUsedMillis"`
 	MemoryUsed int64             `json:"memoryUsedBytes"`
@@ -56,6 +61,20 @@ type Node struct {
 	Artifacts  []string          `json:"artifacts,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	LastSeen   time.Time         `json:"lastSeen"`
+}
+
+// NodeDrain is how far a drain is: of From instances Left are left. Waits says what these wait for, by function.
+type NodeDrain struct {
+	From  int      `json:"from"`
+	Left  int      `json:"left"`
+	Waits []string `json:"waits"`
+}
+
+// NodeIntent is a wish about a node.
+type NodeIntent struct {
+	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`
+	// Reason is why, for others.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Instance is a running copy of a revision.

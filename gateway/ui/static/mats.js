@@ -51,7 +51,8 @@ class NodeRow extends Pure {
     const thin = height < 50;
     return html`<li class=${'node ' + n.state + (thin ? ' thin' : '')}>
       <div class="about">
-        <h3>${n.name} <span class="arch">${n.architecture}</span>${n.state !== 'ready' && html`<span class="state">${n.state === 'lost' ? `silent for ${ago}` : n.state}</span>`}</h3>
+        <h3>${n.name} <span class="arch">${n.architecture}</span>${n.state !== 'ready' && html`<span class="state">${n.state === 'lost' ? `silent for ${ago}` : n.state}${n.state === 'draining' && n.left > 0 && `, ${n.left} left`}</span>`}
+          ${n.reason && html`<span class="why">${n.reason}</span>`}</h3>
         <${Bar} label="CPU" used=${n.cpu.used} reserved=${n.cpu.reserved} allocatable=${n.cpu.allocatable} capacity=${n.cpu.capacity}
           text=${`${cores(n.cpu.used)} of ${coresText(n.cpu.capacity)} · ${cores(n.cpu.reserved)} reserved`} />
         <${Bar} label="Mem" used=${n.memory.used} reserved=${n.memory.reserved} allocatable=${n.memory.allocatable} capacity=${n.memory.capacity}

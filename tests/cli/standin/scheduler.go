@@ -146,7 +146,7 @@ func (s *Scheduler) overview() bus.Overview {
 	started := now.Add(-90 * time.Second)
 	const cpu, memory = 4000, 2 * functions.GiB
 	reserved := functions.Resources{CPU: 250, Memory: 192 * functions.MiB, Instances: 1}
-	return bus.Overview{
+	out := bus.Overview{
 		Schema: bus.Schema, At: now, Epoch: bus.Epoch,
 		Nodes: []bus.NodeStatus{{
 			ID: NodeID, LastSeen: now, Reserved: reserved,
@@ -170,6 +170,14 @@ func (s *Scheduler) overview() bus.Overview {
 			Namespace: "default", Functions: 1, Used: reserved,
 		}},
 	}
+	if set, _, err := s.bus.Nodes().Get(context.Background(), bus.NodeKey(NodeID)); err == nil {
+		n := &out.Nodes[0]
+		n.Intent, n.IntentReason, n.Cordoned = set.Intent, set.Reason, set.Intent == functions.NodeCordoned
+		if set.Intent == functions.NodeDrained {
+			n.Drain = &bus.NodeDrain{From: 3, Left: 1, Waits: []string{"1 instance of hello: waits for replacements elsewhere to be ready"}}
+		}
+	}
+	return out
 }
 
 func explanation(data []byte) bus.Explanation {

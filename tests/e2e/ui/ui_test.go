@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 )
 
 const rowOf = `((name) => document.querySelector('.functions tr[data-function="' + name + '"]'))`
@@ -68,6 +69,14 @@ func TestLive(t *testing.T) {
 		w.insts = kept
 	})
 	p.await("the deleted function's end", `!`+rowOf+`('default/newcomer') && ![...document.querySelectorAll('.mat .tile')].some((e) => e.ariaLabel.startsWith('newcomer, '))`)
+
+	w.change(func() {
+		n := &w.nodes[0]
+		n.Intent, n.IntentReason, n.Drain = functions.NodeDrained, "new kernel", &bus.NodeDrain{From: 9, Left: 4}
+	})
+	p.await("the drain, with its reason", `document.querySelector('.node.draining h3').textContent.replace(/\s+/g, ' ').includes('draining, 4 left') &&
+		document.querySelector('.node.draining h3').textContent.includes('new kernel')`)
+	w.change(func() { n := &w.nodes[0]; n.Intent, n.IntentReason, n.Drain = "", "", nil })
 
 	w.change(func() { w.nodes = w.nodes[:1]; w.insts = nil })
 	p.await("one mat less", `document.querySelectorAll('.node').length === 1`)

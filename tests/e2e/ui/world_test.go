@@ -237,7 +237,7 @@ func (w *world) overview(ctx context.Context) (bus.Overview, error) {
 		o.Functions = append(o.Functions, s)
 	}
 	o.Namespaces = []bus.NamespaceStatus{{Namespace: "ml", Used: functions.Resources{CPU: 5500, Memory: 8 * functions.GiB, Instances: 5}, Functions: 2,
-		Quota: &functions.Quota{Namespace: "ml", CPU: 8000, Memory: 12 * functions.GiB, Instances: 20}}}
+		Effective: &functions.Quota{Namespace: "ml", CPU: 8000, Memory: 12 * functions.GiB, Instances: 20}}}
 	if len(w.loads) == 0 {
 		o.Namespaces = nil
 	}
