@@ -78,6 +78,7 @@ bench: deps-test build ## Figures beside their baselines, measured in one run (a
 	@mkdir -p out
 	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl
 	@$(MAKE) --no-print-directory bench-scheduler
+	@$(MAKE) --no-print-directory bench-keepalive
 
 .PHONY: bench-noisy
 bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl
@@ -90,6 +91,12 @@ bench-scheduler: ## The scheduler's decisions and packing beside their baselines
 	@echo 'time limit: 10 minutes'
 	@mkdir -p out
 	timeout 600 $(GO) run ./tests/bench scheduler -out out/bench.jsonl
+
+.PHONY: bench-keepalive
+bench-keepalive: ## Keep-alive beside fixed, hybrid and clairvoyant policies on generated traces (no root); appends to out/bench.jsonl
+	@echo 'time limit: 10 minutes'
+	@mkdir -p out
+	timeout 600 $(GO) run ./tests/bench keepalive -out out/bench.jsonl
 
 .PHONY: soak-scheduler
 soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)
