@@ -41,6 +41,7 @@ type Config struct {
 	// ReadOnlyRoot makes the root filesystem read-only; /tmp stays writable.
 	ReadOnlyRoot bool              `json:"readOnlyRoot,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
+	Placement    Placement         `json:"placement,omitzero"`
 }
 
 // What a function may speak on its port.
@@ -259,6 +260,9 @@ func (c Config) Problems() []*fault.Error {
 		if strings.ContainsRune(a, 0) || i == 0 && a == "" {
 			bad("command", "word %d is empty or holds a NUL byte", i+1)
 		}
+	}
+	for _, p := range c.Placement.problems() {
+		bad(p.Field, "%s", p.Message)
 	}
 	if len(c.Labels) > 64 {
 		bad("labels", "%d are more than 64", len(c.Labels))

@@ -27,33 +27,45 @@ func TestDefaultsAreValid(t *testing.T) {
 func TestProblemsNameTheField(t *testing.T) {
 	t.Parallel()
 	for field, break_ := range map[string]func(*functions.Config){
-		"port":              func(c *functions.Config) { c.Port = 70000 },
-		"protocol":          func(c *functions.Config) { c.Protocol = "http2" },
-		"cpu":               func(c *functions.Config) { c.Limits.CPU = 1 },
-		"memory":            func(c *functions.Config) { c.Limits.Memory = 1 << 20 },
-		"ephemeral":         func(c *functions.Config) { c.Limits.Ephemeral = -1 },
-		"pids":              func(c *functions.Config) { c.Limits.PIDs = 1 },
-		"timeout":           func(c *functions.Config) { c.Timeout = functions.Duration(2 * time.Hour) },
-		"idleTimeout":       func(c *functions.Config) { c.IdleTimeout = 1 },
-		"concurrency":       func(c *functions.Config) { c.Concurrency = 1001 },
-		"scale.min":         func(c *functions.Config) { c.Scale.Min, c.Scale.Max = 3, 2 },
-		"scale.max":         func(c *functions.Config) { c.Scale.Max = 20000 },
-		"scale.initial":     func(c *functions.Config) { c.Scale.Initial = 101 },
-		"scale.reserved":    func(c *functions.Config) { c.Scale.Reserved = -1 },
-		"scale.burst":       func(c *functions.Config) { c.Scale.Burst = 10_001 },
-		"scale.utilization": func(c *functions.Config) { c.Scale.Utilization = 101 },
-		"scale.window":      func(c *functions.Config) { c.Scale.Window = functions.Duration(5 * time.Second) },
-		"scale.downDelay":   func(c *functions.Config) { c.Scale.DownDelay = -1 },
-		"scale.keepAlive":   func(c *functions.Config) { c.Scale.KeepAlive = 1 },
-		"readiness.path":    func(c *functions.Config) { c.Readiness.Path = "ready" },
-		"readiness.timeout": func(c *functions.Config) { c.Readiness.Timeout = 1 },
-		"queue.retries":     func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
-		"queue.maxAge":      func(c *functions.Config) { c.Queue.MaxAge = 1 },
-		"queue.maxPending":  func(c *functions.Config) { c.Queue.MaxPending = -1 },
-		"env":               func(c *functions.Config) { c.Env = map[string]string{"A=B": ""} },
-		"env.PORT":          func(c *functions.Config) { c.Env = map[string]string{"PORT": "1"} },
-		"command":           func(c *functions.Config) { c.Command = []string{""} },
-		"labels.":           func(c *functions.Config) { c.Labels = map[string]string{"": "x"} },
+		"port":                  func(c *functions.Config) { c.Port = 70000 },
+		"protocol":              func(c *functions.Config) { c.Protocol = "http2" },
+		"cpu":                   func(c *functions.Config) { c.Limits.CPU = 1 },
+		"memory":                func(c *functions.Config) { c.Limits.Memory = 1 << 20 },
+		"ephemeral":             func(c *functions.Config) { c.Limits.Ephemeral = -1 },
+		"pids":                  func(c *functions.Config) { c.Limits.PIDs = 1 },
+		"timeout":               func(c *functions.Config) { c.Timeout = functions.Duration(2 * time.Hour) },
+		"idleTimeout":           func(c *functions.Config) { c.IdleTimeout = 1 },
+		"concurrency":           func(c *functions.Config) { c.Concurrency = 1001 },
+		"scale.min":             func(c *functions.Config) { c.Scale.Min, c.Scale.Max = 3, 2 },
+		"scale.max":             func(c *functions.Config) { c.Scale.Max = 20000 },
+		"scale.initial":         func(c *functions.Config) { c.Scale.Initial = 101 },
+		"scale.reserved":        func(c *functions.Config) { c.Scale.Reserved = -1 },
+		"scale.burst":           func(c *functions.Config) { c.Scale.Burst = 10_001 },
+		"scale.utilization":     func(c *functions.Config) { c.Scale.Utilization = 101 },
+		"scale.window":          func(c *functions.Config) { c.Scale.Window = functions.Duration(5 * time.Second) },
+		"scale.downDelay":       func(c *functions.Config) { c.Scale.DownDelay = -1 },
+		"scale.keepAlive":       func(c *functions.Config) { c.Scale.KeepAlive = 1 },
+		"readiness.path":        func(c *functions.Config) { c.Readiness.Path = "ready" },
+		"readiness.timeout":     func(c *functions.Config) { c.Readiness.Timeout = 1 },
+		"queue.retries":         func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
+		"queue.maxAge":          func(c *functions.Config) { c.Queue.MaxAge = 1 },
+		"queue.maxPending":      func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"env":                   func(c *functions.Config) { c.Env = map[string]string{"A=B": ""} },
+		"env.PORT":              func(c *functions.Config) { c.Env = map[string]string{"PORT": "1"} },
+		"command":               func(c *functions.Config) { c.Command = []string{""} },
+		"placement.spread":      func(c *functions.Config) { c.Placement.Spread = "rack" },
+		"placement.require.a b": func(c *functions.Config) { c.Placement.Require = map[string]string{"a b": ""} },
+		"placement.prefer.zone": func(c *functions.Config) { c.Placement.Prefer = map[string]string{"zone": "a\n"} },
+		"placement.avoid.disk": func(c *functions.Config) {
+			c.Placement = functions.Placement{Require: map[string]string{"disk": "ssd"}, Avoid: map[string]string{"disk": ""}}
+		},
+		"placement.require": func(c *functions.Config) {
+			c.Placement.Require = map[string]string{}
+			for _, k := range "abcdefghijklmnopq" {
+				c.Placement.Require[string(k)] = ""
+			}
+		},
+		"labels.": func(c *functions.Config) { c.Labels = map[string]string{"": "x"} },
 	} {
 		c := functions.Config{}.WithDefaults()
 		break_(&c)

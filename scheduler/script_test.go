@@ -83,6 +83,20 @@ func sortedRefs(m map[functions.Ref]functions.Function) []functions.Ref {
 	return slices.SortedFunc(maps.Keys(m), func(a, b functions.Ref) int { return strings.Compare(a.String(), b.String()) })
 }
 
+// labels reads key:value pairs with semicolons between them, and a plus between the values of one.
+func (a args) labels(name string) map[string]string {
+	s := a.str(name, "")
+	if s == "" {
+		return nil
+	}
+	out := map[string]string{}
+	for pair := range strings.SplitSeq(s, ";") {
+		k, v, _ := strings.Cut(pair, ":")
+		out[k] = strings.ReplaceAll(v, "+", ",")
+	}
+	return out
+}
+
 func (w *world) node(a args) {
 	name := a.d.CmdArgs[0].Key
 	id := functions.NodeID("nod_" + name)
@@ -96,6 +110,9 @@ func (w *world) node(a args) {
 	al.CPU, al.Memory, al.Instances = a.num("cpu", al.CPU), a.num("mem", al.Memory/functions.MiB)*functions.MiB, a.num("slots", al.Instances)
 	n.state.Architecture = a.str("arch", n.state.Architecture)
 	n.state.Draining = a.num("draining", 0) == 1
+	if labels := a.labels("labels"); labels != nil {
+		n.state.Labels = labels
+	}
 	if has := a.str("has", ""); has != "" {
 		n.state.Artifacts = []string{has}
 	}
@@ -127,6 +144,7 @@ func (w *world) deploy(a args) {
 		rev.Config.Scale = functions.Scale{Min: int(a.num("min", 0)), Max: int(a.num("max", 100)), KeepAlive: functions.Duration(a.dur("keep", time.Minute)),
 			Initial: int(a.num("initial", 0)), Reserved: int(a.num("reserved", 0)), Burst: int(a.num("burst", 0)), Utilization: int(a.num("util", 0)),
 			Window: functions.Duration(a.dur("window", 0)), DownDelay: functions.Duration(a.dur("delay", 0))}
+		rev.Config.Placement = functions.Placement{Spread: a.str("spread", ""), Require: a.labels("require"), Avoid: a.labels("avoid"), Prefer: a.labels("prefer")}
 	} else if rev.State == functions.RevisionFailed {
 		rev.State = functions.RevisionPending
 	}

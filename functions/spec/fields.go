@@ -80,6 +80,12 @@ func table() []field {
 			{name: "maxAge", kind: duration, doc: "How long after its acceptance an invocation may still start an attempt.", at: func(f *File) any { return &f.Config.Queue.MaxAge }},
 			{name: "maxPending", kind: number, lo: 1, hi: 10_000_000, doc: "How many invocations may wait.", at: func(f *File) any { return &f.Config.Queue.MaxPending }},
 		}},
+		{name: "placement", kind: section, doc: "Which nodes the instances run on.", fields: []field{
+			{name: "spread", kind: text, pattern: "^(zone|node)$", doc: "Keeps the instances apart: zone, by the nodes' label of that name, or node. Without it they are packed.", at: func(f *File) any { return &f.Config.Placement.Spread }},
+			{name: "require", kind: pairs, doc: "Labels that a node must have; several values with commas are alternatives, \"\" is any.", at: func(f *File) any { return &f.Config.Placement.Require }},
+			{name: "avoid", kind: pairs, doc: "Labels that a node must not have.", at: func(f *File) any { return &f.Config.Placement.Avoid }},
+			{name: "prefer", kind: pairs, doc: "Labels that a node should have, where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Prefer }},
+		}},
 		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
 		{name: "labels", kind: pairs, doc: "Labels for people and tools.", at: func(f *File) any { return &f.Config.Labels }},
 	}

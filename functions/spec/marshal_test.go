@@ -47,6 +47,8 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c := &f.Config
 		c.Env = rapid.MapOfN(rapid.StringMatching(`[A-Z_]{1,6}x`), word, 1, 5).Draw(t, "env")
 		c.Labels = rapid.MapOfN(rapid.StringMatching(`[a-z./:? -]{0,8}x`), word, 1, 5).Draw(t, "labels")
+		c.Placement.Spread = rapid.SampledFrom([]string{"", "zone", "node"}).Draw(t, "spread")
+		c.Placement.Require = rapid.MapOfN(rapid.StringMatching(`[a-z./-]{0,8}x`), rapid.StringMatching(`[ -~]{0,9}`), 1, 5).Draw(t, "require")
 		c.Command = append([]string{"/x"}, rapid.SliceOfN(word, 0, 3).Draw(t, "command")...)
 		c.Port = rapid.IntRange(1, 65535).Draw(t, "port")
 		c.Limits = functions.Limits{

@@ -84,6 +84,12 @@ queue:
 readOnlyRoot: true
 labels:
   tier: "1"
+placement:
+  spread: zone
+  require: {disk: "ssd, nvme", gpu: ""}
+  avoid: {spot: true}
+  prefer:
+    generation: 7
 `))
 	if err != nil {
 		t.Fatal(err, fault.From(err).Details)
@@ -99,6 +105,10 @@ labels:
 			Readiness:    functions.Readiness{Path: "/healthz", Timeout: dur(5 * time.Second)},
 			Queue:        functions.Queue{Retries: &zero, MaxAge: dur(time.Hour), MaxPending: 10},
 			ReadOnlyRoot: true, Labels: map[string]string{"tier": "1"},
+			Placement: functions.Placement{
+				Spread: "zone", Require: map[string]string{"disk": "ssd, nvme", "gpu": ""}, Avoid: map[string]string{"spot": "true"},
+				Prefer: map[string]string{"generation": "7"},
+			},
 		},
 	}
 	if diff := cmp.Diff(want, f); diff != "" {

@@ -1,12 +1,16 @@
 package placement
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // Term is a wish about a node's labels.
 type Term struct {
 	Key string
-	// Value is the value wanted; empty means any.
+	// Value is the value wanted; empty means any. Or are others that are as good.
 	Value string
+	Or    []string
 	// Not turns the term round: nodes with the label are avoided.
 	Not bool
 	// Preferred terms add to a node's cost where they are not met; the others exclude it.
@@ -15,7 +19,7 @@ type Term struct {
 
 func (t Term) met(labels map[string]string) bool {
 	v, ok := labels[t.Key]
-	return (ok && (t.Value == "" || t.Value == v)) != t.Not
+	return (ok && (t.Value == "" || t.Value == v || slices.Contains(t.Or, v))) != t.Not
 }
 
 // unmetCost is what all preferred terms together may cost: a quarter of a node. It bounds how much tightness they outweigh.

@@ -120,6 +120,9 @@ func (k *Kind) String() string {
 		s += ", zone " + k.Zone
 	}
 	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
+		if key == functions.LabelZone && k.Labels[key] == k.Zone {
+			continue
+		}
 		s += fmt.Sprintf(", %s=%s", key, k.Labels[key])
 	}
 	return s
@@ -161,7 +164,7 @@ func writeTerms(terms []Term) string {
 	for _, t := range terms {
 		s := t.Key
 		if t.Value != "" {
-			s += "=" + t.Value
+			s += "=" + strings.Join(append([]string{t.Value}, t.Or...), " or ")
 		}
 		if t.Not {
 			s = "not " + s

@@ -104,7 +104,7 @@ func (n *Node) describe(st bus.NodeState) (stays bool) {
 		return true
 	}
 	n.Name, n.Architecture = cmp.Or(st.Name, string(n.ID)), st.Architecture
-	n.Allocatable, n.Labels = st.Allocatable, st.Labels
+	n.Allocatable, n.Labels, n.Zone = st.Allocatable, st.Labels, st.Labels[functions.LabelZone]
 	n.restrict()
 	n.Artifacts = make(map[string]struct{}, len(st.Artifacts))
 	for _, a := range st.Artifacts {
