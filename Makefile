@@ -79,6 +79,7 @@ bench: deps-test build ## Figures beside their baselines, measured in one run (a
 	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl
 	@$(MAKE) --no-print-directory bench-scheduler
 	@$(MAKE) --no-print-directory bench-keepalive
+	@$(MAKE) --no-print-directory bench-control
 
 .PHONY: bench-noisy
 bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl
@@ -97,6 +98,12 @@ bench-keepalive: ## Keep-alive beside fixed, hybrid and clairvoyant policies on 
 	@echo 'time limit: 10 minutes'
 	@mkdir -p out
 	timeout 600 $(GO) run ./tests/bench keepalive -out out/bench.jsonl
+
+.PHONY: bench-control
+bench-control: ## Cold starts through gateway, bus and scheduler with 1,000 workers that only wait (no root); appends to out/bench.jsonl
+	@echo 'time limit: 3 minutes'
+	@mkdir -p out
+	timeout 180 $(GO) run ./tests/bench control -out out/bench.jsonl
 
 .PHONY: soak-scheduler
 soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)

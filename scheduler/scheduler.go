@@ -95,6 +95,10 @@ func (s *Scheduler) loop(ctx context.Context) {
 			s.carryOut(in(time.Now()))
 		case <-timer.C:
 			now := time.Now()
+			if now.Before(last.Add(s.interval())) {
+				s.carryOut(s.core.Due(now))
+				break
+			}
 			if now.Sub(last) > stalled {
 				s.log.Warn("the scheduler was held up", "dur_ms", now.Sub(last).Milliseconds())
 				s.carryOut(s.core.Excuse(now))
@@ -102,16 +106,20 @@ func (s *Scheduler) loop(ctx context.Context) {
 			s.carryOut(s.core.Tick(now))
 			last = now
 		}
-		interval := s.cfg.IdleTick
-		if s.core.Busy() {
-			interval = s.cfg.Tick
-		}
-		wake := last.Add(interval)
+		wake := last.Add(s.interval())
 		if next := s.core.Next(); !next.IsZero() && next.Before(wake) {
 			wake = next
 		}
 		timer.Reset(max(time.Until(wake), 0))
 	}
+}
+
+// interval is the time between ticks.
+func (s *Scheduler) interval() time.Duration {
+	if s.core.Busy() {
+		return s.cfg.Tick
+	}
+	return s.cfg.IdleTick
 }
 
 // carryOut does what was decided. Nothing in it waits: a command is a publish, a change of records goes to the writer.

@@ -190,9 +190,11 @@ func (w *world) pass(d time.Duration) {
 			n.lost = n.lost || known != nil && known.Lost
 		}
 		next := w.core.Next()
-		if idle += step; w.core.Busy() || idle >= time.Second || !next.IsZero() && !w.now.Before(next) {
+		if idle += step; w.core.Busy() || idle >= time.Second {
 			idle = 0
 			w.do(w.core.Tick(w.now))
+		} else if !next.IsZero() && !w.now.Before(next) {
+			w.do(w.core.Due(w.now))
 		}
 	}
 }

@@ -35,7 +35,7 @@ const (
 func (w *Worker) start(in *instance) {
 	defer in.callOff()
 	defer w.artifacts.hold(in.revision.Artifact.Digest)()
-	w.out.changed(in)
+	w.out.begun(in)
 	sb, err := w.create(in)
 	if err != nil {
 		w.endStart(in, nil, err)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -18,9 +19,12 @@ type outbox struct {
 
 	mu      sync.Mutex
 	pending batch
+	// timer wakes the publisher for what can wait; nil where nothing does.
+	timer *time.Timer
 
-	// The sequences are the publisher's.
+	// What follows is the publisher's: the sequences, and the artifacts that a report listed last.
 	tables, reports uint64
+	listed          []string
 }
 
 type batch struct {
@@ -30,23 +34,47 @@ type batch struct {
 	gone      []bus.InstanceReport
 	fullTable bool
 	full      bool
+	// list says that the report is to list the artifacts, changed or not.
+	list bool
 }
 
-// perMessage bounds what may carry log lines in one message.
-const perMessage = 64
+const (
+	// perMessage bounds what may carry log lines in one message.
+	perMessage = 64
+	// beginPause is how long the news that an instance is starting may wait for other news: most are ready before that.
+	beginPause = 100 * time.Millisecond
+)
 
 func newOutbox(w *Worker) *outbox { return &outbox{w: w, wake: make(chan struct{}, 1)} }
 
 func (o *outbox) add(f func(b *batch)) {
 	o.mu.Lock()
+	o.addLocked(f)
+	o.mu.Unlock()
+	o.signal()
+}
+
+func (o *outbox) addLocked(f func(b *batch)) {
 	if o.pending.changed == nil {
 		o.pending.changed = map[*instance]struct{}{}
 	}
 	f(&o.pending)
-	o.mu.Unlock()
+}
+
+func (o *outbox) signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
+	}
+}
+
+// begun tells within beginPause that an instance is starting.
+func (o *outbox) begun(in *instance) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.addLocked(func(b *batch) { b.changed[in] = struct{}{} })
+	if o.timer == nil {
+		o.timer = time.AfterFunc(beginPause, o.signal)
 	}
 }
 
@@ -76,9 +104,12 @@ func (o *outbox) goneWith(d *bus.Departure, last bus.InstanceReport) {
 	})
 }
 
-func (o *outbox) report()     { o.add(func(b *batch) { b.full = true }) }
-func (o *outbox) endpoints()  { o.add(func(b *batch) { b.fullTable = true }) }
-func (o *outbox) everything() { o.add(func(b *batch) { b.full, b.fullTable = true, true }) }
+func (o *outbox) report()    { o.add(func(b *batch) { b.full = true }) }
+func (o *outbox) wanted()    { o.add(func(b *batch) { b.full, b.list = true, true }) }
+func (o *outbox) endpoints() { o.add(func(b *batch) { b.fullTable = true }) }
+func (o *outbox) everything() {
+	o.add(func(b *batch) { b.full, b.list, b.fullTable = true, true, true })
+}
 
 // run publishes until ctx ends, and what is pending then.
 func (o *outbox) run(ctx context.Context) error {
@@ -102,6 +133,10 @@ func (o *outbox) flush() {
 	o.mu.Lock()
 	b := o.pending
 	o.pending = batch{}
+	if o.timer != nil {
+		o.timer.Stop()
+		o.timer = nil
+	}
 	o.mu.Unlock()
 	o.flushTables(b)
 	o.flushReports(b)
@@ -133,7 +168,7 @@ func (o *outbox) flushTables(b batch) {
 
 func (o *outbox) flushReports(b batch) {
 	for part := range slices.Chunk(b.gone, perMessage) {
-		o.tell(bus.Report{Instances: part})
+		o.tell(bus.Report{Instances: part}, false)
 	}
 	table := *o.w.table.Load()
 	r := bus.Report{Full: b.full}
@@ -154,7 +189,7 @@ func (o *outbox) flushReports(b batch) {
 			return
 		}
 	}
-	o.tell(r)
+	o.tell(r, b.list)
 }
 
 func (o *outbox) table(t bus.EndpointTable) {
@@ -165,10 +200,16 @@ func (o *outbox) table(t bus.EndpointTable) {
 	}
 }
 
-func (o *outbox) tell(r bus.Report) {
+// tell publishes a report. A full one lists the artifacts if they have changed, or list says so; any other leaves them out.
+func (o *outbox) tell(r bus.Report, list bool) {
 	o.reports++
 	r.Envelope = o.envelope(o.reports)
 	r.State = o.w.nodeState()
+	if r.Full && (list || !slices.Equal(r.State.Artifacts, o.listed)) {
+		o.listed = r.State.Artifacts
+	} else {
+		r.State.Artifacts, r.State.ArtifactsKept = nil, true
+	}
 	if err := bus.Publish(o.w.bus, bus.ReportSubject(o.w.cfg.Node), r); err != nil {
 		o.w.log.Warn("the report was not published", "err", err)
 	}

@@ -298,7 +298,7 @@ func (w *Worker) subscribe() (unsubscribe func(), err error) {
 	}
 	for _, h := range []handler{
 		{bus.CommandSubject(w.cfg.Node), w.command},
-		{bus.SubjectReportsWanted, func([]byte) { w.out.report() }},
+		{bus.SubjectReportsWanted, func([]byte) { w.out.wanted() }},
 		{bus.SubjectEndpointsWanted, func([]byte) { w.out.endpoints() }},
 	} {
 		sub, err := w.bus.Conn().Subscribe(h.subject, func(m *nats.Msg) { h.take(m.Data) })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -23,11 +22,12 @@ type demand struct {
 	reg  *registry
 	log  *slog.Logger
 	wake chan struct{}
-	// urgent says that the wake-up is about a need that no message has named.
-	urgent atomic.Bool
 
-	mu       sync.Mutex
-	active   map[*function]struct{}
+	mu     sync.Mutex
+	active map[*function]struct{}
+	// urgent holds the functions with a need that no message has named.
+	urgent []*function
+	// sequence is the publisher's.
 	sequence uint64
 }
 
@@ -46,7 +46,7 @@ func (inv *Invoker) activate(f *function) {
 	f.active.Store(true)
 	d.active[f] = struct{}{}
 	d.mu.Unlock()
-	d.signal(false)
+	d.signal()
 }
 
 // need sends a demand message at once if more wait than the last one said.
@@ -56,7 +56,11 @@ func (inv *Invoker) need(f *function) {
 	more := f.pool.sync.n+f.pool.queued() > f.pool.announced
 	f.pool.mu.Unlock()
 	if more {
-		inv.demand.signal(true)
+		d := inv.demand
+		d.mu.Lock()
+		d.urgent = append(d.urgent, f)
+		d.mu.Unlock()
+		d.signal()
 	}
 }
 
@@ -86,51 +90,67 @@ func (inv *Invoker) SetBacklog(ref functions.Ref, n int) {
 	}
 }
 
-func (d *demand) signal(urgent bool) {
-	if urgent {
-		d.urgent.Store(true)
-	}
+func (d *demand) signal() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run publishes until ctx ends.
+// run publishes until ctx ends: at once what is urgent, and everything again and again.
 func (d *demand) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
+	// due is when everything is to be stated next; zero is never.
 	var due time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.wake:
-			now := time.Now()
-			if d.urgent.Swap(false) {
-				due = now
-			} else if due.IsZero() {
-				due = now.Add(trafficInterval)
+			now, within := time.Now(), trafficInterval
+			if d.hurry(now) {
+				within = waitingInterval
 			}
-			if due.After(now) {
-				timer.Reset(due.Sub(now))
-				continue
+			if soonest := now.Add(within); due.IsZero() || soonest.Before(due) {
+				due = soonest
+				timer.Reset(within)
 			}
+			continue
 		case <-timer.C:
 		}
-		next := d.publish(time.Now())
 		due = time.Time{}
-		timer.Stop()
-		if next > 0 {
+		if next := d.everything(time.Now()); next > 0 {
 			due = time.Now().Add(next)
 			timer.Reset(next)
 		}
 	}
 }
 
-// publish sends one message about every function in use and returns when the next is due; 0 is never.
-func (d *demand) publish(now time.Time) time.Duration {
+// hurry states the functions with a need that no message has named; false where there are none.
+func (d *demand) hurry(now time.Time) bool {
+	d.mu.Lock()
+	urgent := d.urgent
+	d.urgent = nil
+	d.mu.Unlock()
+	if len(urgent) == 0 {
+		return false
+	}
+	msg := bus.Demand{Partial: true, Functions: make([]bus.FunctionDemand, 0, len(urgent))}
+	for _, f := range urgent {
+		if fd, more := f.pool.urgentDemand(now); more {
+			msg.Functions = append(msg.Functions, fd)
+		}
+	}
+	if len(msg.Functions) > 0 {
+		d.publish(&msg)
+	}
+	return true
+}
+
+// everything states every function in use and returns when that is due again; 0 is never.
+func (d *demand) everything(now time.Time) time.Duration {
 	d.mu.Lock()
 	active := make([]*function, 0, len(d.active))
 	for f := range d.active {
@@ -141,10 +161,9 @@ func (d *demand) publish(now time.Time) time.Duration {
 		return 0
 	}
 	next := trafficInterval
-	msg := bus.Demand{Gateway: string(d.bus.Identity().Node), Functions: make([]bus.FunctionDemand, 0, len(active))}
+	msg := bus.Demand{Functions: make([]bus.FunctionDemand, 0, len(active))}
 	for _, f := range active {
 		fd, idle := f.pool.demand(now)
-		fd.Namespace, fd.Function = f.ref.Namespace, f.ref.Name
 		msg.Functions = append(msg.Functions, fd)
 		if fd.Waiting+fd.Backlog > 0 {
 			next = waitingInterval
@@ -153,12 +172,18 @@ func (d *demand) publish(now time.Time) time.Duration {
 			d.retire(f)
 		}
 	}
+	d.publish(&msg)
+	return next
+}
+
+func (d *demand) publish(msg *bus.Demand) {
 	d.sequence++
-	msg.Envelope = bus.Envelope{Schema: bus.Schema, Boot: d.bus.Boot(), Node: d.bus.Identity().Node, Sequence: d.sequence, Epoch: bus.Epoch}
-	if err := bus.Publish(d.bus, bus.SubjectDemand, &msg); err != nil {
+	id := d.bus.Identity().Node
+	msg.Gateway = string(id)
+	msg.Envelope = bus.Envelope{Schema: bus.Schema, Boot: d.bus.Boot(), Node: id, Sequence: d.sequence, Epoch: bus.Epoch}
+	if err := bus.Publish(d.bus, bus.SubjectDemand, msg); err != nil {
 		d.log.Error("the demand was not sent", "err", err)
 	}
-	return next
 }
 
 // retire stops looking at a function that is not in use; the message that named it with zeros was its last.
@@ -182,12 +207,32 @@ func (d *demand) retire(f *function) {
 func (p *pool) demand(now time.Time) (bus.FunctionDemand, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := bus.FunctionDemand{Waiting: p.sync.n, Backlog: p.queued(), InFlight: p.inFlight, Concurrency: p.busy.take(now)}
-	d.Quiet = functions.Duration(p.busy.quiet(now))
-	p.announced = d.Waiting + d.Backlog
+	d := p.levels(now)
 	idle := !p.touched && p.announced == 0 && p.inFlight == 0
 	p.touched = false
 	return d, idle
+}
+
+// urgentDemand states the levels, and whether more wait than the last message said.
+func (p *pool) urgentDemand(now time.Time) (bus.FunctionDemand, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sync.n+p.queued() <= p.announced {
+		return bus.FunctionDemand{}, false
+	}
+	return p.levels(now), true
+}
+
+// levels is what a message says of the function; p.mu is held.
+func (p *pool) levels(now time.Time) bus.FunctionDemand {
+	ref := p.fn.ref
+	d := bus.FunctionDemand{
+		Namespace: ref.Namespace, Function: ref.Name,
+		Waiting: p.sync.n, Backlog: p.queued(), InFlight: p.inFlight, Concurrency: p.busy.take(now),
+	}
+	d.Quiet = functions.Duration(p.busy.quiet(now))
+	p.announced = d.Waiting + d.Backlog
+	return d
 }
 
 // stirred reports whether the function is in use.

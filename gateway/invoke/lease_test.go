@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -153,6 +154,50 @@ func TestDemandLevels(t *testing.T) {
 }
 
 // First come, first served; no instance runs more than its slots.
+// A new need is told alone and at once; what else there is waits for the next whole statement.
+func TestANewNeedIsToldAlone(t *testing.T) {
+	t.Parallel()
+	tb := setup(t, invoke.Config{})
+	demands := tb.demands()
+	ctx, stop := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer stop()
+	wait := func(name string) {
+		tb.deploy(name, nil)
+		waiting.Go(func() {
+			if l, err := tb.inv.Lease(ctx, functions.Ref{Namespace: "default", Name: name}, invoke.Sync); err == nil {
+				l.Release()
+				t.Errorf("%s has an instance", name)
+			}
+		})
+	}
+	named := func(d bus.Demand) []string {
+		var out []string
+		for _, f := range d.Functions {
+			out = append(out, f.Function)
+		}
+		return slices.Sorted(slices.Values(out))
+	}
+	for i, name := range []string{"one", "two"} {
+		wait(name)
+		d := next(t, demands)
+		for !d.Partial {
+			d = next(t, demands)
+		}
+		if got := named(d); !slices.Equal(got, []string{name}) || d.Functions[0].Waiting != 1 {
+			t.Errorf("need %d: told %+v", i, d.Functions)
+		}
+	}
+	d := next(t, demands)
+	for d.Partial || len(d.Functions) < 2 {
+		d = next(t, demands)
+	}
+	if got := named(d); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("everything: told %v", got)
+	}
+}
+
 func TestOrderAndSlots(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})

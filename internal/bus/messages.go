@@ -22,13 +22,16 @@ type Envelope struct {
 }
 
 // Demand is what a gateway knows of the need for instances. It states levels, so that repeating it is harmless: functions that are not
-// named have no need and no traffic. It is sent when a function's waiting list becomes longer than what is known to be starting, repeated
-// while anything waits, and once a second while there is traffic.
+// named have no need and no traffic. It is repeated while anything waits, and once a second while there is traffic. When a function's
+// waiting list becomes longer than what is known to be starting, a partial one goes out at once.
 type Demand struct {
 	Envelope
 	// Gateway identifies the sender.
 	Gateway   string           `json:"gateway"`
 	Functions []FunctionDemand `json:"functions"`
+	// Partial says that functions which are not named are as they were stated last. A reader that does not know the field is put right by
+	// the next message without it.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // FunctionDemand is the demand for one function.
@@ -151,8 +154,10 @@ type NodeState struct {
 	// Draining says that the worker is stopping and starts nothing more.
 	Draining bool              `json:"draining,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	// Artifacts lists the digests that are unpacked on the node.
-	Artifacts []string `json:"artifacts,omitempty"`
+	// Artifacts lists the digests that are unpacked on the node. Where ArtifactsKept is set they are those of the last report without it,
+	// and not repeated here: they may be thousands. A report that was asked for always lists them.
+	Artifacts     []string `json:"artifacts,omitempty"`
+	ArtifactsKept bool     `json:"artifactsKept,omitempty"`
 }
 
 // InstanceReport is an instance as its worker sees it. One that is gone is reported once as such and then no more.

@@ -114,17 +114,17 @@ type Reconciler struct {
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time
-	// full is when every function was looked at last.
-	full time.Time
-	// due holds the functions that something is to be done for at a time, next is the earliest of these.
-	due  map[functions.Ref]time.Time
-	next time.Time
-	out  []Effect
+	pass    pass
+	due     due
+	out     []Effect
 }
 
 // New returns a Reconciler over an empty state; newID makes the ids of instances.
 func New(cfg Config, newID func() functions.InstanceID) *Reconciler {
-	return &Reconciler{cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, asides: map[functions.Ref]aside{}, watched: map[functions.Ref]struct{}{}, due: map[functions.Ref]time.Time{}}
+	return &Reconciler{
+		cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, asides: map[functions.Ref]aside{},
+		watched: map[functions.Ref]struct{}{}, due: due{at: map[functions.Ref]time.Time{}},
+	}
 }
 
 // State returns what is known, for reading.
@@ -141,37 +141,13 @@ func (r *Reconciler) Synced(now time.Time) []Effect {
 // Busy reports whether something is under way that a tick should look after soon.
 func (r *Reconciler) Busy() bool { return len(r.watched) > 0 || len(r.short) > 0 || !r.opened }
 
-// Next returns when a tick is wanted for something that is to happen at that very time; zero when there is nothing of the kind.
-func (r *Reconciler) Next() time.Time { return r.next }
-
-// at asks for a look at the function when t comes.
-func (r *Reconciler) at(f *state.Function, t time.Time) {
-	if before, known := r.due[f.Ref]; known && before.Before(t) {
-		return
+// Next returns when Due is to be called; zero when there is nothing that happens at a time of its own.
+func (r *Reconciler) Next() time.Time {
+	next := r.due.next()
+	if len(r.pass.left) > 0 && (next.IsZero() || r.pass.next.Before(next)) {
+		return r.pass.next
 	}
-	r.due[f.Ref] = t
-	if r.next.IsZero() || t.Before(r.next) {
-		r.next = t
-	}
-}
-
-// arrived takes out and returns the functions whose time has come.
-func (r *Reconciler) arrived(now time.Time) []functions.Ref {
-	if r.next.IsZero() || now.Before(r.next) {
-		return nil
-	}
-	var out []functions.Ref
-	r.next = time.Time{}
-	for ref, t := range r.due {
-		switch {
-		case !now.Before(t):
-			out = append(out, ref)
-			delete(r.due, ref)
-		case r.next.IsZero() || t.Before(r.next):
-			r.next = t
-		}
-	}
-	return out
+	return next
 }
 
 // SetFunction hands in a function's record.
@@ -236,30 +212,36 @@ func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 	return r.out
 }
 
-// fullPass is how often a tick looks at every function; those with something under way are looked at each time.
-const fullPass = time.Second
+// Due does what is to be done at this very time. It is far cheaper than Tick, and there is no harm in calling it too often.
+func (r *Reconciler) Due(now time.Time) []Effect {
+	r.begin()
+	refs := r.due.take(now)
+	if len(r.pass.left) > 0 && !now.Before(r.pass.next) {
+		refs = append(refs, r.pass.take(now, passSlice)...)
+	}
+	r.decide(now, refs...)
+	return r.out
+}
 
 // Tick looks after everything that time alone changes.
 func (r *Reconciler) Tick(now time.Time) []Effect {
 	r.begin()
+	most := passAtOnce
 	if r.synced && !r.opened && !now.Before(r.settleAt) {
-		r.opened = true
+		// What was to be done while nobody decided waits no longer.
+		r.opened, most = true, len(r.state.Functions)
 	}
 	c := r.state.Expire(now)
-	c.Functions = append(c.Functions, r.arrived(now)...)
-	if now.Sub(r.full) < fullPass-fullPass/20 {
-		for ref := range r.watched {
-			c.Functions = append(c.Functions, ref)
-		}
-		for ref := range r.short {
-			c.Functions = append(c.Functions, ref)
-		}
-	} else if r.opened {
-		r.full = now
-		c.Functions = make([]functions.Ref, 0, len(r.state.Functions))
-		for ref := range r.state.Functions {
-			c.Functions = append(c.Functions, ref)
-		}
+	c.Functions = append(c.Functions, r.due.take(now)...)
+	for ref := range r.watched {
+		c.Functions = append(c.Functions, ref)
+	}
+	for ref := range r.short {
+		c.Functions = append(c.Functions, ref)
+	}
+	if r.opened {
+		r.pass.begin(now, r.state.Functions)
+		c.Functions = append(c.Functions, r.pass.take(now, most)...)
 	}
 	c.Freed = false
 	r.changed(now, c)

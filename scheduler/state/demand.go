@@ -28,27 +28,36 @@ func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 		return nil
 	}
 	g.boot, g.sequence, g.last = d.Boot, d.Sequence, now
-	named := make(map[functions.Ref]struct{}, len(d.Functions))
 	changed := make([]functions.Ref, 0, len(d.Functions))
+	var named map[functions.Ref]struct{}
+	if !d.Partial {
+		named = make(map[functions.Ref]struct{}, len(d.Functions))
+	}
 	for _, fd := range d.Functions {
 		r := fd.Ref()
 		f := s.Functions[r]
 		if f == nil || f.Record == nil {
 			continue
 		}
-		if _, twice := named[r]; twice {
-			continue
+		if !d.Partial {
+			if _, twice := named[r]; twice {
+				continue
+			}
+			named[r] = struct{}{}
 		}
-		named[r] = struct{}{}
-		f.state(now, d.Gateway, fd)
-		changed = append(changed, r)
+		g.named[r] = struct{}{}
+		if f.state(now, d.Gateway, fd) {
+			changed = append(changed, r)
+		}
+	}
+	if d.Partial {
+		return changed
 	}
 	for r := range g.named {
 		if _, still := named[r]; still {
 			continue
 		}
-		if f := s.Functions[r]; f != nil {
-			f.silence(d.Gateway)
+		if f := s.Functions[r]; f != nil && f.silence(d.Gateway) {
 			changed = append(changed, r)
 		}
 	}
@@ -56,7 +65,10 @@ func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 	return changed
 }
 
-func (f *Function) state(now time.Time, from string, d bus.FunctionDemand) {
+// state takes over what a gateway states, and reports whether a decision may follow from it: where nothing waits or runs, as before, time
+// alone changes what is wanted.
+func (f *Function) state(now time.Time, from string, d bus.FunctionDemand) bool {
+	before, known := f.Load[from]
 	waiting, backlog, inFlight := max(d.Waiting, 0), max(d.Backlog, 0), max(d.InFlight, 0)
 	f.History.State(from, now, max(d.Concurrency, 0), float64(waiting+inFlight))
 	f.Load[from] = Load{Waiting: waiting, Backlog: backlog, InFlight: inFlight}
@@ -69,12 +81,15 @@ func (f *Function) state(now time.Time, from string, d bus.FunctionDemand) {
 			f.LastDemand = at
 		}
 	}
+	return !known || waiting+backlog+inFlight+before.Waiting+before.Backlog+before.InFlight > 0
 }
 
-// silence drops what a gateway stated.
-func (f *Function) silence(gateway string) {
+// silence drops what a gateway stated, and reports whether a decision may follow from that.
+func (f *Function) silence(gateway string) bool {
+	l := f.Load[gateway]
 	delete(f.Load, gateway)
 	f.History.Drop(gateway)
+	return l.Waiting+l.Backlog+l.InFlight > 0
 }
 
 // expireDemand drops what gateways stated that have fallen silent.
@@ -85,8 +100,7 @@ func (s *State) expireDemand(now time.Time) []functions.Ref {
 			continue
 		}
 		for r := range g.named {
-			if f := s.Functions[r]; f != nil {
-				f.silence(id)
+			if f := s.Functions[r]; f != nil && f.silence(id) {
 				changed = append(changed, r)
 			}
 		}

@@ -52,14 +52,22 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	if n == nil {
 		n = s.addNode(id)
 	}
+	missed := r.Sequence != n.Sequence+1
 	switch {
 	case n.Boot != r.Boot:
 		// Another run of the worker: what is on the node is known again when it has said so in full.
-		n.Known = false
+		n.Known, missed = false, true
 	case r.Sequence <= n.Sequence:
 		return c
-	case r.Sequence != n.Sequence+1 && !r.Full:
+	case missed && !r.Full:
 		c.ReportsWanted = true
+	}
+	if r.State.ArtifactsKept {
+		r.State.Artifacts = n.Report.Artifacts
+		n.Unlisted = n.Unlisted || missed
+		c.ReportsWanted = c.ReportsWanted || n.Unlisted
+	} else {
+		n.Unlisted = false
 	}
 	n.Boot, n.Sequence, n.LastSeen = r.Boot, r.Sequence, now
 	before := n.Node
@@ -131,8 +139,8 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		s.Remove(ir.Instance)
 		in = nil
 	}
-	c.Functions = append(c.Functions, ir.Ref())
 	if in == nil {
+		c.Functions = append(c.Functions, ir.Ref())
 		in = s.adopt(n, &Instance{InstanceReport: ir, Node: n.ID, Confirmed: true, Reported: now})
 		if in.State == functions.InstanceReady {
 			in.ReadyAt = ir.Since
@@ -152,6 +160,9 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		in.Uses++
 		in.Clock = s.Clock
 	}
+	if s.news(in, &ir) {
+		c.Functions = append(c.Functions, ir.Ref())
+	}
 	in.InstanceReport = ir
 	in.Confirmed, in.Reported = true, now
 	// A stop that was refused, because a slot was held, leaves the instance as it was.
@@ -162,6 +173,13 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		in.ReadyAt = now
 		c.Ready = append(c.Ready, in)
 	}
+}
+
+// news reports whether a decision may follow from what is reported of an instance: most of a full report was said before.
+func (s *State) news(in *Instance, ir *bus.InstanceReport) bool {
+	f := s.Functions[in.Ref()]
+	return !in.Confirmed || !in.Stopping.IsZero() || !in.DrainSent.IsZero() || ir.State != in.State || ir.Held != in.Held ||
+		ir.LastUsed.Sub(in.LastUsed).Abs() > time.Millisecond || ir.Reserved != in.Reserved || ir.Revision != in.Revision || f == nil || !in.Reported.After(f.LastDemand)
 }
 
 // stopAnswer is how long a worker may take to act on a stop; a report later than that tells that it was refused.
@@ -185,15 +203,18 @@ func (s *State) dropUnnamed(n *Node, named map[functions.InstanceID]struct{}, c 
 func (s *State) Expire(now time.Time) Change {
 	var c Change
 	c.Functions = append(c.Functions, s.expireDemand(now)...)
-	for _, id := range slices.Sorted(maps.Keys(s.Nodes)) {
-		n := s.Nodes[id]
+	var forgotten []*Node
+	for _, n := range s.order {
 		silent := now.Sub(n.LastSeen)
 		switch {
 		case !n.Lost && silent >= NodeTimeout:
 			s.lose(n, silent, &c)
 		case n.Lost && silent >= NodeForgotten:
-			s.forgetNode(n)
+			forgotten = append(forgotten, n)
 		}
+	}
+	for _, n := range forgotten {
+		s.forgetNode(n)
 	}
 	return c
 }

@@ -69,6 +69,8 @@ type Node struct {
 	Settings functions.NodeSettings
 	// DrainedFrom is the most instances that it had while it was to be drained.
 	DrainedFrom int
+	// Unlisted says that a report which listed the artifacts may have been missed.
+	Unlisted bool
 	// Instances are those placed on it.
 	Instances map[functions.InstanceID]*Instance
 }

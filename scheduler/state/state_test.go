@@ -120,6 +120,119 @@ func TestAGapAsksForReports(t *testing.T) {
 	}
 }
 
+func TestArtifactsThatAreNotRepeatedStay(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	list := report("n1", "b1", 1, true)
+	list.State.Artifacts = []string{"a", "b"}
+	s.ApplyReport(start, list)
+	kept := func(boot string, seq uint64) state.Change {
+		r := report("n1", boot, seq, true)
+		r.State.ArtifactsKept = true
+		return s.ApplyReport(start, r)
+	}
+	has := func(want int) {
+		t.Helper()
+		if n := s.Nodes["n1"]; len(n.Artifacts) != want || len(n.Report.Artifacts) != want {
+			t.Errorf("artifacts %v, reported %v, want %d", n.Artifacts, n.Report.Artifacts, want)
+		}
+	}
+	if c := kept("b1", 2); c.ReportsWanted {
+		t.Error("asked for what is known")
+	}
+	has(2)
+	// The list may have been in what was missed: every report asks until one lists.
+	for seq := uint64(4); seq < 6; seq++ {
+		if c := kept("b1", seq); !c.ReportsWanted {
+			t.Error("a gap went unnoticed")
+		}
+	}
+	has(2)
+	s.ApplyReport(start, report("n1", "b1", 6, true))
+	has(0)
+	if c := kept("b1", 7); c.ReportsWanted {
+		t.Error("asked again after a list")
+	}
+	if c := kept("b2", 1); !c.ReportsWanted {
+		t.Error("another run of the worker listed nothing, and is not asked")
+	}
+}
+
+func TestAReportThatSaysNothingNewChangesNoFunction(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.SetFunction(start, record("r1", ""))
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	at := start
+	apply := func(change func(in *bus.InstanceReport)) int {
+		t.Helper()
+		at = at.Add(time.Second)
+		in := instance("ins_a", functions.InstanceReady)
+		if change != nil {
+			change(&in)
+		}
+		return len(s.ApplyReport(at, report("n1", "b1", s.Nodes["n1"].Sequence+1, true, in)).Functions)
+	}
+	if n := apply(nil); n != 0 {
+		t.Errorf("the same again: %d functions", n)
+	}
+	if n := apply(func(in *bus.InstanceReport) { in.Usage.Memory = 1 }); n != 0 {
+		t.Errorf("another usage: %d functions", n)
+	}
+	used := at
+	for name, change := range map[string]func(in *bus.InstanceReport){
+		"held":  func(in *bus.InstanceReport) { in.Held = 1 },
+		"used":  func(in *bus.InstanceReport) { in.LastUsed = used },
+		"state": func(in *bus.InstanceReport) { in.State = functions.InstanceDraining },
+	} {
+		if n := apply(change); n != 1 {
+			t.Errorf("%s: %d functions", name, n)
+		}
+		apply(nil)
+	}
+	// The first report after demand tells what that demand left behind.
+	s.ApplyDemand(at, bus.Demand{Gateway: "g", Envelope: bus.Envelope{Boot: "b", Sequence: 1}, Functions: []bus.FunctionDemand{{Namespace: ref.Namespace, Function: ref.Name, Waiting: 1}}})
+	if n := apply(nil); n != 1 {
+		t.Errorf("after demand: %d functions", n)
+	}
+	if n := apply(nil); n != 0 {
+		t.Errorf("the report after that: %d functions", n)
+	}
+}
+
+func TestPartialDemandLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	for _, name := range []string{"a", "b"} {
+		s.SetFunction(start, functions.Function{Namespace: "default", Name: name})
+	}
+	seq := uint64(0)
+	say := func(partial bool, waiting map[string]int) []functions.Ref {
+		seq++
+		d := bus.Demand{Gateway: "g", Partial: partial, Envelope: bus.Envelope{Boot: "b", Sequence: seq}}
+		for name, n := range waiting {
+			d.Functions = append(d.Functions, bus.FunctionDemand{Namespace: "default", Function: name, Waiting: n})
+		}
+		return s.ApplyDemand(start, d)
+	}
+	level := func(name string) int {
+		w, _, _ := s.Functions[functions.Ref{Namespace: "default", Name: name}].Level()
+		return w
+	}
+	say(false, map[string]int{"a": 2})
+	if changed := say(true, map[string]int{"b": 3}); len(changed) != 1 || level("a") != 2 || level("b") != 3 {
+		t.Errorf("after a partial statement: changed %v, levels %d and %d", changed, level("a"), level("b"))
+	}
+	if changed := say(false, map[string]int{"a": 1}); len(changed) != 2 || level("a") != 1 || level("b") != 0 {
+		t.Errorf("after a whole one: changed %v, levels %d and %d", changed, level("a"), level("b"))
+	}
+	say(true, map[string]int{"b": 4})
+	s.Expire(start.Add(state.DemandTimeout))
+	if level("a")+level("b") != 0 {
+		t.Errorf("a silent gateway's levels hold: %d and %d", level("a"), level("b"))
+	}
+}
+
 func TestARefusedStopIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := state.New()

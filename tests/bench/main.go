@@ -28,6 +28,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "keepalive" {
 		os.Exit(keepaliveMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "control" {
+		os.Exit(controlMain(os.Args[2:]))
+	}
 	binary := flag.String("tatami", "bin/tatami", "the binary to measure")
 	out := flag.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
 	flag.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")

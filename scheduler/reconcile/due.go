@@ -1,0 +1,110 @@
+package reconcile
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/scheduler/state"
+)
+
+// due holds the functions that something is to be done for at a time, the earliest first.
+type due struct {
+	at   map[functions.Ref]time.Time
+	heap dueHeap
+}
+
+type dueEntry struct {
+	at  time.Time
+	ref functions.Ref
+}
+
+// dueHeap may hold more than one entry of a function: the one whose time the map has counts.
+type dueHeap []dueEntry
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(a, b int) bool { return h[a].at.Before(h[b].at) }
+func (h dueHeap) Swap(a, b int)      { h[a], h[b] = h[b], h[a] }
+
+// Push is for package heap.
+func (h *dueHeap) Push(v any) { *h = append(*h, v.(dueEntry)) }
+
+// Pop is for package heap.
+func (h *dueHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = dueEntry{}
+	*h = (*h)[:last]
+	return e
+}
+
+// add notes the time, unless an earlier one is noted.
+func (d *due) add(ref functions.Ref, t time.Time) {
+	if before, known := d.at[ref]; known && !t.Before(before) {
+		return
+	}
+	d.at[ref] = t
+	heap.Push(&d.heap, dueEntry{t, ref})
+}
+
+// next is the earliest time; zero when there is none.
+func (d *due) next() time.Time {
+	for len(d.heap) > 0 {
+		if e := d.heap[0]; d.at[e.ref].Equal(e.at) {
+			return e.at
+		}
+		heap.Pop(&d.heap)
+	}
+	return time.Time{}
+}
+
+// take removes and returns the functions whose time has come.
+func (d *due) take(now time.Time) []functions.Ref {
+	var out []functions.Ref
+	for t := d.next(); !t.IsZero() && !now.Before(t); t = d.next() {
+		ref := d.heap[0].ref
+		heap.Pop(&d.heap)
+		delete(d.at, ref)
+		out = append(out, ref)
+	}
+	return out
+}
+
+// at asks for a look at the function when t comes.
+func (r *Reconciler) at(f *state.Function, t time.Time) { r.due.add(f.Ref, t) }
+
+const (
+	// fullPass is how often every function is looked at, where they are not too many; those with something under way are looked at each tick.
+	fullPass = time.Second
+	// passAtOnce is how many functions a tick looks at for that. Of more of them passSlice follow every passPause, so that no input waits
+	// for long.
+	passAtOnce = 256
+	passSlice  = 32
+	passPause  = 5 * time.Millisecond
+)
+
+// pass is a look at every function, bit by bit.
+type pass struct {
+	// begun is when it began, next when it goes on.
+	begun, next time.Time
+	left        []functions.Ref
+}
+
+// begin starts a pass over all functions if the last one is over and began a while ago.
+func (p *pass) begin(now time.Time, all map[functions.Ref]*state.Function) {
+	if len(p.left) > 0 || now.Sub(p.begun) < fullPass-fullPass/20 {
+		return
+	}
+	p.begun = now
+	for ref := range all {
+		p.left = append(p.left, ref)
+	}
+}
+
+// take returns at most n of those that are left.
+func (p *pass) take(now time.Time, n int) []functions.Ref {
+	at := max(len(p.left)-n, 0)
+	out := p.left[at:]
+	p.left, p.next = p.left[:at], now.Add(passPause)
+	return out
+}

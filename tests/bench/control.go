@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// controlPlan is what the control plane is measured with.
+type controlPlan struct {
+	nodes, functions int
+	// rate is of the open loop in cold starts a second, for so long a round; clients are those of the closed loop.
+	rate    float64
+	length  time.Duration
+	clients int
+}
+
+// dirigent is the rate of cold starts that Dirigent's authors report of their control plane.
+const dirigent = 2500
+
+// controlMain measures cold starts through gateway, bus and scheduler, on workers whose sandboxes only wait.
+func controlMain(args []string) int {
+	flags := flag.NewFlagSet("bench control", flag.ContinueOnError)
+	out := flags.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
+	flags.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
+	p := controlPlan{}
+	flags.IntVar(&p.nodes, "nodes", 1000, "workers")
+	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
+	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop")
+	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")
+	flags.IntVar(&p.clients, "clients", 500, "clients of the closed loop")
+	profile := flags.String("cpuprofile", "", "file for a CPU profile of the rounds, labelled by part")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	rounds = max(rounds, 1)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	begun := time.Now()
+	all, err := benchControl(ctx, p, *profile)
+	if err == nil {
+		err = writeFigures(*out, all)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: failed: %v\n", err)
+		return 1
+	}
+	printFigures(all)
+	fmt.Printf("bench: %d figures in %s, appended to %s\n", len(all), time.Since(begun).Round(time.Second), *out)
+	return 0
+}
+
+// benchControl takes turns with an open loop at the plan's rate, whose latency counts, and a closed one, whose rate counts.
+func benchControl(ctx context.Context, p controlPlan, profile string) (all []figure, err error) {
+	if float64(p.functions) < p.rate*p.length.Seconds() {
+		return nil, fmt.Errorf("%d functions are too few for %s at %.0f a second", p.functions, p.length, p.rate)
+	}
+	fmt.Printf("control: %d workers, %d functions: filling…\n", p.nodes, p.functions)
+	w, err := newControlWorld(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := w.close(); err == nil {
+			err = cerr
+		}
+	}()
+	if _, err := w.closedLoop(ctx, min(p.functions, 2*p.nodes), 100); err != nil {
+		return nil, fmt.Errorf("warming up: %w", err)
+	}
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return nil, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	var closed, p50, p99, cpu []float64
+	for range rounds {
+		if err := w.settle(ctx); err != nil {
+			return nil, err
+		}
+		o, err := w.openLoop(ctx, p.rate, p.length)
+		if err != nil {
+			return nil, err
+		}
+		p50, p99, cpu = append(p50, o.added(0.5)), append(p99, o.added(0.99)), append(cpu, o.cpuEach())
+		if err := w.settle(ctx); err != nil {
+			return nil, err
+		}
+		c, err := w.closedLoop(ctx, p.functions, p.clients)
+		if err != nil {
+			return nil, err
+		}
+		closed = append(closed, c.rate())
+		fmt.Printf("control: open loop at %.0f/s: added p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, %.0f µs of CPU a cold start; closed loop of %d: %.0f/s, added p50 %.1f ms, %.0f µs\n",
+			p.rate, o.added(0.5), o.added(0.99), o.added(0.999), o.cpuEach(), p.clients, c.rate(), c.added(0.5), c.cpuEach())
+	}
+	fmt.Printf("control: medians: added p50 %.2f ms, p99 %.2f ms and %.0f µs of CPU a cold start at %.0f/s; the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n",
+		median(p50), median(p99), median(cpu), p.rate, median(closed), dirigent, runtime.GOMAXPROCS(0))
+	return []figure{
+		{Bench: "scheduler", Metric: "control_plane_cold_per_s", Value: median(closed), Unit: "1/s", samples: rounds * p.functions},
+		{Bench: "scheduler", Metric: "control_plane_added_p99_ms", Value: median(p99), Unit: "ms", samples: rounds * int(p.rate*p.length.Seconds())},
+	}, nil
+}
+
+// outcome is what a loop did.
+type outcome struct {
+	// took holds the latencies, sorted.
+	took []time.Duration
+	// wall and cpu are of the whole loop, the workers' and the clients' part included.
+	wall, cpu time.Duration
+}
+
+func (o *outcome) sort() { slices.Sort(o.took) }
+
+// added is what the control plane adds to the sandbox's own time at the quantile, in ms.
+func (o *outcome) added(q float64) float64 {
+	if len(o.took) == 0 {
+		return 0
+	}
+	d := o.took[min(int(q*float64(len(o.took))), len(o.took)-1)]
+	return float64(d-sandboxTime) / float64(time.Millisecond)
+}
+
+func (o *outcome) rate() float64 { return float64(len(o.took)) / o.wall.Seconds() }
+
+// cpuEach is the CPU time a cold start in µs.
+func (o *outcome) cpuEach() float64 {
+	return float64(o.cpu) / float64(time.Microsecond) / float64(max(len(o.took), 1))
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// answerWriter takes an answer and keeps its status.
+type answerWriter struct {
+	header http.Header
+	status int
+}
+
+func (a *answerWriter) Header() http.Header         { return a.header }
+func (a *answerWriter) WriteHeader(status int)      { a.status = status }
+func (a *answerWriter) Write(b []byte) (int, error) { return len(b), nil }
+
+// call is one request to the function through the gateway's data path.
+func (w *controlWorld) call(ctx context.Context, fn int) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://bench/", nil)
+	if err != nil {
+		return err
+	}
+	r.RemoteAddr = "127.0.0.1:1"
+	a := answerWriter{header: http.Header{}}
+	w.invoker.ServeFunction(&a, r, w.refs[fn], "/")
+	if a.status != http.StatusOK {
+		return fmt.Errorf("%s answered %d (%s)", w.refs[fn], a.status, a.header.Get("Tatami-Error"))
+	}
+	return nil
+}
+
+// tally gathers the latencies of a loop.
+type tally struct {
+	took   []time.Duration
+	failed atomic.Pointer[error]
+	begun  time.Time
+	cpu    time.Duration
+}
+
+func newTally(n int) *tally {
+	return &tally{took: make([]time.Duration, n), begun: time.Now(), cpu: processTime()}
+}
+
+func (t *tally) note(i int, since time.Time, err error) {
+	t.took[i] = time.Since(since)
+	if err != nil {
+		t.failed.CompareAndSwap(nil, &err)
+	}
+}
+
+func (t *tally) end() (outcome, error) {
+	o := outcome{took: t.took, wall: time.Since(t.begun), cpu: processTime() - t.cpu}
+	o.sort()
+	if err := t.failed.Load(); err != nil {
+		return o, *err
+	}
+	return o, nil
+}
+
+// openLoop starts functions at times that are drawn ahead, whatever becomes of those before; latency counts from the time drawn.
+func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.Duration) (outcome, error) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var due []time.Duration
+	for at := 0.0; len(due) < len(w.refs); {
+		at += rng.ExpFloat64() / rate
+		if at > length.Seconds() {
+			break
+		}
+		due = append(due, time.Duration(at*float64(time.Second)))
+	}
+	order := rng.Perm(len(w.refs))
+	t := newTally(len(due))
+	var calls sync.WaitGroup
+	for i, at := range due {
+		if wait := time.Until(t.begun.Add(at)); wait > 0 {
+			time.Sleep(wait)
+		}
+		calls.Go(func() { t.note(i, t.begun.Add(at), w.call(ctx, order[i])) })
+	}
+	calls.Wait()
+	return t.end()
+}
+
+// closedLoop has clients each of which starts a further function when its last one answered, until each function was started once.
+func (w *controlWorld) closedLoop(ctx context.Context, functions, clients int) (outcome, error) {
+	t := newTally(functions)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= functions || ctx.Err() != nil {
+					return
+				}
+				t.note(i, time.Now(), w.call(ctx, i))
+			}
+		})
+	}
+	all.Wait()
+	return t.end()
+}

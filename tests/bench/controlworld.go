@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/pprof"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/invoke"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// keepAlive is short, so that the instances of a round end while others start.
+const keepAlive = 2 * time.Second
+
+// controlWorld is a whole control plane in this process: the bus on a directory of its own, scheduler, gateway, and workers that only wait.
+type controlWorld struct {
+	dir     string
+	bus     *bus.Bus
+	invoker *invoke.Invoker
+	workers *fakeWorkers
+	refs    []functions.Ref
+	stop    context.CancelFunc
+	parts   *errgroup.Group
+}
+
+func newControlWorld(ctx context.Context, p controlPlan) (*controlWorld, error) {
+	dir, err := os.MkdirTemp("", "ttcontrol")
+	if err != nil {
+		return nil, err
+	}
+	w := &controlWorld{dir: dir}
+	running, stop := context.WithCancel(ctx)
+	w.stop = stop
+	w.parts, running = errgroup.WithContext(running)
+	if err := w.start(running, p); err != nil {
+		_ = w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// part runs one part of the world, with its name in profiles.
+func (w *controlWorld) part(ctx context.Context, name string, run func(context.Context) error) {
+	w.parts.Go(func() (err error) {
+		pprof.Do(ctx, pprof.Labels("part", name), func(ctx context.Context) { err = run(ctx) })
+		return err
+	})
+}
+
+func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	pprof.Do(ctx, pprof.Labels("part", "bus"), func(ctx context.Context) {
+		w.bus, err = bus.Open(ctx, bus.Config{DataDir: w.dir}, log)
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.deploy(ctx, p.functions); err != nil {
+		return err
+	}
+	if w.workers, err = newFakeWorkers(w.bus, p.nodes); err != nil {
+		return err
+	}
+	w.part(ctx, "workers", w.workers.run)
+	sched, err := scheduler.New(scheduler.Config{}, w.bus, log)
+	if err != nil {
+		return err
+	}
+	w.part(ctx, "scheduler", sched.Run)
+	if w.invoker, err = invoke.New(invoke.Config{}, w.bus, w.workers, log); err != nil {
+		return err
+	}
+	w.part(ctx, "gateway", w.invoker.Run)
+	for _, ready := range []<-chan struct{}{sched.Ready(), w.invoker.Ready()} {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// deploy records functions of many namespaces, each with a revision that has the traffic.
+func (w *controlWorld) deploy(ctx context.Context, n int) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	now := time.Now().UTC()
+	for i := range n {
+		ref := functions.Ref{Namespace: namespaceOf(i), Name: fmt.Sprintf("fn-%05d", i)}
+		w.refs = append(w.refs, ref)
+		g.Go(func() error {
+			rev := functions.Revision{
+				Schema: functions.Schema, Namespace: ref.Namespace, Function: ref.Name, Created: now, State: functions.RevisionReady,
+				Artifact: functions.Artifact{Digest: digestOf(i), Name: "./fn", Architecture: "amd64", Size: 4 << 20},
+				Config: functions.Config{
+					Env: map[string]string{"LOG_LEVEL": "info", "DATABASE_URL": "postgres://db.internal/app"}, Labels: map[string]string{"team": ref.Namespace},
+					Scale: functions.Scale{KeepAlive: functions.Duration(keepAlive)},
+				}.WithDefaults(),
+			}
+			var err error
+			if rev.ID, err = functions.RevisionIDOf(ref, rev.Artifact, rev.Config); err != nil {
+				return err
+			}
+			if _, err := w.bus.Revisions().Put(ctx, bus.RevisionKey(ref, rev.ID), rev); err != nil {
+				return err
+			}
+			_, err = w.bus.Functions().Put(ctx, bus.FunctionKey(ref), functions.Function{
+				Schema: functions.Schema, Namespace: ref.Namespace, Name: ref.Name, Live: rev.ID, Revisions: []functions.RevisionID{rev.ID},
+				Generation: 1, Created: now, Updated: now,
+			})
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// settle returns once no instance is left and every worker was heard of since.
+func (w *controlWorld) settle(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for w.workers.live.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(500 * time.Millisecond):
+		return nil
+	}
+}
+
+func (w *controlWorld) close() error {
+	w.stop()
+	err := w.parts.Wait()
+	if w.workers != nil {
+		w.workers.close()
+	}
+	if w.bus != nil {
+		if cerr := w.bus.Close(context.Background()); err == nil {
+			err = cerr
+		}
+	}
+	if rerr := os.RemoveAll(w.dir); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+// processTime is the CPU time of the process.
+func processTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
