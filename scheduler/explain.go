@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -32,15 +33,32 @@ func explainFunction(now time.Time, st *state.State, ref functions.Ref) bus.Expl
 		say(&e, now, "waiting: %s", f.Pending)
 	}
 	tell(&e, f, "")
-	if x := tryPlacement(st, f); x != nil {
-		say(&e, now, "another instance: %s", x.Reason())
+	x := tryPlacement(st, f)
+	if x != nil {
+		explainKinds(&e, now, x)
 		for i := range x.Nodes {
 			v := &x.Nodes[i]
 			e.Nodes = append(e.Nodes, bus.NodeVerdict{Node: v.Node, Name: v.Name, Chosen: v.Cause == placement.Chosen, Reason: v.Reason()})
 		}
 	}
-	e.Try = helps(f)
+	e.Try = helps(st, f, x)
 	return e
+}
+
+// explainKinds says where another instance would go, or what keeps it from each kind of nodes.
+func explainKinds(e *bus.Explanation, now time.Time, x *placement.Explanation) {
+	reason := x.Reason()
+	if !x.Choice.Placed() && x.Choice.Quota.Name == "" && len(x.Kinds) > 0 {
+		reason = "no node has room"
+	}
+	say(e, now, "another instance: %s", reason)
+	if x.Choice.Quota.Name != "" {
+		return
+	}
+	for i := range x.Kinds {
+		k := &x.Kinds[i]
+		e.Kinds = append(e.Kinds, bus.KindVerdict{Kind: k.String(), Nodes: k.Nodes, Fits: k.Causes[placement.Fits], Reason: k.Reason(x.Need())})
+	}
 }
 
 // tryPlacement tells where an instance would go now, without placing one; nil where there is no revision to place.
@@ -57,20 +75,31 @@ func tryPlacement(st *state.State, f *state.Function) *placement.Explanation {
 	return &x
 }
 
-func helps(f *state.Function) []string {
+// helps lists what would help a function that lacks instances, or whose instances fail.
+func helps(st *state.State, f *state.Function, x *placement.Explanation) []string {
 	var out []string
-	if f.Pending != "" && f.Refused != nil {
-		if q := f.Refused.Quota; q != nil {
-			out = append(out, q.Help(), "tatami quota show "+f.Namespace)
-		} else {
-			out = append(out, "tatami node ls")
+	if x != nil && !x.Choice.Placed() {
+		out = append(out, x.Tries()...)
+		never := !slices.ContainsFunc(x.Kinds, func(k placement.KindVerdict) bool { return !k.Never })
+		if idle, held := idleOthers(st, f); idle > 0 && !never {
+			out = append(out, fmt.Sprintf("tatami inst ls: %s of others hold %s, and give way when they may", counted(idle, "idle instance"), held))
 		}
-		out = append(out, "tatami inst ls")
 	}
 	if f.StartFailures > 0 {
 		out = append(out, "tatami logs "+f.String())
 	}
 	return out
+}
+
+// idleOthers counts what runs nothing of other functions, and what it holds.
+func idleOthers(st *state.State, f *state.Function) (n int, held functions.Resources) {
+	for _, in := range st.Instances {
+		if in.Ref() != f.Ref && in.Active() && in.Held == 0 && in.State == functions.InstanceReady {
+			n++
+			held = held.Add(in.Reserved)
+		}
+	}
+	return n, held
 }
 
 func explainInstance(now time.Time, st *state.State, id functions.InstanceID) bus.Explanation {

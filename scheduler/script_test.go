@@ -301,6 +301,9 @@ func (w *world) explain(a args) {
 	for _, n := range e.Nodes {
 		w.say("  node %s chosen=%t: %s", n.Name, n.Chosen, n.Reason)
 	}
+	for _, k := range e.Kinds {
+		w.say("  %d × %s, %d fit: %s", k.Nodes, k.Kind, k.Fits, k.Reason)
+	}
 	for _, try := range e.Try {
 		w.say("  try: %s", try)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,6 +40,9 @@ func newExplainCmd(a *app) *cobra.Command {
 	}
 }
 
+// fewNodes is up to how many nodes are told one by one; -o wide tells of more.
+const fewNodes = 8
+
 func (a *app) printExplanation(e *v1.Explanation) {
 	a.print("%s\n", a.paint(a.outTTY, bold, clean(e.Subject)))
 	for _, l := range e.Lines {
@@ -47,6 +51,19 @@ func (a *app) printExplanation(e *v1.Explanation) {
 			at = l.At.Local().Format("15:04:05")
 		}
 		a.print("  %s  %s\n", a.paint(a.outTTY, dim, at), clean(l.Text))
+	}
+	if len(e.Kinds) > 0 {
+		a.print("nodes by kind\n")
+	}
+	for _, k := range e.Kinds {
+		mark := "·"
+		if k.Fits > 0 {
+			mark = "✔"
+		}
+		a.print("  %s %s of %s: %s\n", mark, many(k.Nodes, "node"), clean(k.Kind), clean(k.Reason))
+	}
+	if len(e.Kinds) > 0 && len(e.Nodes) > fewNodes && a.output != formatWide {
+		e.Nodes = slices.DeleteFunc(e.Nodes, func(n v1.NodeVerdict) bool { return !n.Chosen })
 	}
 	if len(e.Nodes) > 0 {
 		a.print("nodes\n")

@@ -103,6 +103,9 @@ func (a *API) explain(ctx context.Context, q bus.ExplainRequest) (*body[v1.Expla
 	for _, l := range e.Lines {
 		out.Lines = append(out.Lines, v1.Decision(l))
 	}
+	for _, k := range e.Kinds {
+		out.Kinds = append(out.Kinds, v1.KindVerdict(k))
+	}
 	for _, n := range e.Nodes {
 		out.Nodes = append(out.Nodes, v1.NodeVerdict(n))
 	}

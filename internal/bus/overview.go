@@ -96,7 +96,9 @@ type Explanation struct {
 	Subject string `json:"subject"`
 	// Lines say what was decided and why, the latest first.
 	Lines []ExplanationLine `json:"lines"`
-	// Nodes says of every node why it was or was not chosen at the last decision.
+	// Kinds says of nodes that are alike what an instance more finds on them.
+	Kinds []KindVerdict `json:"kinds,omitempty"`
+	// Nodes says of the first nodes, and of the one chosen, what it finds there.
 	Nodes []NodeVerdict `json:"nodes,omitempty"`
 	// Try lists commands that would help.
 	Try []string `json:"try,omitempty"`
@@ -106,6 +108,14 @@ type Explanation struct {
 type ExplanationLine struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
+}
+
+// KindVerdict is what an instance finds on nodes that are alike: Fits of them have room, the reason says what keeps it from the others.
+type KindVerdict struct {
+	Kind   string `json:"kind"`
+	Nodes  int    `json:"nodes"`
+	Fits   int    `json:"fits"`
+	Reason string `json:"reason"`
 }
 
 // NodeVerdict is what a placement decision found about a node.

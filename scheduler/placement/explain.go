@@ -156,7 +156,7 @@ func (v *KindVerdict) Reason(need functions.Resources) string {
 			parts = append(parts, fmt.Sprintf("%d cordoned", n))
 		}
 	}
-	return fmt.Sprintf("%d × (%s): %s", v.Nodes, v.String(), strings.Join(parts, ", "))
+	return strings.Join(parts, ", ")
 }
 
 func writeTerms(terms []Term) string {
@@ -192,12 +192,52 @@ func (x *Explanation) Reason() string {
 	const shown = 4
 	var parts []string
 	for i := range x.Kinds[:min(shown, len(x.Kinds))] {
-		parts = append(parts, x.Kinds[i].Reason(x.request.Resources))
+		k := &x.Kinds[i]
+		parts = append(parts, fmt.Sprintf("%d × (%s): %s", k.Nodes, k.String(), k.Reason(x.Need())))
 	}
 	if more := len(x.Kinds) - shown; more > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more kinds", more))
 	}
 	return "no node has room: " + strings.Join(parts, "; ")
+}
+
+// Need is what is asked for.
+func (x *Explanation) Need() functions.Resources { return x.request.Resources }
+
+// Tries lists what would let the request in, commands first; nothing for one that is placed.
+func (x *Explanation) Tries() []string {
+	if x.Choice.Placed() {
+		return nil
+	}
+	var out []string
+	if x.closed != "" {
+		out = append(out, fmt.Sprintf("tatami node resume %s: it is cordoned and has room", x.closed))
+	}
+	if x.quota != nil {
+		return append(out, x.quota.Help(), "tatami quota show "+x.quota.budget.Namespace)
+	}
+	need := x.Need()
+	var free functions.Resources
+	for i := range x.Kinds {
+		// Only where one dimension is short would less of it help.
+		f := x.Kinds[i].Free
+		if need.CPU <= f.CPU && need.Instances <= f.Instances {
+			free.Memory = max(free.Memory, f.Memory)
+		}
+		if need.Memory <= f.Memory && need.Instances <= f.Instances {
+			free.CPU = max(free.CPU, f.CPU)
+		}
+	}
+	if free.Memory >= functions.MiB && free.Memory < need.Memory {
+		out = append(out, fmt.Sprintf("lower memory and ephemeral of the function to %s together, which are free", mebibytes(free.Memory)))
+	}
+	if free.CPU > 0 && free.CPU < need.CPU {
+		out = append(out, fmt.Sprintf("lower cpu of the function to %s, which are free", millicores(free.CPU)))
+	}
+	if x.closed == "" {
+		out = append(out, x.Help())
+	}
+	return out
 }
 
 // Help says what would let the request in; it is empty for one that is placed.

@@ -123,16 +123,26 @@ type ExecResult struct {
 
 // Explanation says why a function or an instance is as it is.
 type Explanation struct {
-	Subject string        `json:"subject"`
-	Lines   []Decision    `json:"lines"`
-	Nodes   []NodeVerdict `json:"nodes,omitempty"`
-	Try     []string      `json:"try,omitempty"`
+	Subject string     `json:"subject"`
+	Lines   []Decision `json:"lines"`
+	// Kinds says of nodes that are alike what an instance more finds on them, Nodes of the first nodes one by one.
+	Kinds []KindVerdict `json:"kinds,omitempty"`
+	Nodes []NodeVerdict `json:"nodes,omitempty"`
+	Try   []string      `json:"try,omitempty"`
 }
 
 // Decision is something that was decided, and why.
 type Decision struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
+}
+
+// KindVerdict is what an instance finds on nodes that are alike: Fits of them have room, the reason says what keeps it from the others.
+type KindVerdict struct {
+	Kind   string `json:"kind"`
+	Nodes  int    `json:"nodes"`
+	Fits   int    `json:"fits"`
+	Reason string `json:"reason"`
 }
 
 // NodeVerdict is why a node was or was not chosen at the last placement.

@@ -192,6 +192,10 @@ func explanation(data []byte) bus.Explanation {
 	return bus.Explanation{
 		Schema: bus.Schema, Subject: subject, Found: q.Function != nil || q.Instance == InstanceID,
 		Lines: []bus.ExplanationLine{{At: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC), Text: "one instance wanted"}},
+		Kinds: []bus.KindVerdict{
+			{Kind: "4000m cpu, 2 GiB, amd64", Nodes: 1, Fits: 1, Reason: "1 with room"},
+			{Kind: "4000m cpu, 1 GiB, amd64, zone b", Nodes: 212, Reason: "200 short of memory (512 MiB needed, at most 300 MiB free), 12 cordoned"},
+		},
 		Nodes: []bus.NodeVerdict{{Node: NodeID, Name: "mat", Chosen: true, Reason: "tightest fit"}},
 		Try:   []string{"tatami node ls"},
 	}
