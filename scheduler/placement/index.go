@@ -7,10 +7,10 @@ import (
 )
 
 // The index of a class is a grid of free CPU by free memory, with a bitmap of rows and one of columns a row that lead to the cells that have
-// nodes. Its levels are a quarter of an octave wide: a cell is narrow beside any request that it may hold. Classes that are not exact are half
-// an octave wide.
+// nodes. Its levels are half an octave wide: narrower ones give more rows and cells to look at than they spare nodes. So wide are the classes too that
+// are not exact.
 const (
-	levelBits  = 2
+	levelBits  = 1
 	classBits  = 1
 	levelWords = 2
 	levels     = 64 * levelWords
