@@ -27,7 +27,14 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 			handle(ctx, s, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
 		},
 		bus.SubjectReports: func(m *nats.Msg) {
-			handle(ctx, s, m, func(now time.Time, r bus.Report) []reconcile.Effect { return s.core.Report(now, r) })
+			handle(ctx, s, m, func(now time.Time, r bus.Report) []reconcile.Effect {
+				// A worker may say on its own subject what it likes, and speaks for its own node only.
+				if m.Subject != bus.ReportSubject(r.Node) {
+					s.log.Error("a report names another node than its subject", "subject", m.Subject, "node", r.Node)
+					return nil
+				}
+				return s.core.Report(now, r)
+			})
 		},
 		bus.SubjectOverview: func(m *nats.Msg) { s.answer(ctx, m, func(now time.Time) any { return overview(now, s.core.State()) }) },
 		bus.SubjectExplain: func(m *nats.Msg) {

@@ -505,3 +505,23 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Errorf("a negative tick: %v", err)
 	}
 }
+
+// A worker may say what it likes on its own subject; it speaks for its own node only.
+func TestAReportForAnotherNodeIsRefused(t *testing.T) {
+	b := openBus(t)
+	run(t, b, quick())
+	forged := bus.Report{Envelope: bus.Envelope{Schema: bus.Schema, Boot: "x", Node: functions.NewNodeID(), Sequence: 1}, Full: true}
+	if err := bus.Publish(b, bus.ReportSubject(functions.NewNodeID()), forged); err != nil {
+		t.Fatal(err)
+	}
+	w := startWorker(t, b)
+	w.full()
+	// The worker's own report comes behind the other one.
+	var o bus.Overview
+	for len(o.Nodes) == 0 {
+		o = ask[bus.Overview](t, b, bus.SubjectOverview, nil)
+	}
+	if len(o.Nodes) != 1 || o.Nodes[0].ID != w.node {
+		t.Errorf("nodes %+v", o.Nodes)
+	}
+}

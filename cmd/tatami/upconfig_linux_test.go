@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -62,6 +63,7 @@ func TestBadSettings(t *testing.T) {
 		"too much cpu":        {args: []string{"--reserve-cpu", "1000"}, says: "reserve-cpu"},
 		"no instances":        {args: []string{"--max-instances", "0"}, says: "max-instances"},
 		"no data directory":   {args: []string{"--data-dir", ""}, says: "data-dir"},
+		"nobody to run it":    {args: []string{"--no-worker"}, says: "no-worker"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := loadUp(t, c.args, nil, c.file)
@@ -94,5 +96,46 @@ func TestSizeFlags(t *testing.T) {
 		if err := m.Set(in); err != nil || int64(m) != want {
 			t.Errorf("%s: %d, %v", in, m, err)
 		}
+	}
+}
+
+func TestWorkerSettings(t *testing.T) {
+	t.Parallel()
+	good := []string{"--join", "nats://127.0.0.1:4222", "--token-file", "/token"}
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"good":              {args: good},
+		"no server":         {args: good[2:], says: "join"},
+		"no token":          {args: good[:2], says: "token-file"},
+		"a network":         {args: append([]string{"--join", "nats://192.0.2.1:4222"}, good[2:]...), says: "clusters"},
+		"another scheme":    {args: append([]string{"--join", "tls://127.0.0.1:4222"}, good[2:]...), says: "join"},
+		"nowhere to listen": {args: append([]string{"--listen", ""}, good...), says: "listen"},
+		"no instances":      {args: append([]string{"--max-instances", "0"}, good...), says: "max-instances"},
+	} {
+		var cfg workerConfig
+		cmd := &cobra.Command{Use: "worker"}
+		cfg.flags(cmd.Flags())
+		if err := cmd.ParseFlags(c.args); err != nil {
+			t.Fatal(err)
+		}
+		err := cfg.validate()
+		if c.says == "" && err != nil || c.says != "" && (fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if cfg.DataDir == upPlaces.data || cfg.RunDir == upPlaces.run {
+			t.Errorf("a worker's directories are the server's: %s, %s", cfg.DataDir, cfg.RunDir)
+		}
+	}
+}
+
+// Workers of one machine that have one name have cgroups of their own.
+func TestCgroupsOfOneMachine(t *testing.T) {
+	t.Parallel()
+	a, b := functions.NewNodeID(), functions.NewNodeID()
+	names := map[string]bool{cgroupName("h.example"): true, workerCgroup("h.example", a): true, workerCgroup("h.example", b): true}
+	if len(names) != 3 || !names["tatami-h-example"] {
+		t.Errorf("%v", names)
 	}
 }

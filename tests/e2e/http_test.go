@@ -21,7 +21,10 @@ import (
 
 // What HTTP has passes through to the function and back: any method, path, query, header, trailer, streams and upgrades.
 func TestPassThrough(t *testing.T) {
-	s := harness.Start(t, harness.WithFlags("--domain", "fn.test"))
+	everywhere(t, passThrough)
+}
+
+func passThrough(t *testing.T, s *harness.Server) {
 	s.Deploy("probe", "probe", "")
 
 	type echo struct {
@@ -151,7 +154,10 @@ func TestPassThrough(t *testing.T) {
 // A function that speaks HTTP/2 in clear text is called over it, whatever its caller speaks, as gRPC needs it: messages both ways at once,
 // then trailers.
 func TestH2C(t *testing.T) {
-	s := harness.Start(t)
+	everywhere(t, h2c)
+}
+
+func h2c(t *testing.T, s *harness.Server) {
 	s.Deploy("h2", "probe", "protocol: h2c\nreadiness: {path: /ready}\n")
 	two := &http.Transport{Protocols: new(http.Protocols)}
 	two.Protocols.SetUnencryptedHTTP2(true)

@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -14,8 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -29,13 +26,8 @@ type Server struct {
 	// Flags are given beside the harness's own.
 	Flags []string
 
-	t      testing.TB
-	binary string
-	name   string
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	exited chan struct{}
-	output *tail
+	process
+	name string
 }
 
 // Option changes a server before it starts.
@@ -59,9 +51,9 @@ func Start(t testing.TB, opts ...Option) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{
-		t: t, binary: Binary(t), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
-		Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir),
+		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir),
 	}
+	s.process = process{t: t, binary: Binary(t), verb: "up", args: s.args}
 	for _, o := range opts {
 		o(s)
 	}
@@ -123,98 +115,11 @@ func Root(t testing.TB) string {
 	return ""
 }
 
-// Launch starts the process and waits until it is ready.
-func (s *Server) Launch() {
-	s.t.Helper()
-	if err := s.TryLaunch(); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// TryLaunch is Launch that returns the error, with the process's last output.
-func (s *Server) TryLaunch() error {
-	args := append([]string{
-		"up", "--data-dir", s.DataDir, "--run-dir", s.RunDir, "--public-addr", s.Public, "--control-addr", s.Control,
+func (s *Server) args() []string {
+	return append([]string{
+		"--data-dir", s.DataDir, "--run-dir", s.RunDir, "--public-addr", s.Public, "--control-addr", s.Control,
 		"--node-name", s.name, "--log-level", "debug", "--log-format", "text",
 	}, s.Flags...)
-	cmd := exec.Command(s.binary, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if s.output == nil {
-		s.output = &tail{}
-	}
-	cmd.Stderr = s.output
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited, ready := make(chan struct{}), make(chan struct{})
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		told := false
-		sc := bufio.NewScanner(stdout)
-		for sc.Scan() {
-			fmt.Fprintln(s.output, sc.Text())
-			if !told && strings.HasPrefix(sc.Text(), "ready") {
-				told = true
-				close(ready)
-			}
-		}
-	}()
-	go func() {
-		<-read
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	s.mu.Lock()
-	s.cmd, s.exited = cmd, exited
-	s.mu.Unlock()
-	select {
-	case <-ready:
-		return nil
-	case <-exited:
-		return fmt.Errorf("tatami up ended (%s):\n%s", cmd.ProcessState, s.output)
-	case <-time.After(60 * time.Second):
-		_ = cmd.Process.Kill()
-		<-exited
-		return fmt.Errorf("tatami up was not ready within 60s:\n%s", s.output)
-	}
-}
-
-// Stop ends the process as Ctrl-C does and waits for its end.
-func (s *Server) Stop() { s.end(syscall.SIGINT) }
-
-// Terminate ends the process as a service manager does and waits for its end.
-func (s *Server) Terminate() { s.end(syscall.SIGTERM) }
-
-// Kill ends the process with SIGKILL and waits for its end.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
-
-func (s *Server) end(sig syscall.Signal) {
-	s.t.Helper()
-	s.mu.Lock()
-	cmd, exited := s.cmd, s.exited
-	s.cmd = nil
-	s.mu.Unlock()
-	if cmd == nil {
-		return
-	}
-	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.t.Errorf("signal: %v", err)
-	}
-	select {
-	case <-exited:
-	case <-time.After(90 * time.Second):
-		_ = cmd.Process.Signal(syscall.SIGQUIT)
-		<-exited
-		s.t.Errorf("tatami up did not end within 90s of %s:\n%s", sig, s.output)
-	}
-	if sig != syscall.SIGKILL && cmd.ProcessState.ExitCode() != 0 {
-		s.t.Errorf("tatami up ended with %s:\n%s", cmd.ProcessState, s.output)
-	}
 }
 
 // URL returns the address of a path of the public listener.
@@ -324,29 +229,4 @@ func freeAddr(t testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// tail keeps the last part of what is written to it.
-type tail struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if over := len(t.b) - 64<<10; over > 0 {
-		t.b = append(t.b[:0], t.b[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	if t == nil {
-		return ""
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.b)
 }
