@@ -42,11 +42,11 @@ func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision
 	f.ColdStarts++
 	f.Events.Add(now, placed.Instance, fmt.Sprintf("placed on %s: %s; because %s", r.state.Nodes[placed.Node].Name, placed.Placement(), why))
 	r.command(placed, bus.Command{Action: bus.ActionStart, Revision: rec, Reason: why, Asked: asked})
+	r.at(f, now.Add(commandRepeat))
 	return "", false
 }
 
 func (r *Reconciler) command(in *state.Instance, c bus.Command) {
-	r.watched[in.Ref()] = struct{}{}
 	c.Envelope = bus.Envelope{Schema: bus.Schema, Node: in.Node, Instance: in.Instance, Epoch: bus.Epoch}
 	r.out = append(r.out, Effect{Kind: Send, Command: c, Ref: in.Ref(), Revision: in.Revision})
 }
@@ -72,6 +72,7 @@ func (r *Reconciler) drain(now time.Time, f *state.Function, in *state.Instance,
 	in.Reason = why
 	f.Events.Add(now, in.Instance, "to drain: "+why)
 	r.command(in, bus.Command{Action: bus.ActionDrain, Reason: why, Asked: now, Deadline: in.Deadline})
+	r.look(f)
 }
 
 // repeat sends again what no report has answered, and takes back what none will.
@@ -87,11 +88,15 @@ func (r *Reconciler) repeat(now time.Time, f *state.Function) {
 			r.state.Remove(in.Instance)
 			r.gone(now, &d)
 		case !in.Confirmed:
-			r.look(f)
 			rev := f.Revision(in.Revision)
 			if rev != nil && in.DrainSent.IsZero() && now.Sub(in.Commanded) >= commandRepeat {
 				in.Commanded = now
 				r.command(in, bus.Command{Action: bus.ActionStart, Revision: rev.Record, Reason: "repeated: no report confirmed it", Asked: in.First})
+			}
+			if again := in.Commanded.Add(commandRepeat); again.After(now) {
+				r.at(f, again)
+			} else {
+				r.look(f)
 			}
 		case !in.DrainSent.IsZero():
 			r.look(f)
@@ -99,9 +104,7 @@ func (r *Reconciler) repeat(now time.Time, f *state.Function) {
 				in.DrainSent = now
 				r.command(in, bus.Command{Action: bus.ActionDrain, Reason: in.Reason, Asked: now, Deadline: in.Deadline})
 			}
-		case !in.Stopping.IsZero():
-			// The next report settles it: gone, or as it was.
-			r.look(f)
 		}
+		// A stop is settled by the next report: gone, or as it was.
 	}
 }
