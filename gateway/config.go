@@ -25,6 +25,8 @@ type Config struct {
 	MaxHeader int
 	// DrainTimeout is how long requests may go on after Run's context ended. Default 30s.
 	DrainTimeout time.Duration
+	// WriteTimeout ends an answer of the platform's own of which the client takes nothing for so long. Default 20s.
+	WriteTimeout time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -33,6 +35,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 30 * time.Second
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 20 * time.Second
 	}
 	c.Domain = strings.ToLower(strings.Trim(c.Domain, "."))
 	return c
@@ -48,6 +53,8 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "max-body: %d is negative", c.MaxBody).WithField("max-body")
 	case c.DrainTimeout < 0:
 		return fault.New(fault.CodeInvalidRequest, "drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
+	case c.WriteTimeout < 0:
+		return fault.New(fault.CodeInvalidRequest, "write-timeout: %s is negative", c.WriteTimeout).WithField("write-timeout")
 	case strings.ContainsAny(c.Domain, "/: "):
 		return fault.New(fault.CodeInvalidRequest, "domain: %q is no domain name", c.Domain).WithField("domain")
 	}

@@ -108,9 +108,12 @@ func isDraining(r *http.Request) bool {
 	return b != nil && b.Load()
 }
 
-// bounded waits for no body that the handler left unread.
+// bounded waits for no body that the handler left unread, and takes the deadline off a connection that the answer before put on it.
 func bounded(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		}
 		if r.ContentLength != 0 {
 			defer problem.Unread(w, r)
 		}

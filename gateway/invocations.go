@@ -58,7 +58,7 @@ func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
 	if !st.State.Terminal() {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeJSON(w, r, http.StatusOK, describe(&st))
+	p.writeJSON(w, r, http.StatusOK, describe(&st))
 }
 
 func describe(st *queue.Status) *invocation {
@@ -146,13 +146,13 @@ func (p *public) invocationBody(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	if n, err := io.Copy(w, body); err != nil || n != size {
+	if n, err := io.Copy(newPatient(w, p.cfg.WriteTimeout), body); err != nil || n != size {
 		// The client must not take a part for the whole.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+func (p *public) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		problem.Write(w, r, errors.Join(errors.New("encoding the answer"), err))
@@ -166,6 +166,6 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(b)
+		_, _ = newPatient(w, p.cfg.WriteTimeout).Write(b)
 	}
 }

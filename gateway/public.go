@@ -162,7 +162,7 @@ func (p *public) accept(w http.ResponseWriter, r *http.Request, ref functions.Re
 	if len(r.Header["Prefer"]) > 0 {
 		h.Set("Preference-Applied", "respond-async")
 	}
-	writeJSON(w, r, http.StatusAccepted, accepted{ID: id, Location: location})
+	p.writeJSON(w, r, http.StatusAccepted, accepted{ID: id, Location: location})
 }
 
 func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) (functions.InvocationID, error) {
@@ -184,7 +184,7 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 }
 
 func (p *public) health(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, r, http.StatusOK, map[string]string{"status": "ok"})
+	p.writeJSON(w, r, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 // readiness is for load balancers: it fails before the routes are known and from the beginning of the drain.
@@ -201,5 +201,5 @@ func (p *public) readiness(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, fault.New(fault.CodeDraining, "the gateway is stopping"))
 		return
 	}
-	writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
+	p.writeJSON(w, r, http.StatusOK, map[string]string{"status": "ready"})
 }

@@ -99,8 +99,12 @@ func Unread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// writePatience is how long a client may take to read a problem.
+const writePatience = 20 * time.Second
+
 func respond(w http.ResponseWriter, r *http.Request, p Problem) {
 	Unread(w, r)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writePatience))
 	if isGRPC(r) {
 		respondGRPC(w, p)
 		return
