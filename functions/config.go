@@ -80,6 +80,10 @@ type Scale struct {
 	Max int `json:"max"`
 	// KeepAlive is how long an instance stays idle before it is stopped. Default 5m; at least 1s.
 	KeepAlive Duration `json:"keepAlive"`
+	// KeepAliveMax lets the scheduler choose, by the function's own idle times and the price of idle memory: an instance stays for KeepAlive
+	// at least and for this long at most, and one is started ahead of a need that comes regularly. Default, stored as 0: always KeepAlive.
+	// At most 24h.
+	KeepAliveMax Duration `json:"keepAliveMax,omitempty"`
 	// Initial is how many there are at least while the function is in use: the number it starts from zero with. At most Max.
 	Initial int `json:"initial,omitempty"`
 	// Reserved is how many are kept ready beyond what the load needs, without demand too. At most Max.
@@ -231,6 +235,9 @@ func (c Config) Problems() []*fault.Error {
 		}
 	}
 	within("scale.keepAlive", c.Scale.KeepAlive, time.Second, 24*time.Hour)
+	if c.Scale.KeepAliveMax != 0 {
+		within("scale.keepAliveMax", c.Scale.KeepAliveMax, c.Scale.KeepAlive.Std(), 24*time.Hour)
+	}
 	between("scale.burst", int64(c.Scale.Burst), 0, 10_000)
 	if c.Scale.Utilization != 0 {
 		between("scale.utilization", int64(c.Scale.Utilization), 1, 100)

@@ -44,6 +44,7 @@ func TestProblemsNameTheField(t *testing.T) {
 		"scale.utilization":     func(c *functions.Config) { c.Scale.Utilization = 101 },
 		"scale.window":          func(c *functions.Config) { c.Scale.Window = functions.Duration(5 * time.Second) },
 		"scale.downDelay":       func(c *functions.Config) { c.Scale.DownDelay = -1 },
+		"scale.keepAliveMax":    func(c *functions.Config) { c.Scale.KeepAliveMax = functions.Duration(time.Second) },
 		"scale.keepAlive":       func(c *functions.Config) { c.Scale.KeepAlive = 1 },
 		"readiness.path":        func(c *functions.Config) { c.Readiness.Path = "ready" },
 		"readiness.timeout":     func(c *functions.Config) { c.Readiness.Timeout = 1 },

@@ -29,6 +29,9 @@ func explainFunction(now time.Time, st *state.State, ref functions.Ref) bus.Expl
 	e.Found = true
 	s := functionStatus(f)
 	say(&e, now, "%d wanted: %s; %d ready, %d starting, %d draining", s.Desired, s.Reason, s.Ready, s.Starting, s.Draining)
+	if f.Plan != nil {
+		say(&e, now, "keep-alive: %s", f.Plan)
+	}
 	if f.Pending != "" {
 		say(&e, now, "waiting: %s", f.Pending)
 	}

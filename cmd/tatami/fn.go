@@ -129,7 +129,7 @@ func configFields(art functions.Artifact, c functions.Config) []field {
 	out := []field{
 		{"artifact", fmt.Sprintf("%s (sha256:%.12s, linux/%s)", art.Name, digest, art.Architecture)},
 		{"limits", fmt.Sprintf("cpu %s, memory %s, ephemeral %s, pids %d", cores(c.Limits.CPU), size(c.Limits.Memory), size(c.Limits.Ephemeral), c.Limits.PIDs)},
-		{"scale", fmt.Sprintf("%d to %d instances, %d at once each, idle for %s", c.Scale.Min, c.Scale.Max, c.Concurrency, c.Scale.KeepAlive)},
+		{"scale", fmt.Sprintf("%d to %d instances, %d at once each, idle for %s", c.Scale.Min, c.Scale.Max, c.Concurrency, keptIdle(c.Scale))},
 		{"timeout", fmt.Sprintf("%s, idle %s, ready within %s", c.Timeout, c.IdleTimeout, c.Readiness.Timeout)},
 		{"port", fmt.Sprint(c.Port)},
 	}
@@ -151,4 +151,12 @@ func orText(s, or string) string {
 		return or
 	}
 	return s
+}
+
+// keptIdle writes for how long instances are kept.
+func keptIdle(s functions.Scale) string {
+	if s.KeepAliveMax == 0 {
+		return s.KeepAlive.String()
+	}
+	return fmt.Sprintf("%s to %s", s.KeepAlive, s.KeepAliveMax)
 }

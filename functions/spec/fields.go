@@ -63,7 +63,8 @@ func table() []field {
 		{name: "scale", kind: section, doc: "Bounds of the number of instances, and how it follows the load.", fields: []field{
 			{name: "min", kind: number, lo: 0, hi: 10000, doc: "Instances kept running without demand.", at: func(f *File) any { return &f.Config.Scale.Min }},
 			{name: "max", kind: number, lo: 1, hi: 10000, doc: "Instances never exceeded.", at: func(f *File) any { return &f.Config.Scale.Max }},
-			{name: "keepAlive", kind: duration, doc: "How long an instance stays idle before it is stopped.", at: func(f *File) any { return &f.Config.Scale.KeepAlive }},
+			{name: "keepAlive", kind: duration, doc: "How long an instance stays idle before it is stopped; the least where keepAliveMax is set.", at: func(f *File) any { return &f.Config.Scale.KeepAlive }},
+			{name: "keepAliveMax", kind: duration, doc: "Lets the scheduler choose from the function's own idle times: from keepAlive up to this, at most 24h, and an instance is started ahead of a need that comes regularly. Default: always keepAlive.", at: func(f *File) any { return &f.Config.Scale.KeepAliveMax }},
 			{name: "initial", kind: number, lo: 0, hi: 10000, doc: "Instances there are at least while the function is in use; it starts from zero with so many.", at: func(f *File) any { return &f.Config.Scale.Initial }},
 			{name: "reserved", kind: number, lo: 0, hi: 10000, doc: "Instances kept ready beyond what the load needs, without demand too.", at: func(f *File) any { return &f.Config.Scale.Reserved }},
 			{name: "burst", kind: number, lo: 0, hi: 10000, doc: "Invocations more than now that find a free slot at once, while the function is in use.", at: func(f *File) any { return &f.Config.Scale.Burst }},

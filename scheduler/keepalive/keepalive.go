@@ -23,6 +23,16 @@ type Policy struct {
 	// Desired is how many the load needs now, Peak the most it needed within the last KeepAlive.
 	Desired, Peak int
 	KeepAlive     time.Duration
+	// Why stands for the keep-alive in the reasons where it is not a fixed time.
+	Why string
+}
+
+// words are those of the reasons about the keep-alive.
+func (p *Policy) words() string {
+	if p.Why != "" {
+		return p.Why
+	}
+	return "keep-alive " + functions.Duration(p.KeepAlive).String()
 }
 
 // Choice is an instance to be stopped.
@@ -50,7 +60,7 @@ func Surplus(now time.Time, instances []Instance, p Policy) []Choice {
 		idle := now.Sub(in.LastUsed)
 		switch {
 		case idle >= p.KeepAlive:
-			out = append(out, Choice{in.ID, fmt.Sprintf("idle for %s, keep-alive %s", functions.Duration(idle.Round(time.Second)), functions.Duration(p.KeepAlive))})
+			out = append(out, Choice{in.ID, fmt.Sprintf("idle for %s, %s", functions.Duration(idle.Round(time.Second)), p.words())})
 		case len(out) < overPeak:
 			out = append(out, Choice{in.ID, fmt.Sprintf("not needed for %s: at most %d were", functions.Duration(p.KeepAlive), max(p.Peak, p.Desired))})
 		}

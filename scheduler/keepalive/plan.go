@@ -173,9 +173,12 @@ func (r *Record) cyclic(p Plan, price float64, a *Ask) Plan {
 	return p.joined(a)
 }
 
-// joined makes one stretch of two that touch.
+// joined makes one stretch of two that touch, and none of an empty one.
 func (p Plan) joined(a *Ask) Plan {
-	if p.From <= p.Keep {
+	switch {
+	case p.Until <= p.From:
+		p.From, p.Until = 0, 0
+	case p.From <= p.Keep:
 		p.Keep = bound(max(p.Keep, p.Until), a)
 		p.From, p.Until = 0, 0
 	}

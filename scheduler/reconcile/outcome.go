@@ -23,6 +23,7 @@ func (r *Reconciler) ready(now time.Time, in *state.Instance) {
 	}
 	text := "ready"
 	if !in.First.IsZero() {
+		took(f, now.Sub(in.First))
 		text = fmt.Sprintf("ready %s after the command", now.Sub(in.First).Round(time.Millisecond))
 	}
 	f.Events.Add(now, in.Instance, text)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/keepalive"
 	"github.com/tatami-faas/tatami/scheduler/state"
 )
 
@@ -114,9 +115,12 @@ type Reconciler struct {
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time
-	pass    pass
-	due     due
-	out     []Effect
+	// market is what idle memory costs, pricedAt when that was last looked at.
+	market   keepalive.Market
+	pricedAt time.Time
+	pass     pass
+	due      due
+	out      []Effect
 }
 
 // New returns a Reconciler over an empty state; newID makes the ids of instances.
@@ -240,6 +244,7 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 		c.Functions = append(c.Functions, ref)
 	}
 	if r.opened {
+		r.price(now)
 		r.pass.begin(now, r.state.Functions)
 		c.Functions = append(c.Functions, r.pass.take(now, most)...)
 	}

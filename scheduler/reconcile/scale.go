@@ -22,12 +22,18 @@ func (r *Reconciler) scale(now time.Time, f *state.Function) bool {
 	}
 	active, ready := r.count(f, live.Record.ID)
 	s := scaleOf(live)
-	f.History.Keep(s.Stable())
 	in := r.signals(f)
 	in.Ready, in.Current = ready, active
+	floor := s.KeepAlive
+	kept := r.keep(now, f, live, &in)
+	s.KeepAlive = kept.keepAlive
+	f.History.Keep(s.Stable())
 	dec := autoscale.Decide(now, in, s)
+	if kept.ahead {
+		r.startAhead(f, live, &dec, kept.why)
+	}
 	f.Desired, f.Reason, f.Scaling = dec.Desired, dec.Reason, dec.Memory
-	f.Peak.Observe(now, s.KeepAlive, dec.Desired)
+	f.Peak.Observe(now, floor, dec.Desired)
 	if ready > 0 && live.Record.State == functions.RevisionPending && r.mayWrite(now, f) {
 		r.out = append(r.out, Effect{Kind: MarkReady, Ref: f.Ref, Revision: live.Record.ID})
 	}
@@ -156,6 +162,12 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 		peak = len(all)
 	}
 	p := keepalive.Policy{Desired: f.Desired, Peak: peak, KeepAlive: live.Record.Config.Scale.KeepAlive.Std()}
+	if f.Plan != nil {
+		in := r.signals(f)
+		if kept := r.keep(now, f, live, &in); kept.over {
+			p.KeepAlive, p.Why = 0, kept.why
+		}
+	}
 	for _, c := range keepalive.Surplus(now, all, p) {
 		r.stop(now, f, f.Instances[c.ID], c.Reason)
 	}

@@ -28,6 +28,11 @@ type Function struct {
 	LastDemand time.Time
 	Scaling    autoscale.Memory
 	Peak       keepalive.Peak
+	// Rhythm is when it is needed, as far as the scheduler has run, Plan what follows from it; nil where the keep-alive is a fixed time.
+	Rhythm *keepalive.Rhythm
+	Plan   *keepalive.Plan
+	// StartTook is how long a cold start lasts; zero before one was seen.
+	StartTook time.Duration
 
 	// Desired, Reason and Pending are what was decided last.
 	Desired int
