@@ -22,6 +22,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/tatami
+	GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o runtime/attach/assets/init ./runtime/attach/init
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tatami ./cmd/tatami
 
 .PHONY: demo
@@ -120,5 +121,5 @@ deps-test: ## Install the Debian packages that the tests and benchmarks need
 
 .PHONY: clean
 clean: ## Remove what was built; the figures in out/bench.jsonl stay
-	rm -rf bin .cache
+	rm -rf bin .cache runtime/attach/assets/init
 	@[ ! -d out ] || find out -mindepth 1 -not -path out/bench.jsonl -delete

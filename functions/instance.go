@@ -27,6 +27,9 @@ type Phases struct {
 	Start Duration `json:"start"`
 	// Ready is from the process's start to its readiness.
 	Ready Duration `json:"ready"`
+	// Path names the way in which the sandbox was started, PathReason why a faster one was not taken. Empty where the node does not say.
+	Path       string `json:"path,omitempty"`
+	PathReason string `json:"pathReason,omitempty"`
 }
 
 // Exit is how an instance's process ended.

@@ -31,6 +31,8 @@ type Config struct {
 	Grant functions.Resources
 	// Reserve is kept from instances. CPU defaults to a tenth of the capacity; Memory to a tenth, at least 512 MiB, but at most half.
 	Reserve functions.Resources
+	// Waiting is what sandboxes made ahead take; it is kept from instances besides the reserve, but for what a grant says.
+	Waiting functions.Resources
 	// MaxInstances is how many instances the node holds. Default 500, at most 5000.
 	MaxInstances int64
 	// Grace is how long a process may take to end after SIGTERM. Default 10s.
@@ -139,14 +141,15 @@ func (c Config) Resources() (capacity, allocatable functions.Resources, err erro
 	if reserve.Memory == 0 {
 		reserve.Memory = min(max(minReserveMemory, capacity.Memory/10), capacity.Memory/2)
 	}
-	allocatable, err = c.granted(capacity, capacity.Sub(reserve))
+	allocatable, err = c.granted(capacity, capacity.Sub(reserve).Sub(c.Waiting))
 	if err != nil {
 		return capacity, allocatable, err
 	}
 	allocatable.Instances = min(allocatable.Instances, c.MaxInstances)
 	if reserve.CPU < 0 || reserve.Memory < 0 || allocatable.CPU <= 0 || allocatable.Memory <= 0 || allocatable.Instances <= 0 {
-		return capacity, allocatable, fault.New(fault.CodeInvalidRequest, "the reserve (%dm cpu, %d MiB) leaves nothing of the machine's %s",
-			reserve.CPU, reserve.Memory/functions.MiB, capacity).WithHint("set a smaller --reserve-cpu or --reserve-memory")
+		return capacity, allocatable, fault.New(fault.CodeInvalidRequest, "the reserve (%dm cpu, %d MiB) and what waits (%d MiB) leave nothing of the machine's %s",
+			reserve.CPU, reserve.Memory/functions.MiB, c.Waiting.Memory/functions.MiB, capacity).
+			WithHint("set a smaller --reserve-cpu, --reserve-memory or --sandbox-pool")
 	}
 	return capacity, allocatable, nil
 }

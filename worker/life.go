@@ -107,6 +107,7 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	defer in.mu.Unlock()
 	in.phases = in.record.Phases
 	in.phases.Create, in.phases.Start = functions.Duration(info.Create), functions.Duration(info.Start)
+	in.phases.Path, in.phases.PathReason = info.StartPath, info.PathReason
 	return sb, nil
 }
 

@@ -135,9 +135,18 @@ func instanceFields(i v1.Instance, now time.Time) []field {
 		{"started", stamp(i.Started)},
 		{"cold start", fmt.Sprintf("%s: place %s, prepare %s, create %s, start %s, ready %s", brief(startTime(p)), brief(p.Place.Std()),
 			brief(p.Prepare.Std()), brief(p.Create.Std()), brief(p.Start.Std()), brief(p.Ready.Std()))},
+		{"start path", startPath(p)},
 		{"pid", pid},
 		{"last lines", strings.Join(i.Logs, "\n")},
 	}
+}
+
+// startPath is the way in which the instance's sandbox was started, with why it was not a faster one.
+func startPath(p functions.Phases) string {
+	if p.PathReason == "" {
+		return p.Path
+	}
+	return p.Path + ", as " + p.PathReason
 }
 
 func newInstExecCmd(a *app) *cobra.Command {

@@ -76,7 +76,7 @@ func TestColdStart(t *testing.T) {
 				}
 				time.Sleep(20 * time.Millisecond)
 				ms := functions.Duration(time.Millisecond)
-				b.node.start(t, rev, s.Listener.Addr().String(), functions.Phases{Place: ms, Create: 5 * ms, Start: 2 * ms, Ready: 3 * ms})
+				b.node.start(t, rev, s.Listener.Addr().String(), functions.Phases{Place: ms, Create: 5 * ms, Start: 2 * ms, Ready: 3 * ms, Path: "attach"})
 				return
 			}
 		}
@@ -86,7 +86,7 @@ func TestColdStart(t *testing.T) {
 		t.Fatal(resp.Status)
 	}
 	timing := resp.Header.Get("Server-Timing")
-	for _, want := range []string{"queue;dur=", "place;dur=1.000", "create;dur=5.000", "start;dur=2.000", "ready;dur=3.000", "run;dur="} {
+	for _, want := range []string{"queue;dur=", "place;dur=1.000", "create;dur=5.000", "start;dur=2.000", "ready;dur=3.000", `path;desc="attach"`, "run;dur="} {
 		if !strings.Contains(timing, want) {
 			t.Errorf("Server-Timing %q lacks %s", timing, want)
 		}

@@ -407,6 +407,9 @@ func (c *call) timing(ran time.Duration) string {
 				b = appendTiming(b, p.name, p.d.Std())
 			}
 		}
+		if ph.Path != "" {
+			b = append(append(append(b, `, path;desc="`...), ph.Path...), '"')
+		}
 	} else {
 		b = appendTiming(b, "queue", waited)
 	}

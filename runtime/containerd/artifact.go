@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -51,6 +52,8 @@ type artifact struct {
 	// lower are overlay's lower directories, topmost first.
 	lower []string
 	user  identityOf
+	// unpoolable says why no sandbox made ahead can take it; nothing is stored while that is not known.
+	unpoolable atomic.Value
 }
 
 // Prepare makes the artifact ready to run.
@@ -107,6 +110,9 @@ func (d *Driver) Forget(ctx context.Context, dgst string) error {
 
 // dropView removes the artifact's view when it is forgotten and no sandbox uses it.
 func (d *Driver) dropView(ctx context.Context, dgst string) error {
+	if dgst == "" {
+		return nil
+	}
 	d.mu.Lock()
 	used := d.prepared[dgst]
 	for _, b := range d.boxes {

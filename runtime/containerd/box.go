@@ -16,6 +16,7 @@ import (
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -35,8 +36,11 @@ const (
 
 // box is one sandbox.
 type box struct {
-	d      *Driver
-	info   sandbox.Info
+	d    *Driver
+	info sandbox.Info
+	// sid is the id that everything of the sandbox carries: container, cgroup, files. It is the instance's, but for a sandbox that was made
+	// ahead. It does not change once Create has returned.
+	sid    string
 	digest string
 	port   int
 	// made and stopping are guarded by the driver's lock: made says that the sandbox is listed, stopping that its removal has begun.
@@ -52,13 +56,21 @@ type box struct {
 	netns, process *os.File
 	// killed says that we sent SIGKILL.
 	killed, removed bool
+	// function is the process that Exec starts others like; nil where the container's own specification has it.
+	function *specs.Process
 }
 
 func (d *Driver) newBox(id functions.InstanceID, digest string, port int) *box {
 	b := &box{d: d, digest: digest, port: port, done: make(chan struct{}), turn: make(chan struct{}, 1)}
 	b.info.ID = id
-	b.info.Stdout, b.info.Stderr = d.cfg.stdout(string(id)), d.cfg.stderr(string(id))
+	b.carry(string(id))
 	return b
+}
+
+// carry says by which id everything of the sandbox is found.
+func (b *box) carry(sid string) {
+	b.sid = sid
+	b.info.Stdout, b.info.Stderr = b.d.cfg.stdout(sid), b.d.cfg.stderr(sid)
 }
 
 // Info describes the sandbox.
@@ -150,7 +162,7 @@ func (b *box) Dial(ctx context.Context) (net.Conn, error) {
 
 // Stats reads the cgroup's account.
 func (b *box) Stats(context.Context) (functions.Usage, error) {
-	u, err := b.d.cgroup.usage(string(b.info.ID))
+	u, err := b.d.cgroup.usage(b.sid)
 	if errors.Is(err, os.ErrNotExist) {
 		return u, fault.New(fault.CodeNotFound, "the sandbox %s has no cgroup any more", b.info.ID)
 	}
@@ -166,7 +178,7 @@ func (b *box) end(code int) {
 	killed := b.killed
 	b.mu.Unlock()
 	// A child that the kernel killed does not make an end of the init an end by memory, and neither does our own signal.
-	oom := code == killedExit && !killed && b.d.cgroup.oomKills(string(b.info.ID)) > 0
+	oom := code == killedExit && !killed && b.d.cgroup.oomKills(b.sid) > 0
 	b.endAs(functions.Exit{Code: code, OOM: oom})
 }
 
@@ -181,7 +193,7 @@ func (b *box) endAs(exit functions.Exit) {
 func (d *Driver) watch(b *box) {
 	d.background(func() {
 		ctx := d.scope(d.ctx)
-		id := string(b.info.ID)
+		id := b.sid
 		for {
 			r, err := d.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 			if ctx.Err() != nil {
@@ -198,7 +210,7 @@ func (d *Driver) watch(b *box) {
 			if serr == nil && !running {
 				if code == unknownExit {
 					// The shim is gone; what it watched must not go on unwatched.
-					d.log.Warn("the shim of a sandbox has ended", "inst", id, "err", err)
+					d.log.Warn("the shim of a sandbox has ended", "inst", b.info.ID, "err", err)
 					d.cgroup.kill(id)
 				}
 				b.end(code)

@@ -68,6 +68,9 @@ func child(raw string) error {
 	if _, err := d.Prepare(ctx, job.Spec.Artifact); err != nil {
 		return err
 	}
+	for d.pool.waiting() < job.Config.SandboxPool {
+		time.Sleep(time.Millisecond)
+	}
 	step(sandboxtest.StepCreate)
 	sb, err := d.Create(ctx, job.Spec)
 	if err != nil {
@@ -187,7 +190,7 @@ func left(t testing.TB, cfg Config) []string {
 		}
 	}
 	for _, dir := range []string{
-		cfg.scratchRoot(), cfg.logRoot(), cfg.fifoRoot(), cfg.mountRoot(), cfg.bundleRoot(), cfg.shimSockets(), filepath.Join(cfg.runcRoot(), namespace),
+		cfg.scratchRoot(), cfg.logRoot(), cfg.fifoRoot(), cfg.mountRoot(), cfg.bundleRoot(), cfg.shimSockets(), cfg.attachments(), filepath.Join(cfg.runcRoot(), namespace),
 		cfg.workRoot(),
 	} {
 		entries, _ := os.ReadDir(dir)

@@ -3,10 +3,10 @@
 package containerd
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -32,6 +33,9 @@ const (
 	// extRecord is the name and the type of the container's extension that holds the worker's record.
 	extRecord = "tatami.record"
 	maxRecord = 64 << 10
+
+	// labelPool marks a container that was made before there was an instance for it.
+	labelPool = "tatami.pool"
 
 	// cleanupTime bounds what is done after the caller has gone.
 	cleanupTime = 30 * time.Second
@@ -79,7 +83,7 @@ func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, e
 	b.made = true
 	d.mu.Unlock()
 	d.watch(b)
-	d.log.Debug("sandbox made", "inst", s.ID, "pid", b.info.PID, "dur_ms", (b.info.Create + b.info.Start).Milliseconds())
+	d.log.Debug("sandbox made", "inst", s.ID, "pid", b.info.PID, "path", b.info.StartPath, "why", b.info.PathReason, "dur_ms", (b.info.Create + b.info.Start).Milliseconds())
 	return b, nil
 }
 
@@ -95,20 +99,57 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	defer d.pool.startBegins()()
+	if attached, err := d.attach(ctx, b, s, art, spec); attached || err != nil {
+		return err
+	}
+	if err := d.createTask(ctx, b, plan{
+		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
+		record: s.Record, spec: spec, root: sc.rootfs(art),
+		// The process may open /dev/stdout again: the pipe must be its own.
+		uid: art.user.uid, gid: art.user.gid,
+		files: func() error { return sc.make(s.Limits, spec.Hostname) },
+	}); err != nil {
+		return startFault(s, err)
+	}
+	made := time.Now()
+	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
+		return startFault(s, err)
+	}
+	b.info.Created, b.info.StartPath = begun, pathContainerd
+	b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
+	return nil
+}
+
+// plan is what containerd and the OCI runtime are told of a sandbox.
+type plan struct {
+	labels map[string]string
+	record []byte
+	spec   *specs.Spec
+	root   *types.Mount
+	// uid and gid own the output's pipes.
+	uid, gid uint32
+	// files makes what the mounts name.
+	files func() error
+}
+
+// createTask makes the container, its shim and its process, which waits to be started.
+func (d *Driver) createTask(ctx context.Context, b *box, p plan) error {
+	id := b.sid
 	// The container's record, which costs a commit to disk, the scratch and the shim do not need each other.
 	var all errgroup.Group
-	all.Go(func() error { return d.record(ctx, art, s, spec) })
+	all.Go(func() error { return d.record(ctx, id, p) })
 	all.Go(func() error {
 		for _, f := range []string{b.info.Stdout, b.info.Stderr} {
 			if err := os.WriteFile(f, nil, 0o600); err != nil {
 				return err
 			}
 		}
-		return sc.make(s.Limits, cmp.Or(s.Hostname, id))
+		return p.files()
 	})
 	request := &tasks.CreateTaskRequest{
 		ContainerID: id,
-		Rootfs:      []*types.Mount{sc.rootfs(art)},
+		Rootfs:      []*types.Mount{p.root},
 		// Without a scheme the shim appends to the files; with file:// it would lead both into one.
 		Stdout: b.info.Stdout, Stderr: b.info.Stderr,
 	}
@@ -117,36 +158,22 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		all.Go(func() error { return d.startShim(id) })
 	}
 	if err := all.Wait(); err != nil {
-		return fmt.Errorf("make the sandbox %s: %w", id, err)
+		return err
 	}
 	created, err := d.client.TaskService().Create(ctx, request)
 	if err != nil {
-		return startFault(s, err)
+		return err
 	}
-	if err := b.hold(int(created.Pid)); err != nil {
-		return fmt.Errorf("make the sandbox %s: %w", id, err)
-	}
-	made := time.Now()
-	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
-		return startFault(s, err)
-	}
-	b.info.Created = begun
-	b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
-	return nil
+	return b.hold(int(created.Pid))
 }
 
 // record writes the container into containerd's database: its one commit for a sandbox.
-func (d *Driver) record(ctx context.Context, art *artifact, s sandbox.Spec, spec any) error {
-	specAny, err := typeurl.MarshalAny(spec)
+func (d *Driver) record(ctx context.Context, id string, p plan) error {
+	specAny, err := typeurl.MarshalAny(p.spec)
 	if err != nil {
 		return err
 	}
-	opts, err := typeurl.MarshalAny(&options.Options{
-		BinaryName: d.runc,
-		Root:       d.cfg.runcRoot(),
-		// The process may open /dev/stdout again: the pipe must be its own.
-		IoUid: art.user.uid, IoGid: art.user.gid,
-	})
+	opts, err := typeurl.MarshalAny(&options.Options{BinaryName: d.runc, Root: d.cfg.runcRoot(), IoUid: p.uid, IoGid: p.gid})
 	if err != nil {
 		return err
 	}
@@ -154,17 +181,16 @@ func (d *Driver) record(ctx context.Context, art *artifact, s sandbox.Spec, spec
 	if d.engine != nil {
 		group = shimGroup
 	}
+	labels := map[string]string{labelNode: d.cfg.NodeName}
+	maps.Copy(labels, p.labels)
 	_, err = d.client.ContainerService().Create(ctx, containers.Container{
-		ID: string(s.ID), SandboxID: group,
-		Labels: map[string]string{
-			labelNode: d.cfg.NodeName, labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port),
-		},
+		ID: id, SandboxID: group, Labels: labels,
 		Runtime:    containers.RuntimeInfo{Name: d.runtime(), Options: opts},
 		Spec:       specAny,
-		Extensions: map[string]typeurl.Any{extRecord: &anypb.Any{TypeUrl: extRecord, Value: s.Record}},
+		Extensions: map[string]typeurl.Any{extRecord: &anypb.Any{TypeUrl: extRecord, Value: p.record}},
 	})
 	if errdefs.IsAlreadyExists(err) {
-		return fault.Wrap(fault.CodeConflict, err, "the sandbox %s exists", s.ID)
+		return fault.Wrap(fault.CodeConflict, err, "the sandbox %s exists", id)
 	}
 	return err
 }
@@ -186,6 +212,11 @@ func startFault(s sandbox.Spec, err error) error {
 	if !ok {
 		return fmt.Errorf("make the sandbox %s: %w", s.ID, err)
 	}
+	return notStarted(why)
+}
+
+// notStarted is the fault of a command that cannot be run in its image.
+func notStarted(why string) error {
 	return fault.New(fault.CodeFunctionNotReady, "the process cannot be started: %s", why).
 		WithHint("check 'command' and the image's entrypoint and user")
 }

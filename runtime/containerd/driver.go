@@ -53,6 +53,7 @@ type Driver struct {
 	sockets *socketMaker
 	locks   []*os.File
 	pulls   singleflight.Group
+	pool    *pool
 
 	mu        sync.Mutex
 	started   bool
@@ -79,6 +80,7 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 		boxes:     map[functions.InstanceID]*box{},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.pool = newPool(d)
 	return d, nil
 }
 
@@ -115,7 +117,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if d.runc, err = findRunc(); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.cfg.DataDir, d.cfg.RunDir, d.cfg.shimSockets(), d.cfg.runcRoot(), d.cfg.scratchRoot(), d.cfg.logRoot(), d.cfg.mountRoot(), d.cfg.fifoRoot()} {
+	for _, dir := range []string{d.cfg.DataDir, d.cfg.RunDir, d.cfg.shimSockets(), d.cfg.runcRoot(), d.cfg.scratchRoot(), d.cfg.logRoot(), d.cfg.mountRoot(), d.cfg.fifoRoot(), d.cfg.attachments()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("containerd driver: %w", err)
 		}
@@ -125,7 +127,11 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := d.cgroup.setup(d.cfg.Allocatable); err != nil {
+	limit := d.cfg.Allocatable
+	if limit.Memory > 0 {
+		limit.Memory += int64(d.cfg.SandboxPool) * spareCharge
+	}
+	if err := d.cgroup.setup(limit); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "the cgroup %s cannot be made", d.cfg.ParentCgroup)
 	}
 	exits := d.recordedExits()
@@ -146,6 +152,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if err := d.loadPrepared(ctx); err != nil {
 		return fmt.Errorf("list the artifacts: %w", err)
 	}
+	d.pool.open()
 	close(d.ready)
 	return nil
 }
@@ -182,6 +189,7 @@ func (d *Driver) Close() error {
 
 	d.cancel()
 	d.tasks.Wait()
+	d.pool.drain()
 	d.sockets.close()
 	d.mu.Lock()
 	for _, b := range d.boxes {

@@ -48,16 +48,21 @@ func awaitServing(t testing.TB, sb sandbox.Sandbox) {
 	t.Fatal("it does not serve")
 }
 
-// TestExistingContainerd runs a second driver against the containerd of the first.
+// TestExistingContainerd runs a second driver against the containerd of the first, without and with sandboxes made ahead.
 func TestExistingContainerd(t *testing.T) {
-	needRoot(t)
+	t.Run("alone", func(t *testing.T) { testExistingContainerd(t, 0) })
+	t.Run("with a pool", func(t *testing.T) { testExistingContainerd(t, 1) })
+}
+
+func testExistingContainerd(t *testing.T, pool int) {
+	needInit(t)
 	blobs := sandboxtest.Blobs(t.TempDir())
 	host := testConfig(t)
 	server := open(t, host, blobs)
 	defer func() { _ = server.Close() }()
 
 	cfg := testConfig(t)
-	cfg.Address = host.engineSocket()
+	cfg.Address, cfg.SandboxPool = host.engineSocket(), pool
 	// The client of an existing containerd looks for the shim of that containerd.
 	t.Setenv("PATH", filepath.Dir(host.shimBinary())+":"+os.Getenv("PATH"))
 	d := open(t, cfg, blobs)
@@ -65,9 +70,13 @@ func TestExistingContainerd(t *testing.T) {
 	if _, err := d.Prepare(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}
+	awaitPool(t, d, pool)
 	sb, err := d.Create(t.Context(), testSpec(a))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if path := sb.Info().StartPath; (path == pathAttach) != (pool > 0) {
+		t.Errorf("started by the path %s: %s", path, sb.Info().PathReason)
 	}
 	awaitServing(t, sb)
 	var out strings.Builder
@@ -92,6 +101,7 @@ func TestExistingContainerd(t *testing.T) {
 	if err := list[0].Stop(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}
+	d.pool.drain()
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)
 	}

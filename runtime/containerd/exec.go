@@ -47,7 +47,7 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	}
 	defer streams.close()
 
-	id, execID := string(b.info.ID), "exec-"+rand.Text()
+	id, execID := b.sid, "exec-"+rand.Text()
 	svc := d.client.TaskService()
 	if _, err := svc.Exec(ctx, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Spec: process, Stdin: streams.stdin, Stdout: streams.stdout, Stderr: streams.stderr,
@@ -87,7 +87,12 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 
 // processSpec is the function's own process with other arguments.
 func (d *Driver) processSpec(ctx context.Context, b *box, args []string) (*anypb.Any, error) {
-	c, err := d.client.ContainerService().Get(ctx, string(b.info.ID))
+	if b.function != nil {
+		process := *b.function
+		process.Args = args
+		return typeurl.MarshalAnyToProto(&process)
+	}
+	c, err := d.client.ContainerService().Get(ctx, b.sid)
 	if err != nil {
 		if isNotFound(err) {
 			return nil, fault.New(fault.CodeNotFound, "the sandbox %s is gone", b.info.ID)

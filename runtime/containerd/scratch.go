@@ -34,12 +34,7 @@ func (s scratch) make(limits functions.Limits, hostname string) error {
 	if err := os.Mkdir(string(s), 0o700); err != nil {
 		return err
 	}
-	options := "mode=0700"
-	if limits.Ephemeral > 0 {
-		// An inode takes kernel memory beside its pages: there are as many as pages.
-		options += fmt.Sprintf(",size=%d,nr_inodes=%d", limits.Ephemeral, limits.Ephemeral/4096+64)
-	}
-	if err := unix.Mount("tatami", string(s), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	if err := unix.Mount("tatami", string(s), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, sized(limits)); err != nil {
 		return &fs.PathError{Op: "mount", Path: string(s), Err: err}
 	}
 	for _, dir := range []string{s.upper(), s.work(), s.tmp(), s.shm()} {
@@ -55,6 +50,27 @@ func (s scratch) make(limits functions.Limits, hostname string) error {
 	if err := os.Chmod(s.upper(), 0o755); err != nil {
 		return err
 	}
+	return s.name(hostname)
+}
+
+// become gives a scratch that was made ahead the size and the names of its function.
+func (s scratch) become(limits functions.Limits, hostname string) error {
+	if err := unix.Mount("tatami", string(s), "tmpfs", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, sized(limits)); err != nil {
+		return &fs.PathError{Op: "remount", Path: string(s), Err: err}
+	}
+	return s.name(hostname)
+}
+
+// sized are the mount's options. An inode takes kernel memory beside its pages: there are as many as pages.
+func sized(limits functions.Limits) string {
+	if limits.Ephemeral <= 0 {
+		return "mode=0700"
+	}
+	return fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", limits.Ephemeral, limits.Ephemeral/4096+64)
+}
+
+// name writes the files that tell the sandbox its name.
+func (s scratch) name(hostname string) error {
 	for name, text := range map[string]string{
 		"hosts":       "127.0.0.1 localhost " + hostname + "\n::1 localhost ip6-localhost ip6-loopback " + hostname + "\n",
 		"hostname":    hostname + "\n",

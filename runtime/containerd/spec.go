@@ -41,9 +41,9 @@ func (d *Driver) ociSpec(art *artifact, s sandbox.Spec, sc scratch) (*specs.Spec
 		cwd = "/" + cwd
 	}
 	env := mergeEnv([]string{defaultPath}, art.image.Env, s.Env)
-	if art.user.chosen && !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
-		// The user is in no passwd file, and the image's idea of its home would not be writable.
-		env = append(env, "HOME=/tmp")
+	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		// The OCI runtime would look for it itself.
+		env = append(env, "HOME="+cmp.Or(art.user.home, "/"))
 	}
 	id := string(s.ID)
 	spec := &specs.Spec{

@@ -69,7 +69,7 @@ func (b *box) terminate(ctx context.Context, grace time.Duration) error {
 		return nil
 	}
 	// On v1 a frozen process does not even get SIGKILL.
-	if err := b.d.cgroup.thaw(string(b.info.ID)); err != nil {
+	if err := b.d.cgroup.thaw(b.sid); err != nil {
 		return err
 	}
 	if grace > 0 && !b.ignoresTerm() {
@@ -104,7 +104,7 @@ func (b *box) terminate(ctx context.Context, grace time.Duration) error {
 
 // remove takes everything away that carries the sandbox's id. It can be repeated, and begun where a crash has stopped it.
 func (d *Driver) remove(ctx context.Context, b *box) error {
-	id := string(b.info.ID)
+	id := b.sid
 	b.release()
 	if err := d.removeTask(ctx, id); err != nil {
 		return err
@@ -180,7 +180,8 @@ func (d *Driver) removeRemains(id string) error {
 	if err := d.scratch(id).remove(); err != nil {
 		return err
 	}
-	for _, f := range []string{d.cfg.stdout(id), d.cfg.stderr(id), d.cfg.shimSocket(id)} {
+	// The attachment is last: with it goes the knowledge whose the sandbox was.
+	for _, f := range []string{d.cfg.stdout(id), d.cfg.stderr(id), d.cfg.shimSocket(id), d.cfg.attachment(id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

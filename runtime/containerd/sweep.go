@@ -54,6 +54,7 @@ func (d *Driver) remains() []string {
 	whole := func(name string) string { return name }
 	add(d.cfg.scratchRoot(), whole)
 	add(filepath.Join(d.cfg.runcRoot(), namespace), whole)
+	add(d.cfg.attachments(), whole)
 	add(d.cfg.logRoot(), func(name string) string { return strings.TrimSuffix(name, filepath.Ext(name)) })
 	if d.engine != nil {
 		add(d.cfg.bundleRoot(), whole)
@@ -62,10 +63,11 @@ func (d *Driver) remains() []string {
 	ids = slices.Compact(ids)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.DeleteFunc(ids, func(id string) bool {
-		inst := functions.InstanceID(id)
-		return !inst.Valid() || d.boxes[inst] != nil
-	})
+	known := map[string]bool{}
+	for _, b := range d.boxes {
+		known[b.sid] = true
+	}
+	return slices.DeleteFunc(ids, func(id string) bool { return !functions.InstanceID(id).Valid() || known[id] })
 }
 
 // sweepMounts takes away what reading or unpacking an image had mounted, and the FIFOs of processes run inside sandboxes.

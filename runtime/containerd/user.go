@@ -26,6 +26,8 @@ const maxUserFile = 1 << 20
 type identityOf struct {
 	uid, gid uint32
 	groups   []uint32
+	// home is the user's, as the image says. A user that we chose is in no passwd file, and the image's idea of its home would not be writable.
+	home string
 	// chosen says that the image did not name a user that may be used.
 	chosen bool
 }
@@ -33,7 +35,7 @@ type identityOf struct {
 // resolveUser finds the numbers for the image's user, by the image's own files.
 func (d *Driver) resolveUser(name string, view []mount.Mount, lower []string) (identityOf, error) {
 	if name == "" || name == "root" || name == "0" {
-		return identityOf{uid: nobody, gid: nobody, chosen: true}, nil
+		return identityOf{uid: nobody, gid: nobody, home: "/tmp", chosen: true}, nil
 	}
 	var passwd, group []byte
 	read := func(root string) error {
@@ -59,9 +61,9 @@ func (d *Driver) resolveUser(name string, view []mount.Mount, lower []string) (i
 			WithHint("set a USER in the image that its /etc/passwd knows, or a number")
 	}
 	if u.Uid == 0 {
-		return identityOf{uid: nobody, gid: nobody, chosen: true}, nil
+		return identityOf{uid: nobody, gid: nobody, home: "/tmp", chosen: true}, nil
 	}
-	out := identityOf{uid: uint32(u.Uid), gid: uint32(u.Gid)}
+	out := identityOf{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
 	for _, g := range u.Sgids {
 		out.groups = append(out.groups, uint32(g))
 	}

@@ -68,6 +68,9 @@ type Info struct {
 	Created time.Time
 	// Create is how long making the sandbox took, Start how long starting its process; zero for an adopted one.
 	Create, Start time.Duration
+	// StartPath names the way in which it was started, of those that the driver has; PathReason says why a faster one was not taken. Both are
+	// empty for an adopted sandbox.
+	StartPath, PathReason string
 	// Stdout and Stderr are files to which the process's output is appended by a side that outlives this process. The reader may
 	// truncate them at any time. They go away with the sandbox.
 	Stdout, Stderr string

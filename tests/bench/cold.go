@@ -3,26 +3,46 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 )
 
-const coldPerRound = 8
+const (
+	coldPerRound = 8
+	// coldPool is the pool of the server that has one.
+	coldPool = "8"
+)
 
-// benchCold measures calls from zero through the gateway beside the plain containerd client path for the same binary with the same
-// limits: snapshot, container, task, start, first answer. Each sample comes after 100 ms of idleness, and after a check that no instance
-// of the function exists in any state.
+// coldWay is one way in which starts from zero are served, and what was measured of it.
+type coldWay struct {
+	path   string
+	server *server
+	took   []float64
+	phases map[string][]float64
+}
+
+// benchCold measures calls from zero through the gateway, with sandboxes made ahead and without, beside the plain containerd client path
+// for the same binary with the same limits: snapshot, container, task, start, first answer. Each sample comes after 100 ms of idleness,
+// and after a check that no instance of the function exists in any state.
 func benchCold(ctx context.Context, binary string) (figures []figure, err error) {
-	s, err := startServer(ctx, binary)
-	if err != nil {
-		return nil, err
+	ways := []*coldWay{{path: "containerd"}, {path: "attach"}}
+	for _, w := range ways {
+		var more []string
+		if w.path == "attach" {
+			more = []string{"--sandbox-pool", coldPool}
+		}
+		if w.server, err = startServer(ctx, binary, more...); err != nil {
+			return nil, err
+		}
+		defer func() { err = w.server.stopAfter(err) }()
+		if err := w.server.deploy(ctx, "cold", "hello", "scale: {keepAlive: 1s}\n"); err != nil {
+			return nil, err
+		}
+		w.phases = map[string][]float64{}
 	}
-	defer func() { err = s.stopAfter(err) }()
-	if err := s.deploy(ctx, "cold", "hello", "scale: {keepAlive: 1s}\n"); err != nil {
-		return nil, err
-	}
-	bare, err := newBareContainerd(ctx, s.runDir())
+	bare, err := newBareContainerd(ctx, ways[0].server.runDir())
 	if err != nil {
 		return nil, err
 	}
@@ -32,42 +52,23 @@ func benchCold(ctx context.Context, binary string) (figures []figure, err error)
 		}
 	}()
 
-	var ours, theirs []float64
-	phases := map[string][]float64{}
+	var theirs []float64
 	for round := range rounds {
-		turns := []func() error{
-			func() error {
-				for range coldPerRound {
-					if err := s.awaitZero(ctx, "cold"); err != nil {
-						return err
-					}
-					time.Sleep(100 * time.Millisecond)
-					took, header, err := s.get(ctx, "/fn/cold")
-					if err != nil {
-						return err
-					}
-					timing := header.Get("Server-Timing")
-					if !strings.Contains(timing, "create;dur=") {
-						return fmt.Errorf("a sample was no cold start: %q", timing)
-					}
-					addPhases(phases, timing)
-					ours = append(ours, ms(took))
-					fmt.Printf("  cold: %6.1f ms, start path containerd (%s)\n", ms(took), timing)
-				}
-				return nil
-			},
-			func() error {
-				for range coldPerRound {
-					time.Sleep(100 * time.Millisecond)
-					took, err := bare.start(ctx)
-					if err != nil {
-						return err
-					}
-					theirs = append(theirs, ms(took))
-				}
-				return nil
-			},
+		var turns []func() error
+		for _, w := range ways {
+			turns = append(turns, func() error { return w.round(ctx) })
 		}
+		turns = append(turns, func() error {
+			for range coldPerRound {
+				time.Sleep(100 * time.Millisecond)
+				took, err := bare.start(ctx)
+				if err != nil {
+					return err
+				}
+				theirs = append(theirs, ms(took))
+			}
+			return nil
+		})
 		if round%2 == 1 {
 			slices.Reverse(turns)
 		}
@@ -77,16 +78,49 @@ func benchCold(ctx context.Context, binary string) (figures []figure, err error)
 			}
 		}
 	}
-	slices.Sort(ours)
 	slices.Sort(theirs)
-	for _, name := range []string{"place", "prepare", "create", "start", "ready", "run"} {
-		fmt.Printf("  cold phase %-8s p50 %6.2f ms\n", name, median(phases[name]))
+	for _, w := range ways {
+		slices.Sort(w.took)
+		for _, name := range []string{"queue", "place", "prepare", "create", "start", "ready", "run"} {
+			fmt.Printf("  cold, path %-10s phase %-8s p50 %6.2f ms\n", w.path, name, median(w.phases[name]))
+		}
+		fmt.Printf("  cold, path %s over containerd-client: p50 %+.1f ms\n", w.path, quantile(w.took, 0.5)-quantile(theirs, 0.5))
+		suffix := ""
+		if w.path != "containerd" {
+			suffix = "_" + w.path
+		}
+		figures = append(figures,
+			beside("cold", "p50_ms"+suffix, "ms", quantile(w.took, 0.5), "containerd-client", quantile(theirs, 0.5), len(w.took)),
+			beside("cold", "p99_ms"+suffix, "ms", quantile(w.took, 0.99), "containerd-client", quantile(theirs, 0.99), len(w.took)))
 	}
-	fmt.Printf("  cold over containerd-client: p50 %+.1f ms\n", quantile(ours, 0.5)-quantile(theirs, 0.5))
-	return []figure{
-		beside("cold", "p50_ms", "ms", quantile(ours, 0.5), "containerd-client", quantile(theirs, 0.5), len(ours)),
-		beside("cold", "p99_ms", "ms", quantile(ours, 0.99), "containerd-client", quantile(theirs, 0.99), len(ours)),
-	}, nil
+	return figures, nil
+}
+
+var startPath = regexp.MustCompile(`path;desc="([^"]*)"`)
+
+// round takes the samples of one round.
+func (w *coldWay) round(ctx context.Context) error {
+	for range coldPerRound {
+		if err := w.server.awaitZero(ctx, "cold"); err != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+		took, header, err := w.server.get(ctx, "/fn/cold")
+		if err != nil {
+			return err
+		}
+		timing := header.Get("Server-Timing")
+		if !strings.Contains(timing, "create;dur=") {
+			return fmt.Errorf("a sample was no cold start: %q", timing)
+		}
+		if m := startPath.FindStringSubmatch(timing); m == nil || m[1] != w.path {
+			return fmt.Errorf("a sample took another path than %s: %q", w.path, timing)
+		}
+		addPhases(w.phases, timing)
+		w.took = append(w.took, ms(took))
+		fmt.Printf("  cold: %6.1f ms, start path %s (%s)\n", ms(took), w.path, timing)
+	}
+	return nil
 }
 
 func addPhases(into map[string][]float64, timing string) {

@@ -27,7 +27,7 @@ type server struct {
 	log                 bytes.Buffer
 }
 
-func startServer(ctx context.Context, binary string) (*server, error) {
+func startServer(ctx context.Context, binary string, more ...string) (*server, error) {
 	dir, err := os.MkdirTemp("/tmp", "ttbench")
 	if err != nil {
 		return nil, err
@@ -36,8 +36,8 @@ func startServer(ctx context.Context, binary string) (*server, error) {
 	if s.public, err = freeAddr(); err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(binary, "up", "--data-dir", filepath.Join(dir, "data"), "--run-dir", s.runDir(), "--public-addr", s.public,
-		"--control-addr", "", "--node-name", filepath.Base(dir), "--log-level", "warn")
+	s.cmd = exec.Command(binary, append([]string{"up", "--data-dir", filepath.Join(dir, "data"), "--run-dir", s.runDir(), "--public-addr", s.public,
+		"--control-addr", "", "--node-name", filepath.Base(dir), "--log-level", "warn"}, more...)...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.cmd.Stderr = &s.log
 	out, err := s.cmd.StdoutPipe()

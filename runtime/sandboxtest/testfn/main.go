@@ -31,6 +31,13 @@ func main() {
 	case "cat":
 		_, _ = io.Copy(os.Stdout, os.Stdin)
 		return
+	case "read":
+		b, err := os.ReadFile(arg(2))
+		if err != nil {
+			log.Fatal(err)
+		}
+		_, _ = os.Stdout.Write(b)
+		return
 	case "exit":
 		os.Exit(int(number(arg(2))))
 	case "id":

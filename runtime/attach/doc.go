@@ -1,0 +1,17 @@
+// Package attach starts a function in a sandbox that was made ahead of time: late attach.
+//
+// Such a sandbox is an ordinary OCI container whose first process, the init of runtime/attach/init, waits on a connection to this process.
+// It has its namespaces, cgroup, device nodes, masked paths, no_new_privs and seccomp filter already; what it lacks is the function.
+// At a start:
+//
+//	root, err := attach.NewRoot(lower, upper, work)   // an overlay that is mounted nowhere yet
+//	err = root.Points(points)                         // the places onto which the sandbox's own mounts will be moved
+//	err = attach.Enter(place, root)                   // it becomes the sandbox's root; the old root is gone
+//	err = attach.Send(conn, request)                  // the init becomes the function's user and then the function, as pid 1
+//
+// The init has no privilege but to change its user and to give privileges up: all mounting is done from outside, by a thread that enters
+// the sandbox's mount namespace and ends there. No name of the function's image is resolved outside of the image: the places are opened
+// with openat2, without following any link, before the root is attached; an image that has a link in one of them is refused with ErrPlace.
+//
+// The connection lives as long as this process. A waiting init whose connection ends exits: it serves nobody else.
+package attach

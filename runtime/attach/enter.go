@@ -1,0 +1,92 @@
+//go:build linux
+
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// NewRootDir is where the sandbox's old root has a directory for the new one.
+const NewRootDir = "/newroot"
+
+// Place is a sandbox that waits.
+type Place struct {
+	// Mount and UTS are its namespaces.
+	Mount, UTS *os.File
+}
+
+// Setting is what the function's surroundings have of their own.
+type Setting struct {
+	Hostname string
+	// Cwd is made where it is missing.
+	Cwd string
+	// ReadOnly makes the root read-only at the end.
+	ReadOnly bool
+}
+
+// Enter makes root the sandbox's root and moves the sandbox's own mounts to root's points. After an error the sandbox is spoilt.
+func Enter(p Place, root *Root, s Setting) error {
+	return onLostThread(func() error { return enter(p, root, s) })
+}
+
+func enter(p Place, root *Root, s Setting) error {
+	// Root and working directory must be this thread's own to be changed with the namespace.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	if err := join(p.UTS, unix.CLONE_NEWUTS); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+		return os.NewSyscallError("sethostname", err)
+	}
+	if err := join(p.Mount, unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(root.mount, "", unix.AT_FDCWD, NewRootDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach the root: %w", err)
+	}
+	for _, at := range root.points {
+		if err := unix.MoveMount(unix.AT_FDCWD, at.path, at.fd, "", unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+			return fmt.Errorf("move the mount %s: %w", at.path, err)
+		}
+	}
+	if err := unix.Fchdir(root.mount); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	// Both names are the new root; the old one then lies on top of it.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach the old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return os.NewSyscallError("chdir", err)
+	}
+	// This thread's root is the function's now, so no link leads out of it. Should it fail, the init says that the directory is missing.
+	if s.Cwd != "/" {
+		_ = os.MkdirAll(s.Cwd, 0o755)
+	}
+	if s.ReadOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &attr); err != nil {
+			return fmt.Errorf("make the root read-only: %w", err)
+		}
+	}
+	return nil
+}
+
+func join(ns *os.File, kind int) error {
+	raw, err := ns.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = unix.Setns(int(fd), kind) })
+	return errors.Join(err, os.NewSyscallError("setns", inner))
+}

@@ -1,0 +1,57 @@
+//go:build linux
+
+package attach
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/tatami-faas/tatami/runtime/attach/wire"
+)
+
+// RefusedError says why the init could not become the function: a fault of the image or the command.
+type RefusedError struct{ Why string }
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// maxRefusal bounds what is read of an answer.
+const maxRefusal = 16 << 10
+
+// Await waits until the init behind the connection is ready for a request.
+func Await(ctx context.Context, conn *net.UnixConn) error {
+	defer unblock(ctx, conn)()
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	if b[0] != wire.Hello {
+		return errors.New("the sandbox's init is of another version; build this program with 'make build'")
+	}
+	return nil
+}
+
+// Send has the init become the process, and returns when it has; a RefusedError where it could not.
+func Send(ctx context.Context, conn *net.UnixConn, request []byte) error {
+	defer unblock(ctx, conn)()
+	if _, err := conn.Write(request); err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	// The program that takes the init's place does not inherit the connection.
+	why, err := io.ReadAll(io.LimitReader(conn, maxRefusal))
+	if err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	if len(why) > 0 {
+		return &RefusedError{string(why)}
+	}
+	return nil
+}
+
+// unblock ends what waits on the connection when ctx ends, until the function that it returns is called.
+func unblock(ctx context.Context, conn *net.UnixConn) func() {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}

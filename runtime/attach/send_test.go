@@ -1,0 +1,81 @@
+//go:build linux
+
+package attach
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/tatami-faas/tatami/runtime/attach/wire"
+)
+
+// pair returns both ends of a connection: the worker's and the init's.
+func pair(t *testing.T) (ours, theirs *net.UnixConn) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	theirs, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: l.Addr().String(), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours, err = l.AcceptUnix(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	ours, theirs := pair(t)
+	if _, err := theirs.Write([]byte{wire.Hello, wire.Hello + 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Await(t.Context(), ours); err != nil {
+		t.Error(err)
+	}
+	if err := Await(t.Context(), ours); err == nil {
+		t.Error("an init of another version was taken")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Await(ctx, ours); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSend(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"", "no such program"} {
+		ours, theirs := pair(t)
+		got := make(chan string, 1)
+		go func() {
+			b := make([]byte, 4)
+			_, _ = io.ReadFull(theirs, b)
+			_, _ = io.WriteString(theirs, answer)
+			theirs.Close()
+			got <- string(b)
+		}()
+		err := Send(t.Context(), ours, []byte("work"))
+		var refused *RefusedError
+		if answer == "" && err != nil || answer != "" && (!errors.As(err, &refused) || refused.Why != answer) {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if b := <-got; b != "work" {
+			t.Errorf("%q", b)
+		}
+	}
+	ours, theirs := pair(t)
+	theirs.Close()
+	var refused *RefusedError
+	if err := Send(t.Context(), ours, make([]byte, 1<<20)); err == nil || errors.As(err, &refused) {
+		t.Errorf("an init that has ended: %v", err)
+	}
+}

@@ -1,0 +1,210 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/runtime/attach"
+	"github.com/tatami-faas/tatami/runtime/attach/wire"
+	"github.com/tatami-faas/tatami/runtime/sandbox"
+)
+
+// The ways in which a sandbox is started.
+const (
+	pathAttach     = "attach"
+	pathContainerd = "containerd"
+)
+
+// attachTime bounds the start of a function in a waiting sandbox.
+const attachTime = 10 * time.Second
+
+// attachmentSchema is the schema number of attachment.
+const attachmentSchema = 1
+
+// attachment says whose a sandbox is that was made ahead. It is written before anything of the function enters the sandbox, and lies on
+// the file system of RunDir, which a reboot empties like the sandboxes.
+type attachment struct {
+	Schema   int                  `json:"schema"`
+	Instance functions.InstanceID `json:"instance"`
+	Artifact string               `json:"artifact"`
+	Port     int                  `json:"port"`
+	Created  time.Time            `json:"created"`
+	Record   []byte               `json:"record"`
+	// Process is the function's, for Exec.
+	Process *specs.Process `json:"process"`
+}
+
+func (d *Driver) writeAttachment(sid string, a attachment) error {
+	a.Schema = attachmentSchema
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	// One that a crash cuts short is none: then nothing has entered the sandbox.
+	return os.WriteFile(d.cfg.attachment(sid), raw, 0o600)
+}
+
+func (d *Driver) readAttachment(sid string) (*attachment, error) {
+	raw, err := os.ReadFile(d.cfg.attachment(sid))
+	if err != nil {
+		return nil, err
+	}
+	var a attachment
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return nil, err
+	}
+	if a.Schema != attachmentSchema || !a.Instance.Valid() || a.Process == nil {
+		return nil, fmt.Errorf("the attachment of %s is incomplete or of another schema", sid)
+	}
+	return &a, nil
+}
+
+// attach starts the function in a waiting sandbox. Where it is false without an error, nothing of the function has run, b is as before but
+// for the reason in its info, and the way through containerd is open.
+func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec) (bool, error) {
+	begun := time.Now()
+	if d.cfg.SandboxPool == 0 {
+		return false, nil
+	}
+	why := func(reason string) (bool, error) {
+		b.info.PathReason = reason
+		return false, nil
+	}
+	if reason := notPoolable(s, art); reason != "" {
+		return why(reason)
+	}
+	p := spec.Process
+	request := wire.Request{UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Cwd: p.Cwd, Args: p.Args, Env: p.Env}
+	raw, err := request.Encode()
+	if err != nil {
+		return why(err.Error())
+	}
+	sp, reason := d.pool.take()
+	if sp == nil {
+		return why(reason)
+	}
+	b.take(sp)
+	b.function, b.info.Created = p, begun
+	err = d.enter(b, sp, s, art, spec)
+	made := time.Now()
+	if err == nil {
+		limited, cancel := context.WithTimeout(ctx, attachTime)
+		err = attach.Send(limited, sp.conn, raw)
+		cancel()
+	}
+	sp.close()
+	var refused *attach.RefusedError
+	switch {
+	case err == nil:
+		b.info.StartPath = pathAttach
+		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
+		return true, nil
+	case errors.As(err, &refused):
+		return false, notStarted(refused.Why)
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	}
+	// The sandbox is spoilt. Nothing may run in it, or be found to be the instance's, once another sandbox is.
+	d.cgroup.kill(b.sid)
+	if rerr := os.Remove(d.cfg.attachment(b.sid)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		return false, errors.Join(err, rerr)
+	}
+	d.pool.discard(b.leave())
+	if errors.Is(err, attach.ErrPlace) || errors.Is(err, attach.ErrLayers) {
+		art.unpoolable.Store(err.Error())
+		return why(err.Error())
+	}
+	d.log.Warn("a function cannot be started in a waiting sandbox", "inst", s.ID, "err", err)
+	return why("the attach failed: " + err.Error())
+}
+
+// notPoolable says why the sandbox must be made by the OCI runtime; empty where it need not.
+func notPoolable(s sandbox.Spec, art *artifact) string {
+	if l := s.Limits; l.CPU <= 0 || l.Memory <= 0 || l.Ephemeral <= 0 || l.PIDs <= 0 {
+		return "the function lacks a limit"
+	}
+	reason, _ := art.unpoolable.Load().(string)
+	return reason
+}
+
+// enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
+func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec) error {
+	if err := d.writeAttachment(b.sid, attachment{
+		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Process: spec.Process,
+	}); err != nil {
+		return fmt.Errorf("record the attachment: %w", err)
+	}
+	if err := d.cgroup.limit(b.sid, spec.Linux.Resources); err != nil {
+		return fmt.Errorf("write the limits: %w", err)
+	}
+	sc := d.scratch(b.sid)
+	if err := sc.become(s.Limits, spec.Hostname); err != nil {
+		return fmt.Errorf("size the scratch: %w", err)
+	}
+	for _, fd := range []int{1, 2} {
+		// The process may open /dev/stdout again: the pipe must be its own.
+		pipe := filepath.Join("/proc", strconv.Itoa(b.info.PID), "fd", strconv.Itoa(fd))
+		if err := os.Chown(pipe, int(spec.Process.User.UID), int(spec.Process.User.GID)); err != nil {
+			return fmt.Errorf("give the output to the function: %w", err)
+		}
+	}
+	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Points(points(spec.Mounts)); err != nil {
+		return err
+	}
+	return attach.Enter(sp.place, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
+}
+
+// points are the mounts that the waiting sandbox has and the function's root gets: those that lie in no other.
+func points(mounts []specs.Mount) (dirs, files []string) {
+	for _, m := range mounts {
+		switch filepath.Dir(m.Destination) {
+		case "/":
+			dirs = append(dirs, m.Destination)
+		case "/etc":
+			files = append(files, m.Destination)
+		}
+	}
+	return dirs, files
+}
+
+// take makes the box the waiting sandbox's.
+func (b *box) take(sp *spare) {
+	b.carry(sp.box.sid)
+	sp.box.mu.Lock()
+	process, netns := sp.box.process, sp.box.netns
+	sp.box.process, sp.box.netns = nil, nil
+	sp.box.mu.Unlock()
+	b.mu.Lock()
+	b.process, b.netns = process, netns
+	b.mu.Unlock()
+	b.info.PID = sp.box.info.PID
+}
+
+// leave undoes take, and returns what is to be removed.
+func (b *box) leave() *box {
+	gone := b.d.newBox(functions.InstanceID(b.sid), "", 0)
+	b.mu.Lock()
+	gone.process, gone.netns = b.process, b.netns
+	b.process, b.netns = nil, nil
+	b.mu.Unlock()
+	b.carry(string(b.info.ID))
+	b.info.PID, b.function = 0, nil
+	return gone
+}

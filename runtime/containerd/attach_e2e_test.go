@@ -1,0 +1,85 @@
+//go:build linux && e2e
+
+package containerd
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/runtime/attach"
+	"github.com/tatami-faas/tatami/runtime/sandbox"
+	"github.com/tatami-faas/tatami/runtime/sandboxtest"
+)
+
+func needInit(t testing.TB) {
+	t.Helper()
+	needRoot(t)
+	if _, err := attach.Init(); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// waiting is how many sandboxes wait for a function.
+func (p *pool) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
+
+// awaitPool returns once so many sandboxes wait.
+func awaitPool(t testing.TB, d *Driver, n int) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); d.pool.waiting() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d sandboxes wait, not %d: %s", d.pool.waiting(), n, d.pool.empty)
+		}
+	}
+}
+
+// attaching is a driver whose every start finds a waiting sandbox, and must take it.
+type attaching struct {
+	*Driver
+	t  testing.TB
+	mu sync.Mutex
+}
+
+func (a *attaching) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	awaitPool(a.t, a.Driver, 1)
+	sb, err := a.Driver.Create(ctx, s)
+	if err == nil && sb.Info().StartPath != pathAttach {
+		a.t.Errorf("started by the path %s: %s", sb.Info().StartPath, sb.Info().PathReason)
+	}
+	return sb, err
+}
+
+// TestConformanceAttach is TestConformance where every sandbox was made ahead.
+func TestConformanceAttach(t *testing.T) {
+	needInit(t)
+	cfg := testConfig(t)
+	cfg.SandboxPool = 2
+	blobs := sandboxtest.Blobs(t.TempDir())
+	var driver *Driver
+	sandboxtest.Run(t, sandboxtest.Setup{
+		Blobs: blobs,
+		Open: func(testing.TB) sandbox.Driver {
+			driver = open(t, cfg, blobs)
+			return &attaching{Driver: driver, t: t}
+		},
+		Crash: func(t testing.TB, spec sandbox.Spec, in sandboxtest.Step, after time.Duration) *sandbox.Info {
+			return crash(t, childJob{cfg, string(blobs), spec, in}, after)
+		},
+		Left: func(t testing.TB) []string {
+			driver.pool.drain()
+			defer driver.pool.open()
+			return settled(t, cfg)
+		},
+	})
+	if entries, err := os.ReadDir(cfg.attachments()); err != nil || len(entries) > 0 {
+		t.Errorf("attachments stay: %v, %v", entries, err)
+	}
+}
