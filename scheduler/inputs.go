@@ -37,6 +37,14 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 			})
 		},
 		bus.SubjectOverview: func(m *nats.Msg) { s.answer(ctx, m, func(now time.Time) any { return overview(now, s.core.State()) }) },
+		bus.SubjectCompact: func(m *nats.Msg) {
+			req, err := bus.Decode[bus.CompactRequest](m.Data)
+			if err != nil {
+				s.log.Warn("a question cannot be read", "err", err)
+				return
+			}
+			s.answer(ctx, m, func(time.Time) any { return compact(s.core.State(), req.Nodes) })
+		},
 		bus.SubjectExplain: func(m *nats.Msg) {
 			req, err := bus.Decode[bus.ExplainRequest](m.Data)
 			if err != nil {

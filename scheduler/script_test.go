@@ -68,6 +68,14 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "show":
 		w.show()
+	case "compact":
+		p := compact(w.core.State(), int(a.num("nodes", 1)))
+		for _, n := range p.Nodes {
+			w.say("give back %s: %s", n.Name, n.Reserved)
+		}
+		for _, m := range p.Moves {
+			w.say("  %s of %s from %s to %s", m.Instance, m.Function, m.From, m.To)
+		}
 	case "explain":
 		w.explain(a)
 	default:

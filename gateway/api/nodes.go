@@ -47,6 +47,10 @@ func (a *API) registerNodes(h huma.API) {
 		Description: "A cordoned node takes no further instance. A drained one gives its instances up, too: where demand needs them, others are ready elsewhere " +
 			"first; then they end what runs, within their function's timeout. The intent outlives restarts.",
 	}, a.setIntent)
+	handle(a, h, huma.Operation{
+		OperationID: "compact-nodes", Method: http.MethodPost, Path: "/v1/nodes/compact", Summary: "Empty nodes whose instances fit elsewhere", Tags: tags,
+		Description: "Drains the emptiest nodes whose instances fit on others that run something already, so that they can be given back. With dryRun it only says which.",
+	}, a.compact)
 }
 
 func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {

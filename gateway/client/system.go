@@ -39,6 +39,11 @@ func (c *Client) SetNodeIntent(ctx context.Context, node string, intent function
 	return fetchOne[v1.Node](ctx, c, http.MethodPut, "/v1/nodes/"+url.PathEscape(node)+"/intent", v1.NodeIntent{Intent: intent, Reason: reason})
 }
 
+// Compact empties up to so many nodes whose instances fit elsewhere; with dryRun it only says which.
+func (c *Client) Compact(ctx context.Context, nodes int, dryRun bool) (*v1.CompactPlan, error) {
+	return fetchOne[v1.CompactPlan](ctx, c, http.MethodPost, "/v1/nodes/compact", v1.CompactRequest{Nodes: nodes, DryRun: dryRun})
+}
+
 // InstanceFilter picks instances; empty fields pick all.
 type InstanceFilter struct {
 	Namespace string

@@ -64,7 +64,7 @@ func TestTheNamesStay(t *testing.T) {
 		"supply " + SupplySubject("nod_a") + " answered on " + inboxOf("nod_a"),
 		"all " + SubjectDemand + " " + SubjectReports + " " + SubjectEndpoints,
 		"wanted " + SubjectEndpointsWanted + " " + SubjectReportsWanted,
-		"scheduler " + SubjectOverview + " " + SubjectExplain,
+		"scheduler " + SubjectOverview + " " + SubjectExplain + " " + SubjectCompact,
 		"headers " + HeaderAttempt + " " + HeaderSchedule + " " + HeaderScheduleTarget,
 	}
 	golden.Check(t, "names.txt", []byte(strings.Join(names, "\n")+"\n"))

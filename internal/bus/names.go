@@ -62,6 +62,8 @@ const (
 	SubjectOverview = "tatami.scheduler.overview"
 	// SubjectExplain is a request to the scheduler (payload: ExplainRequest), answered with an Explanation.
 	SubjectExplain = "tatami.scheduler.explain"
+	// SubjectCompact is a request to the scheduler (payload: CompactRequest), answered with a CompactPlan.
+	SubjectCompact = "tatami.scheduler.compact"
 )
 
 // CommandSubject is where the worker of a node takes commands.

@@ -70,6 +70,36 @@ type NodeDrain struct {
 	Waits []string `json:"waits"`
 }
 
+// CompactRequest asks to give back up to Nodes nodes, 1 if it is left out. With DryRun nothing is done.
+type CompactRequest struct {
+	Nodes  int  `json:"nodes,omitempty" minimum:"0" maximum:"1000"`
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// CompactPlan says which nodes can be given back, the emptiest first, and where what is on them fits.
+type CompactPlan struct {
+	Nodes []CompactNode `json:"nodes"`
+	Moves []CompactMove `json:"moves"`
+	// Draining says that the nodes were told to drain.
+	Draining bool `json:"draining"`
+}
+
+// CompactNode is a node that can be given back; Reserved is what its instances hold.
+type CompactNode struct {
+	Node     functions.NodeID    `json:"node"`
+	Name     string              `json:"name"`
+	Reserved functions.Resources `json:"reserved"`
+}
+
+// CompactMove is an instance that has to be elsewhere; From and To are names of nodes.
+type CompactMove struct {
+	Instance  functions.InstanceID `json:"instance"`
+	Namespace string               `json:"namespace"`
+	Function  string               `json:"function"`
+	From      string               `json:"from"`
+	To        string               `json:"to"`
+}
+
 // NodeIntent is a wish about a node.
 type NodeIntent struct {
 	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`

@@ -75,7 +75,18 @@ func (s *Scheduler) run(ctx context.Context) {
 		s.t.Error(err)
 		return
 	}
+	compact, err := s.bus.Conn().Subscribe(bus.SubjectCompact, func(m *nats.Msg) {
+		s.answer(m, bus.CompactPlan{
+			Schema: bus.Schema, Nodes: []bus.CompactNode{{Node: NodeID, Name: "mat", Reserved: functions.Resources{CPU: 250, Memory: 192 * functions.MiB, Instances: 1}}},
+			Moves: []bus.CompactMove{{Instance: InstanceID, Namespace: "default", Function: "hello", From: "mat", To: "rush"}},
+		})
+	})
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
 	defer func() {
+		_ = compact.Unsubscribe()
 		_ = overview.Unsubscribe()
 		_ = explain.Unsubscribe()
 	}()
