@@ -34,7 +34,7 @@ func (u *upstream) newH2(maxHeader int) *http.Transport {
 			if err != nil {
 				return nil, &errNothingSent{err}
 			}
-			return nc, nil
+			return &greeted{Conn: nc, http1: &u.saidHTTP1}, nil
 		},
 		DisableCompression: true,
 		IdleConnTimeout:    maxIdle,
@@ -47,6 +47,28 @@ func (u *upstream) newH2(maxHeader int) *http.Transport {
 	t.Protocols.SetUnencryptedHTTP2(true)
 	return t
 }
+
+// greeted is a connection whose first bytes are looked at: where they are an answer in HTTP/1 and the connection ends at once, the transport
+// may tell of the end only.
+type greeted struct {
+	net.Conn
+	http1 *atomic.Bool
+	begun bool
+}
+
+// Read belongs to the transport's one reading goroutine.
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 && !g.begun {
+		g.begun = true
+		if strings.HasPrefix(string(b[:min(n, len(http1Begins))]), http1Begins) {
+			g.http1.Store(true)
+		}
+	}
+	return n, err
+}
+
+const http1Begins = "HTTP/1."
 
 // h2 returns the instance's transport for HTTP/2, made when it is first asked for.
 func (u *upstream) h2(maxHeader int) *http.Transport {
@@ -94,11 +116,15 @@ func (x *exchange) roundTripH2(ctx context.Context, l *Lease, o *outgoing) (*htt
 	}
 	x.h2, x.reading = h, o.hasBody()
 	x.mu.Unlock()
-	resp, err := l.inst.up.h2(x.inv.cfg.MaxHeader).RoundTrip(req)
+	up := l.inst.up
+	resp, err := up.h2(x.inv.cfg.MaxHeader).RoundTrip(req)
 	h.mu.Lock()
 	h.answered = true
 	h.mu.Unlock()
 	if err != nil {
+		if up.saidHTTP1.Load() {
+			err = fmt.Errorf("%w: it answered in HTTP/1", err)
+		}
 		return nil, err
 	}
 	h.answer = resp.Body

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -379,12 +380,25 @@ func TestWrongProtocol(t *testing.T) {
 	started := make(chan struct{})
 	id = b.rawBackend(rev, func(c net.Conn) {
 		<-started
-		_, _ = c.Read(make([]byte, 100))
+		// Before it has the request, it is sent to another instance.
+		awaitH2Request(c)
 		b.node.end(t, bus.Departure{Instance: id, State: functions.InstanceFailed, Reason: "exited with code 3"})
 	})
 	close(started)
 	resp, body = b.do("GET", "/fn/three", nil)
 	b.wantFault(resp, body, "function-crashed", 502, "exited with code 3")
+}
+
+// awaitH2Request reads a client's connection up to the head of its first request.
+func awaitH2Request(c net.Conn) {
+	_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+	frames := http2.NewFramer(io.Discard, c)
+	for {
+		f, err := frames.ReadFrame()
+		if _, head := f.(*http2.HeadersFrame); head || err != nil {
+			return
+		}
+	}
 }
 
 // bytesCodec passes messages as they are.

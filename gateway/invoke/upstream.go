@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +25,9 @@ type upstream struct {
 	idle []*upconn
 	// overH2 is nil until a request needs it.
 	overH2 *http.Transport
-	closed bool
+	// saidHTTP1 says that an answer in HTTP/1 came where HTTP/2 was expected.
+	saidHTTP1 atomic.Bool
+	closed    bool
 }
 
 const (
