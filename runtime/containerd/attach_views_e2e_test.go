@@ -186,7 +186,7 @@ func cleaner(b *box) func(file, text string) string {
 				line = strings.Replace(line, "/ / ro,nosuid,nodev,", "/ / ro,", 1)
 			case !strings.HasSuffix(file, "status"):
 			case strings.HasPrefix(name, "Vm"), strings.HasPrefix(name, "Rss"), strings.Contains(name, "ctxt_switches"),
-				name == "Threads", name == "SigQ", name == "Pid", name == "Tgid", name == "NSpid", name == "NStgid", name == "PPid", name == "FDSize",
+				name == "Threads", name == "SigQ", name == "Pid", name == "Tgid", name == "NSpid", name == "NStgid", name == "PPid", name == "FDSize", name == "State", strings.HasSuffix(name, "Pnd"),
 				// A process started by Exec has what number is free.
 				strings.HasPrefix(file, "exec ") && (name == "NSpgid" || name == "NSsid"):
 				continue
