@@ -69,7 +69,7 @@ func benchNoisy(ctx context.Context, binary string) (figures []figure, err error
 	if admitted == 0 || admitted*10 > asked {
 		return nil, fmt.Errorf("%d of %d noisy calls were admitted: the quota does not hold, or nothing ran", admitted, asked)
 	}
-	ratio := figure{Bench: "scheduler", Metric: "noisy_p99_ratio", Value: median(noisy) / median(quiet), samples: rounds}
+	ratio := figure{Bench: "scheduler", Metric: "noisy_p99_ratio", Value: median(noisy) / median(quiet), Unit: "x", samples: rounds}
 	return []figure{ratio, beside("scheduler", "noisy_p99_us", "us", median(noisy), "quiet", median(quiet), rounds)}, nil
 }
 

@@ -98,7 +98,7 @@ func TestBench(t *testing.T) {
 	for _, want := range []string{
 		"warm p50_us_c1 direct", "warm p50_us_c1 reverseproxy", "warm p99_us_c1 reverseproxy", "warm rps_c1 direct", "warm rps_c32 direct",
 		"warm rps_c32 reverseproxy", "warm p99_us_open30 reverseproxy", "cold p50_ms containerd-client", "cold p99_ms containerd-client",
-		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream",
+		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream", "cold p50_ms_attach containerd-client", "scheduler noisy_p99_ratio ",
 	} {
 		if !got[want] {
 			t.Errorf("no figure %s", want)
