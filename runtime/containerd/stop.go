@@ -134,6 +134,9 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
 	defer cancel()
 	if r, err := svc.Get(ctx, &tasks.GetRequest{ContainerID: id}); isNotFound(err) {
+		if d.engine != nil {
+			d.endShim(id)
+		}
 		return nil
 	} else if err == nil && r.Process.Status != task.Status_STOPPED {
 		// It runs, or its start was interrupted: the shim would wait for its output's end before it deletes it.

@@ -106,32 +106,52 @@ func (d *Driver) sweepLeases(ctx context.Context) {
 func (d *Driver) sweepShims(ctx context.Context) {
 	for range 100 {
 		found := 0
-		entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		if err != nil {
-			return
-		}
-		for _, file := range entries {
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				continue
-			}
-			id, ok := d.shimOf(raw)
-			if !ok {
-				continue
-			}
+		for pid, id := range d.shims() {
 			if _, err := d.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id}); !isNotFound(err) {
 				continue
 			}
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
-				found++
-			}
+			_ = unix.Kill(pid, unix.SIGKILL)
+			found++
 		}
 		if found == 0 {
 			return
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// endShim ends the shim of a sandbox that has no task: one that was started for a task which was then not made, and of which containerd
+// knows nothing.
+func (d *Driver) endShim(id string) {
+	for pid, of := range d.shims() {
+		if of == id {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	_ = os.Remove(d.cfg.shimSocket(id))
+}
+
+// shims lists the processes that are shims of this driver's, with their sandboxes' ids.
+func (d *Driver) shims() map[int]string {
+	out := map[int]string{}
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return out
+	}
+	for _, file := range entries {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		id, ok := d.shimOf(raw)
+		if !ok {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			out[pid] = id
+		}
+	}
+	return out
 }
 
 // sweepBundles removes bundles whose removal was interrupted: containerd renames them first, and never looks again.
