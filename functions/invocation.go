@@ -22,6 +22,8 @@ type Invocation struct {
 	BodyRef *BodyRef `json:"bodyRef,omitempty"`
 	// Accepted is when the invocation was made durable.
 	Accepted time.Time `json:"accepted"`
+	// NotBefore is when the attempt to be made may start, where it waits for a time.
+	NotBefore time.Time `json:"notBefore,omitzero"`
 	// Deadline is when the last attempt may start.
 	Deadline time.Time `json:"deadline"`
 	// Attempt is the number of the attempt to be made, from 1.
@@ -64,6 +66,7 @@ type InvocationState string
 // The states of an invocation.
 const (
 	StateAccepted  InvocationState = "accepted"
+	StateScheduled InvocationState = "scheduled"
 	StateRunning   InvocationState = "running"
 	StateRetryWait InvocationState = "retry-wait"
 	StateSucceeded InvocationState = "succeeded"

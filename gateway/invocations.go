@@ -31,9 +31,10 @@ type invocation struct {
 	Attempts []functions.Attempt `json:"attempts"`
 	Accepted time.Time           `json:"accepted,omitzero"`
 	Deadline time.Time           `json:"deadline,omitzero"`
-	Started  time.Time           `json:"started,omitzero"`
-	Next     time.Time           `json:"next,omitzero"`
-	Finished time.Time           `json:"finished,omitzero"`
+	// Started is when the attempt under way began, Next when the one to come is due.
+	Started  time.Time `json:"started,omitzero"`
+	Next     time.Time `json:"next,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
 	// Status, Headers and Body are the function's last answer.
 	Status  int                 `json:"status,omitempty"`
 	Headers map[string][]string `json:"headers,omitempty"`
@@ -59,6 +60,20 @@ func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 	}
 	p.writeJSON(w, r, http.StatusOK, describe(&st))
+}
+
+// cancel ends an invocation: 200 where it is cancelled, 202 where its attempt takes long to end.
+func (p *public) cancel(w http.ResponseWriter, r *http.Request) {
+	st, err := p.queue.Cancel(r.Context(), functions.InvocationID(chi.URLParam(r, "id")))
+	switch {
+	case err != nil:
+		problem.Write(w, r, err)
+	case st.State.Terminal():
+		p.writeJSON(w, r, http.StatusOK, describe(&st))
+	default:
+		w.Header().Set("Retry-After", "1")
+		p.writeJSON(w, r, http.StatusAccepted, describe(&st))
+	}
 }
 
 func describe(st *queue.Status) *invocation {
@@ -94,14 +109,8 @@ func waitOf(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, nil
 	}
-	d, err := time.ParseDuration(s)
+	d, err := durationOf(s)
 	if err != nil {
-		var n uint64
-		if n, err = strconv.ParseUint(s, 10, 31); err == nil {
-			d = time.Duration(n) * time.Second
-		}
-	}
-	if err != nil || d < 0 {
 		return 0, fault.New(fault.CodeInvalidRequest, "wait: %.40q is no duration", s).WithField("wait").WithHint("write it like wait=30s")
 	}
 	return d, nil

@@ -29,6 +29,7 @@ type Functions interface {
 type Queue interface {
 	Accept(ctx context.Context, r queue.Request) (functions.InvocationID, error)
 	Lookup(ctx context.Context, id functions.InvocationID, wait time.Duration) (queue.Status, error)
+	Cancel(ctx context.Context, id functions.InvocationID) (queue.Status, error)
 	OpenBody(ctx context.Context, rec *functions.Result) (io.ReadCloser, int64, error)
 	Ready() <-chan struct{}
 }
@@ -54,6 +55,7 @@ func Public(fns Functions, q Queue, cfg Config) http.Handler {
 	r.Post(asyncPrefix+"*", p.async)
 	r.Get(invocationPrefix+"{id}", p.invocation)
 	r.Head(invocationPrefix+"{id}", p.invocation)
+	r.Delete(invocationPrefix+"{id}", p.cancel)
 	r.Get(invocationPrefix+"{id}/body", p.invocationBody)
 	r.Head(invocationPrefix+"{id}/body", p.invocationBody)
 	r.Get("/healthz", p.health)
@@ -66,8 +68,11 @@ func Public(fns Functions, q Queue, cfg Config) http.Handler {
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		allow := "GET, HEAD"
-		if strings.HasPrefix(r.URL.Path, asyncPrefix) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, asyncPrefix):
 			allow = http.MethodPost
+		case strings.HasPrefix(r.URL.Path, invocationPrefix) && !strings.HasSuffix(r.URL.Path, "/body"):
+			allow = "GET, HEAD, DELETE"
 		}
 		w.Header().Set("Allow", allow)
 		problem.WriteStatus(w, r, fault.New(fault.CodeInvalidRequest, "%s is not possible on %.200q", r.Method, r.URL.Path).
@@ -173,9 +178,13 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	if _, err := p.fns.AllowQueued(r.Context(), ref); err != nil {
 		return "", err
 	}
+	start, err := startOf(r.Header, time.Now())
+	if err != nil {
+		return "", err
+	}
 	body := newClientBody(w, r)
 	id, err := p.queue.Accept(r.Context(), queue.Request{
-		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
+		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http", NotBefore: start,
 	})
 	if err != nil && body.err != nil {
 		return "", body.fault()

@@ -56,6 +56,18 @@ func (f *front) Lookup(_ context.Context, id functions.InvocationID, wait time.D
 	return f.status, nil
 }
 
+func (f *front) Cancel(_ context.Context, id functions.InvocationID) (queue.Status, error) {
+	st, err := f.Lookup(context.Background(), id, 0)
+	switch {
+	case err != nil:
+	case st.State == functions.StateSucceeded:
+		err = fault.New(fault.CodeConflict, "it has ended")
+	case st.State == functions.StateAccepted:
+		f.status.State = functions.StateCancelled
+	}
+	return f.status, err
+}
+
 func (f *front) OpenBody(_ context.Context, rec *functions.Result) (io.ReadCloser, int64, error) {
 	return io.NopCloser(strings.NewReader(string(rec.Body))), int64(len(rec.Body)), nil
 }
@@ -256,4 +268,43 @@ type shortBody struct{ *front }
 
 func (shortBody) OpenBody(context.Context, *functions.Result) (io.ReadCloser, int64, error) {
 	return io.NopCloser(strings.NewReader("x")), 2, nil
+}
+
+func TestInvocationsAreCancelled(t *testing.T) {
+	t.Parallel()
+	f, do := setup(t)
+	for _, c := range []struct {
+		id     string
+		state  functions.InvocationState
+		status int
+		after  string
+	}{
+		{"inv_x", functions.StateAccepted, http.StatusOK, `"state":"cancelled"`},
+		{"inv_x", functions.StateCancelled, http.StatusOK, `"state":"cancelled"`},
+		{"inv_x", functions.StateRunning, http.StatusAccepted, `"state":"running"`},
+		{"inv_x", functions.StateSucceeded, http.StatusConflict, `"conflict"`},
+		{"inv_y", functions.StateAccepted, http.StatusNotFound, `"invocation-not-found"`},
+	} {
+		f.status = queue.Status{ID: "inv_x", State: c.state}
+		if w := do("DELETE", "/invocations/"+c.id, ""); w.Code != c.status || !strings.Contains(w.Body.String(), c.after) {
+			t.Errorf("%s, %s: %d %s", c.id, c.state, w.Code, w.Body)
+		}
+	}
+	if w := do("POST", "/invocations/inv_x", ""); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, DELETE" {
+		t.Errorf("%d, allowed %q", w.Code, w.Header().Get("Allow"))
+	}
+}
+
+func TestADelayReachesTheQueue(t *testing.T) {
+	t.Parallel()
+	f, do := setup(t)
+	if w := do("POST", "/async/hello", "", headerAt, "2031-05-01T12:00:00Z"); w.Code != http.StatusAccepted {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if got := f.accepted[0]; !got.NotBefore.Equal(time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)) || len(got.Header[headerAt]) > 0 {
+		t.Errorf("%+v", got)
+	}
+	if w := do("POST", "/async/hello", "", headerDelay, "never"); w.Code != http.StatusBadRequest || len(f.accepted) != 1 {
+		t.Errorf("%d %s, %d accepted", w.Code, w.Body, len(f.accepted))
+	}
 }

@@ -35,32 +35,42 @@ func newDeleteCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var failed []error
-			for _, ref := range refs {
+			return eachOf(a, refs, func(ref functions.Ref) error {
 				if err := c.Delete(cmd.Context(), ref); err != nil {
-					failed = append(failed, err)
-					continue
+					return err
 				}
 				a.print("%s\n", ref)
-			}
-			switch {
-			case len(failed) == 0:
 				return nil
-			case len(failed) == len(refs):
-				last := len(failed) - 1
-				for _, err := range failed[:last] {
-					a.printError(err)
-				}
-				return failed[last]
-			}
-			for _, err := range failed {
-				a.printError(err)
-			}
-			return exitError(exitPartial)
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+// eachOf does something to each of several. Where some of them fail it tells why and ends with the exit code for "partly"; where all do,
+// the last error is the command's.
+func eachOf[T any](a *app, all []T, do func(T) error) error {
+	var failed []error
+	for _, one := range all {
+		if err := do(one); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	last := len(failed) - 1
+	if len(failed) < len(all) {
+		last++
+	}
+	for _, err := range failed[:last] {
+		a.printError(err)
+	}
+	if last < len(failed) {
+		return failed[last]
+	}
+	return exitError(exitPartial)
 }
 
 // confirm asks the person at the terminal; without one the command line says it all.

@@ -37,6 +37,7 @@ type invocation struct {
 	header       []string
 	base         string
 	async, wait  bool
+	delay        time.Duration
 	include      bool
 	timeout      time.Duration
 }
@@ -72,6 +73,7 @@ func newInvokeCmd(a *app) *cobra.Command {
 	f.StringArrayVarP(&v.header, "header", "H", nil, "header, as in 'Name: value'; may be given more than once")
 	f.StringVar(&v.base, "url", os.Getenv("TATAMI_URL"), "public listener, http://HOST:PORT (default: as the server says; TATAMI_URL)")
 	f.BoolVar(&v.async, "async", false, "hand over through the queue and print the invocation's id")
+	f.DurationVar(&v.delay, "delay", 0, "hand over through the queue, to be started after this time")
 	f.BoolVar(&v.wait, "wait", false, "with --async: wait for the result and print it")
 	f.BoolVarP(&v.include, "include", "i", false, "print the status line and the headers, too")
 	f.DurationVar(&v.timeout, "timeout", 0, "give up after this time (default: the function's own timeout decides)")
@@ -79,7 +81,10 @@ func newInvokeCmd(a *app) *cobra.Command {
 }
 
 func (a *app) invoke(ctx context.Context, v invocation) error {
-	if v.wait {
+	if v.delay < 0 {
+		return fault.New(fault.CodeInvalidRequest, "--delay: %s is below zero", v.delay).WithField("delay")
+	}
+	if v.wait || v.delay > 0 {
 		v.async = true
 	}
 	if v.base == "" {
@@ -175,6 +180,9 @@ func (v *invocation) request(ctx context.Context, stdin io.Reader) (*http.Reques
 	}
 	if v.async {
 		req.Header.Add("Prefer", "respond-async")
+		if v.delay > 0 {
+			req.Header.Set("Tatami-Delay", v.delay.String())
+		}
 	}
 	return req, nil
 }

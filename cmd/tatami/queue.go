@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/base64"
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +12,8 @@ import (
 )
 
 func newQueueCmd(a *app) *cobra.Command {
-	cmd := group("queue", "Queues: ls, show, dead", newQueueLsCmd(a), newQueueShowCmd(a), newQueueDeadCmd(a))
+	cmd := group("queue", "Queues: ls, show, cancel, dead, redrive, purge", newQueueLsCmd(a), newQueueShowCmd(a), newQueueCancelCmd(a),
+		newQueueDeadCmd(a), newQueueRedriveCmd(a), newQueuePurgeCmd(a))
 	cmd.Aliases = []string{"queues"}
 	return cmd
 }
@@ -84,7 +83,7 @@ func newQueueShowCmd(a *app) *cobra.Command {
 			}, "no invocation of "+ref.String()+" waits or runs")
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "invocations in this state only: accepted, running or retry-wait")
+	cmd.Flags().StringVar(&state, "state", "", "invocations in this state only: accepted, scheduled, running or retry-wait")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	return cmd
 }
@@ -122,6 +121,7 @@ func invocationFields(i v1.InvocationStatus) []field {
 		{"request", strings.TrimSpace(i.Method + " " + i.Path)},
 		{"status", status},
 		{"accepted", stamp(i.Accepted)},
+		{"next attempt", stamp(i.Next)},
 		{"deadline", stamp(i.Deadline)},
 		{"finished", stamp(i.Finished)},
 		{"attempts", strings.Join(attempts, "\n")},
@@ -142,68 +142,4 @@ func attemptText(t functions.Attempt) string {
 		at = " (" + string(t.Instance) + ")"
 	}
 	return fmt.Sprintf("%d. %s, %s in %s%s%s", t.Number, t.Started.Local().Format("15:04:05"), outcome, brief(t.Ended.Sub(t.Started)), cold, at)
-}
-
-func newQueueDeadCmd(a *app) *cobra.Command {
-	var limit int
-	cmd := &cobra.Command{
-		Use: "dead FUNCTION|INVOCATION", Short: "List the dead letters of a function, or show one",
-		Args: argCount(1, 1, "FUNCTION|INVOCATION"), ValidArgsFunction: a.completeFunctions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			if strings.HasPrefix(args[0], "inv_") {
-				d, err := c.DeadLetter(cmd.Context(), functions.InvocationID(args[0]))
-				if err != nil {
-					return err
-				}
-				return show(a, d, string(d.Invocation.ID), deadFields(d))
-			}
-			ref, err := functions.ParseRef(args[0])
-			if err != nil {
-				return err
-			}
-			dead, err := c.DeadLetters(cmd.Context(), ref, limit)
-			if err != nil {
-				return err
-			}
-			now := time.Now()
-			return list(a, dead, func(d v1.DeadLetter) string { return string(d.Invocation.ID) }, []column[v1.DeadLetter]{
-				{head: "invocation", cell: func(d v1.DeadLetter) string { return string(d.Invocation.ID) }},
-				{head: "died", num: true, cell: func(d v1.DeadLetter) string { return age(now, d.Died) }},
-				{head: "attempts", num: true, cell: func(d v1.DeadLetter) string { return fmt.Sprint(len(d.Invocation.History)) }},
-				{head: "request", cell: func(d v1.DeadLetter) string { return d.Invocation.Method + " " + d.Invocation.Path }},
-				{head: "reason", cell: func(d v1.DeadLetter) string { return d.Reason }},
-			}, ref.String()+" has no dead letters")
-		},
-	}
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
-	return cmd
-}
-
-func deadFields(d *v1.DeadLetter) []field {
-	i := d.Invocation
-	var attempts []string
-	for _, t := range i.History {
-		attempts = append(attempts, attemptText(t))
-	}
-	payload := string(i.Body)
-	switch {
-	case i.BodyRef != nil:
-		payload = fmt.Sprintf("%s, kept apart", size(i.BodyRef.Size))
-	case !utf8.Valid(i.Body):
-		payload = "base64: " + base64.StdEncoding.EncodeToString(i.Body)
-	}
-	return []field{
-		{"invocation", string(i.ID)},
-		{"function", i.Ref().String()},
-		{"reason", d.Reason},
-		{"died", stamp(d.Died)},
-		{"accepted", stamp(i.Accepted)},
-		{"request", i.Method + " " + i.Path},
-		{"attempts", strings.Join(attempts, "\n")},
-		{"body", payload},
-	}
 }

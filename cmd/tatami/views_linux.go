@@ -138,10 +138,24 @@ func (v queueView) Lookup(ctx context.Context, id functions.InvocationID) (v1.In
 	return statusOf(s), err
 }
 
+func (v queueView) Cancel(ctx context.Context, id functions.InvocationID) (v1.InvocationStatus, error) {
+	s, err := v.q.Cancel(ctx, id)
+	return statusOf(s), err
+}
+
+func (v queueView) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
+	return v.q.Redrive(ctx, id)
+}
+
+func (v queueView) PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error) {
+	return v.q.PurgeDead(ctx, ref, limit)
+}
+
 // statusOf shows where an invocation stands.
 func statusOf(s queue.Status) v1.InvocationStatus {
 	out := v1.InvocationStatus{
 		ID: s.ID, Namespace: s.Ref.Namespace, Function: s.Ref.Name, State: s.State, Attempts: s.Attempts, Accepted: s.Accepted, Deadline: s.Deadline,
+		Next: s.Next,
 	}
 	if r := s.Result; r != nil {
 		out.Reason, out.Status, out.Finished, out.BodySize = r.Reason, r.Status, r.Finished, int64(len(r.Body))

@@ -495,8 +495,24 @@ func TestQueue(t *testing.T) {
 	if i, err := c.Invocation(t.Context(), standin.InvocationID); err != nil || i.State != functions.StateAccepted {
 		t.Errorf("%+v, %v", i, err)
 	}
-	_, err := c.Invocation(t.Context(), functions.NewInvocationID(hello))
+	if i, err := c.Cancel(t.Context(), standin.InvocationID); err != nil || i.State != functions.StateCancelled {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if r, err := c.Redrive(t.Context(), standin.DeadID); err != nil || r.Invocation != standin.InvocationID || r.RedriveOf != standin.DeadID {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if p, err := c.PurgeDead(t.Context(), hello, 5); err != nil || p.Removed != 1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	gone := functions.NewInvocationID(hello)
+	_, err := c.Invocation(t.Context(), gone)
 	fails(t, err, fault.CodeInvocationNotFound)
+	_, err = c.Cancel(t.Context(), gone)
+	fails(t, err, fault.CodeInvocationNotFound)
+	_, err = c.Redrive(t.Context(), gone)
+	fails(t, err, fault.CodeInvocationNotFound)
+	_, err = c.Cancel(t.Context(), "inv_x")
+	fails(t, err, fault.CodeInvalidRequest)
 }
 
 func TestNewNeedsItsParts(t *testing.T) {

@@ -55,6 +55,12 @@ type Queue interface {
 	Dead(ctx context.Context, ref functions.Ref, limit int) ([]functions.DeadLetter, error)
 	// ShowDead returns one dead letter.
 	ShowDead(ctx context.Context, id functions.InvocationID) (functions.DeadLetter, error)
+	// Redrive hands the invocation of a dead letter over again and takes the letter away; it returns the new one's id.
+	Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error)
+	// PurgeDead removes dead letters of a function, at most limit, and says how many.
+	PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error)
+	// Cancel ends an invocation that has not ended.
+	Cancel(ctx context.Context, id functions.InvocationID) (v1.InvocationStatus, error)
 	// Lookup returns where an invocation stands.
 	Lookup(ctx context.Context, id functions.InvocationID) (v1.InvocationStatus, error)
 }

@@ -17,7 +17,7 @@ const defaultListed = 100
 
 type queueListInput struct {
 	RefInput
-	State functions.InvocationState `query:"state" enum:"accepted,running,retry-wait" doc:"Invocations in this state only"`
+	State functions.InvocationState `query:"state" enum:"accepted,scheduled,running,retry-wait" doc:"Invocations in this state only"`
 	Limit int                       `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 where it is left out"`
 }
 
@@ -83,6 +83,27 @@ func (a *API) registerQueue(h huma.API) {
 		out, err := a.deps.Queue.Lookup(ctx, in.Invocation)
 		return &body[v1.InvocationStatus]{out}, err
 	})
+	handle(a, h, huma.Operation{
+		OperationID: "cancel-invocation", Method: http.MethodDelete, Path: "/v1/invocations/{invocation}", Summary: "Cancel a queued invocation", Tags: tags,
+	}, func(ctx context.Context, in *invocationInput) (*body[v1.InvocationStatus], error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		out, err := a.deps.Queue.Cancel(ctx, in.Invocation)
+		return &body[v1.InvocationStatus]{out}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "redrive-dead", Method: http.MethodPost, Path: "/v1/dead/{invocation}/redrive", Summary: "Hand the invocation of a dead letter over again", Tags: tags,
+	}, func(ctx context.Context, in *invocationInput) (*body[v1.Redriven], error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		id, err := a.deps.Queue.Redrive(ctx, in.Invocation)
+		return &body[v1.Redriven]{v1.Redriven{Invocation: id, RedriveOf: in.Invocation}}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "purge-dead", Method: http.MethodDelete, Path: functionPath + "/queue/dead", Summary: "Remove dead letters, the latest first", Tags: tags,
+	}, a.purgeDead)
 }
 
 // existing returns the name of a function that there is.
@@ -129,6 +150,16 @@ func (a *API) listDead(ctx context.Context, in *deadListInput) (*body[[]v1.DeadL
 		out = append(out, deadLetter(&d))
 	}
 	return &body[[]v1.DeadLetter]{out}, nil
+}
+
+// purgeDead does not ask whether the function exists, either.
+func (a *API) purgeDead(ctx context.Context, in *deadListInput) (*body[v1.Purged], error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.deps.Queue.PurgeDead(ctx, ref, cmp.Or(in.Limit, defaultListed))
+	return &body[v1.Purged]{v1.Purged{Removed: n}}, err
 }
 
 // deadLetter shows a stored dead letter.

@@ -83,36 +83,6 @@ func (c *Client) ExplainFunction(ctx context.Context, r functions.Ref) (*v1.Expl
 	return fetchOne[v1.Explanation](ctx, c, http.MethodGet, functionPath(r)+"/explain", nil)
 }
 
-// Queues returns the queue of every function that has one.
-func (c *Client) Queues(ctx context.Context, namespace string) ([]v1.FunctionQueue, error) {
-	return fetch[[]v1.FunctionQueue](ctx, c, http.MethodGet, "/v1/queues"+query("namespace", namespace), nil)
-}
-
-// Queue returns the depth of a function's queue.
-func (c *Client) Queue(ctx context.Context, r functions.Ref) (*v1.FunctionQueue, error) {
-	return fetchOne[v1.FunctionQueue](ctx, c, http.MethodGet, functionPath(r)+"/queue", nil)
-}
-
-// QueueList lists invocations that wait in a function's queue; state may be empty.
-func (c *Client) QueueList(ctx context.Context, r functions.Ref, state functions.InvocationState, limit int) ([]v1.InvocationStatus, error) {
-	return fetch[[]v1.InvocationStatus](ctx, c, http.MethodGet, functionPath(r)+"/queue/invocations"+query("state", string(state), "limit", number(limit)), nil)
-}
-
-// DeadLetters lists the dead letters of a function, the latest first.
-func (c *Client) DeadLetters(ctx context.Context, r functions.Ref, limit int) ([]v1.DeadLetter, error) {
-	return fetch[[]v1.DeadLetter](ctx, c, http.MethodGet, functionPath(r)+"/queue/dead"+query("limit", number(limit)), nil)
-}
-
-// DeadLetter returns one dead letter.
-func (c *Client) DeadLetter(ctx context.Context, id functions.InvocationID) (*v1.DeadLetter, error) {
-	return fetchOne[v1.DeadLetter](ctx, c, http.MethodGet, "/v1/dead/"+url.PathEscape(string(id)), nil)
-}
-
-// Invocation returns a queued invocation.
-func (c *Client) Invocation(ctx context.Context, id functions.InvocationID) (*v1.InvocationStatus, error) {
-	return fetchOne[v1.InvocationStatus](ctx, c, http.MethodGet, "/v1/invocations/"+url.PathEscape(string(id)), nil)
-}
-
 func number(n int) string {
 	if n == 0 {
 		return ""

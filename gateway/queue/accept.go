@@ -5,16 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -35,8 +31,15 @@ type Request struct {
 	BodyReader io.Reader
 	// Trigger is what caused it. Default "queue".
 	Trigger string
+	// NotBefore is when the first attempt may start; a time that has passed means at once. The function's maximum age counts from it.
+	NotBefore time.Time
 	// Deadline is when the last attempt may start, where that is before the function's maximum age.
 	Deadline time.Time
+	// RedriveOf is the invocation that this one repeats.
+	RedriveOf functions.InvocationID
+
+	// now is when it was handed over.
+	now time.Time
 }
 
 // messageOverhead is what an invocation takes in the store beside its body, roughly.
@@ -82,17 +85,26 @@ func (q *Queue) Accept(ctx context.Context, r Request) (functions.InvocationID, 
 		return "", err
 	}
 	hash, _ := id.FunctionHash()
-	q.arrive(r.Ref, hash, 1)
+	arrived := 1
+	if r.delayed() {
+		arrived = 0
+	}
+	// A lane is there for what is scheduled, too: it takes what comes due.
+	q.arrive(r.Ref, hash, arrived)
 	return id, nil
 }
 
 // store writes the invocation and waits for the disk.
 func (q *Queue) store(ctx context.Context, r *Request, rev *functions.Revision) (functions.InvocationID, error) {
-	now := time.Now().UTC()
+	now := r.now.UTC()
 	inv := functions.Invocation{
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
-		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1,
+		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf,
+	}
+	if r.delayed() {
+		inv.NotBefore = r.NotBefore.UTC()
+		inv.Deadline = inv.NotBefore.Add(rev.Config.Queue.MaxAge.Std())
 	}
 	if !r.Deadline.IsZero() && r.Deadline.Before(inv.Deadline) {
 		inv.Deadline = r.Deadline.UTC()
@@ -104,8 +116,11 @@ func (q *Queue) store(ctx context.Context, r *Request, rev *functions.Revision) 
 	if inv.BodyRef != nil {
 		streams = append(streams, q.bus.Bodies().Stream())
 	}
-	m, err := message(&inv)
+	m, err := messageOf(&inv)
 	if err == nil {
+		if r.delayed() {
+			q.tallyOf(r.Ref).schedule(inv.ID)
+		}
 		if err = q.publish(ctx, m, string(inv.ID)); err == nil {
 			err = q.bus.Barrier(ctx, streams...)
 		}
@@ -210,6 +225,7 @@ func (r *Request) complete() error {
 	if r.Trigger == "" {
 		r.Trigger = "queue"
 	}
+	r.now = time.Now()
 	bad := func(field, format string, args ...any) error {
 		return fault.New(fault.CodeInvalidRequest, format, args...).WithField(field)
 	}
@@ -218,6 +234,12 @@ func (r *Request) complete() error {
 	}
 	if !isToken(r.Method) || len(r.Method) > 32 {
 		return bad("method", "%.40q is no method", r.Method)
+	}
+	if late := r.now.Add(MaxDelay); r.NotBefore.After(late) {
+		return bad("notBefore", "%s is more than %d days away", r.NotBefore.UTC().Format(time.RFC3339), MaxDelay/(24*time.Hour))
+	}
+	if !r.Deadline.IsZero() && r.NotBefore.After(r.Deadline) {
+		return bad("notBefore", "it is behind the deadline, %s", r.Deadline.UTC().Format(time.RFC3339))
 	}
 	switch r.Method {
 	case http.MethodConnect, http.MethodTrace:
@@ -297,17 +319,4 @@ func hopByHop(key string) bool {
 		return true
 	}
 	return false
-}
-
-// message is the invocation as the stream holds it, to be run at once.
-func message(inv *functions.Invocation) (*nats.Msg, error) {
-	subject, ok := bus.InvocationSubject(inv.ID)
-	if !ok {
-		return nil, fmt.Errorf("%q is no id of an invocation", inv.ID)
-	}
-	data, err := json.Marshal(inv)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the invocation: %w", err)
-	}
-	return &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}, nil
 }

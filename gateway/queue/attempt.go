@@ -33,8 +33,9 @@ const (
 	succeeded verdict = iota
 	died
 	retry
-	// expired is final without an attempt.
+	// expired is final without an attempt; cancelled with or without one.
 	expired
+	cancelled
 	// later is no attempt: the platform could not make it, and it is tried again.
 	later
 	// cut is an attempt that the end of this process broke off.
@@ -81,8 +82,14 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 		release()
 		lease, leaseErr = q.run.Lease(q.lanesCtx, ref)
 	}
-	q.begin(h)
-	o := q.perform(h, &inv, lease, leaseErr)
+	o := outcome{verdict: cancelled}
+	if q.begin(h) {
+		o = q.perform(h, &inv, lease, leaseErr)
+	}
+	if q.unstoppable(h) && o.verdict != cut && o.verdict != succeeded {
+		// An answer that succeeded all the same is a result; one that did not is not waited for again.
+		o.verdict = cancelled
+	}
 	release()
 	switch o.verdict {
 	case later:
@@ -166,6 +173,9 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,
 		fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", inv.Ref(), timeout))
 	defer cancel()
+	if !q.stoppable(h, cancel) {
+		cancel()
+	}
 	r, err := q.request(ctx, inv)
 	if err != nil {
 		return q.failed(o, err)
@@ -177,6 +187,9 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && q.alive.Err() == nil {
 			err = cause
+			if errors.Is(cause, context.Canceled) {
+				err = errCancelled
+			}
 		}
 		return q.failed(o, err)
 	}

@@ -30,7 +30,7 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 		Schema: functions.Schema, ID: inv.ID, Namespace: inv.Namespace, Function: inv.Function,
 		Reason: o.reason, Attempts: inv.History, Accepted: inv.Accepted, Finished: time.Now().UTC(),
 	}
-	if o.verdict != expired {
+	if !o.attempt.Ended.IsZero() {
 		rec.Attempts = append(rec.Attempts, o.attempt)
 	}
 	if rec.Attempts == nil {
@@ -44,6 +44,8 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 		rec.State = functions.StateSucceeded
 	case expired:
 		rec.State = functions.StateExpired
+	case cancelled:
+		rec.State, rec.Reason = functions.StateCancelled, errCancelled.Message
 	default:
 		rec.State = functions.StateDead
 	}
@@ -91,6 +93,10 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 	q.ack(h)
 	q.mu.Lock()
 	last := h.next == nil
+	if c := q.cancelling[h.id]; c != nil && last {
+		last = !c.settled
+		c.settled = true
+	}
 	q.mu.Unlock()
 	if last {
 		h.tally.ended(h.id)
@@ -144,21 +150,14 @@ func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait t
 	again := *inv
 	again.Attempt++
 	again.History = append(again.History, o.attempt)
-	target, _ := bus.InvocationSubject(inv.ID)
-	subject, _ := bus.ScheduledSubject(inv.ID)
-	data, err := json.Marshal(&again)
+	again.NotBefore = o.attempt.Ended.Add(wait)
+	m, err := messageOf(&again)
 	if err != nil {
 		q.log.Error("a retry cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
 		return
 	}
-	// Written by hand: the client's own option truncates the time to seconds, and the message comes early.
-	at := "@at " + o.attempt.Ended.Add(wait).Format(time.RFC3339Nano)
 	ok := q.insist(h, "storing the retry", func(ctx context.Context) error {
-		return q.publish(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
-			bus.HeaderSchedule:       {at},
-			bus.HeaderScheduleTarget: {target},
-			bus.HeaderAttempt:        {strconv.Itoa(again.Attempt)},
-		}}, string(inv.ID)+"/"+strconv.Itoa(again.Attempt))
+		return q.publish(ctx, m, string(inv.ID)+"/"+strconv.Itoa(again.Attempt))
 	})
 	if !ok {
 		return

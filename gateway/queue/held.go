@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -34,11 +35,13 @@ type held struct {
 	// late is when the attempt may no longer start, zero before that was asked; inHand is when the lane took it in hand.
 	late, inHand time.Time
 
-	// Guarded by Queue.mu. reply is where the last delivery is acknowledged; since is when the attempt began; next is a further message
+	// Guarded by Queue.mu. cancelled says that somebody wants its end; stop closes the attempt's request, where there is one. reply is where the last delivery is acknowledged; since is when the attempt began; next is a further message
 	// of the same invocation, which waits until this one is done.
-	reply string
-	since time.Time
-	next  *held
+	cancelled bool
+	stop      context.CancelFunc
+	reply     string
+	since     time.Time
+	next      *held
 }
 
 func (q *Queue) heldOf(l *lane, m *nats.Msg, meta *nats.MsgMetadata) *held {
@@ -168,12 +171,33 @@ func (q *Queue) extend() {
 	}
 }
 
-// begin marks the start of the attempt, for lookups.
-func (q *Queue) begin(h *held) {
-	q.mu.Lock()
-	h.since = time.Now()
-	q.mu.Unlock()
+// begin marks the start of the attempt, for lookups. False: the invocation is cancelled, and no attempt may begin.
+func (q *Queue) begin(h *held) bool {
 	h.tally.run(1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h.cancelled = h.cancelled || q.cancelling[h.id] != nil
+	if h.cancelled {
+		return false
+	}
+	h.since = time.Now()
+	return true
+}
+
+// stoppable registers what closes the attempt's request. False: the invocation was cancelled meanwhile.
+func (q *Queue) stoppable(h *held, stop context.CancelFunc) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h.stop = stop
+	return !h.cancelled
+}
+
+// unstoppable ends what stoppable began, and reports whether the invocation was cancelled.
+func (q *Queue) unstoppable(h *held) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h.stop = nil
+	return h.cancelled
 }
 
 // paused undoes begin.

@@ -170,7 +170,7 @@ func (q *Queue) List(ctx context.Context, ref functions.Ref, state functions.Inv
 	out := []Status{}
 	classes := []string{"inv.", "sched."}
 	switch state {
-	case functions.StateRetryWait:
+	case functions.StateRetryWait, functions.StateScheduled:
 		classes = classes[1:]
 	case functions.StateAccepted:
 		classes = classes[:1]

@@ -113,27 +113,51 @@ func (q *Queue) status(ctx context.Context, id functions.InvocationID) (Status, 
 		if st, ok := q.inHand(id); ok {
 			return st, nil
 		}
-		rec, _, err := q.bus.Results().Get(ctx, bus.ResultKey(id))
-		if err == nil {
-			return ended(rec), nil
-		}
-		if !fault.Is(err, fault.CodeInvocationNotFound) {
+		m, rec, err := q.look(ctx, id)
+		switch {
+		case err != nil:
 			return Status{}, err
-		}
-		waiting, _ := bus.InvocationSubject(id)
-		scheduled, _ := bus.ScheduledSubject(id)
-		for _, subject := range []string{waiting, scheduled} {
-			m, err := q.bus.Invocations().GetLastMsgForSubject(ctx, subject)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				continue
-			}
-			if err != nil {
-				return Status{}, q.bus.Fault(err, "looking for the invocation")
-			}
+		case rec != nil:
+			return ended(*rec), nil
+		case m != nil:
 			return fromMessage(m)
 		}
 	}
 	return Status{}, notFound(id)
+}
+
+// find returns the message of an invocation in the stream, or the record of its end; invocation-not-found where there is neither.
+func (q *Queue) find(ctx context.Context, id functions.InvocationID) (*jetstream.RawStreamMsg, *functions.Result, error) {
+	for range 2 {
+		if m, rec, err := q.look(ctx, id); err != nil || m != nil || rec != nil {
+			return m, rec, err
+		}
+	}
+	return nil, nil, notFound(id)
+}
+
+// look looks once at the results and at the messages.
+func (q *Queue) look(ctx context.Context, id functions.InvocationID) (*jetstream.RawStreamMsg, *functions.Result, error) {
+	rec, _, err := q.bus.Results().Get(ctx, bus.ResultKey(id))
+	if err == nil {
+		return nil, &rec, nil
+	}
+	if !fault.Is(err, fault.CodeInvocationNotFound) {
+		return nil, nil, err
+	}
+	waiting, _ := bus.InvocationSubject(id)
+	scheduled, _ := bus.ScheduledSubject(id)
+	for _, subject := range []string{waiting, scheduled} {
+		m, err := q.bus.Invocations().GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, q.bus.Fault(err, "looking for the invocation")
+		}
+		return m, nil, nil
+	}
+	return nil, nil, nil
 }
 
 func (q *Queue) inHand(id functions.InvocationID) (Status, bool) {
@@ -180,7 +204,10 @@ func fromMessage(m *jetstream.RawStreamMsg) (Status, error) {
 	}
 	st := open(&inv, functions.StateAccepted)
 	if class, _, _ := split(m.Subject); class == "sched" {
-		st.State = functions.StateRetryWait
+		st.State = functions.StateScheduled
+		if len(inv.History) > 0 {
+			st.State = functions.StateRetryWait
+		}
 		if at, ok := strings.CutPrefix(m.Header.Get(bus.HeaderSchedule), "@at "); ok {
 			if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
 				st.Next = t

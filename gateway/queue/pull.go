@@ -125,7 +125,8 @@ func (p *puller) received(m *nats.Msg, stand bool) {
 	h := l.q.heldOf(l, m, meta)
 	if h != nil {
 		h.again = h.again || p.anew && meta.Sequence.Stream <= p.fresh
-		h.fresh = meta.NumDelivered == 1 && meta.Sequence.Stream > p.fresh && h.attempt == 1
+		// What came from a schedule may have been cancelled before.
+		h.fresh = meta.NumDelivered == 1 && meta.Sequence.Stream > p.fresh && h.attempt == 1 && m.Header.Get(bus.HeaderAttempt) == ""
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,9 +32,13 @@ type Queue struct {
 	tables map[functions.Ref]*tally
 	lanes  map[string]*lane
 	// held are the messages in this process's hands, by invocation.
-	held    map[functions.InvocationID]*held
-	waiters map[functions.InvocationID][]chan struct{}
-	dead    deadCounts
+	held map[functions.InvocationID]*held
+	// cancelling are the invocations that are being cancelled and were in no hands.
+	cancelling map[functions.InvocationID]*cancellation
+	waiters    map[functions.InvocationID][]chan struct{}
+	dead       deadCounts
+
+	redriving sync.Mutex
 
 	// work counts goroutines outside Run's group: attempts and lanes. Those that have ended an attempt wait for the next one at spare, as
 	// many as parked says: an attempt's stack is deep, and growing it anew each time costs a tenth of the attempt.
@@ -56,7 +60,7 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 		cfg: cfg, bus: b, run: run, log: log,
 		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
-		held: map[functions.InvocationID]*held{}, waiters: map[functions.InvocationID][]chan struct{}{},
+		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
 	}, nil
 }
 

@@ -23,16 +23,18 @@ type InvocationStatus struct {
 	ID        functions.InvocationID    `json:"id"`
 	Namespace string                    `json:"namespace"`
 	Function  string                    `json:"function"`
-	State     functions.InvocationState `json:"state" enum:"accepted,running,retry-wait,succeeded,cancelled,expired,dead"`
+	State     functions.InvocationState `json:"state" enum:"accepted,scheduled,running,retry-wait,succeeded,cancelled,expired,dead"`
 	Reason    string                    `json:"reason,omitempty"`
 	Method    string                    `json:"method,omitempty"`
 	Path      string                    `json:"path,omitempty"`
 	Attempts  []functions.Attempt       `json:"attempts"`
 	Accepted  time.Time                 `json:"accepted,omitzero"`
 	Deadline  time.Time                 `json:"deadline,omitzero"`
-	Finished  time.Time                 `json:"finished,omitzero"`
-	Status    int                       `json:"status,omitempty"`
-	BodySize  int64                     `json:"bodySize,omitempty"`
+	// Next is when the attempt to come is due, where it waits for a time.
+	Next     time.Time `json:"next,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	Status   int       `json:"status,omitempty"`
+	BodySize int64     `json:"bodySize,omitempty"`
 }
 
 // Ref returns the name of the invocation's function.
@@ -69,4 +71,15 @@ type DeadLetter struct {
 	Invocation QueuedInvocation `json:"invocation"`
 	Reason     string           `json:"reason"`
 	Died       time.Time        `json:"died"`
+}
+
+// Redriven names the invocation that repeats a dead one.
+type Redriven struct {
+	Invocation functions.InvocationID `json:"invocation"`
+	RedriveOf  functions.InvocationID `json:"redriveOf"`
+}
+
+// Purged says how many were removed.
+type Purged struct {
+	Removed int `json:"removed"`
 }

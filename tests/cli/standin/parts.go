@@ -84,6 +84,29 @@ func (*Queue) ShowDead(_ context.Context, id functions.InvocationID) (functions.
 	return letter(), nil
 }
 
+// Redrive takes the one that died.
+func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
+	_, err := q.ShowDead(ctx, id)
+	return InvocationID, err
+}
+
+// PurgeDead says that there was one of hello.
+func (*Queue) PurgeDead(_ context.Context, ref functions.Ref, _ int) (int, error) {
+	if ref != hello() {
+		return 0, nil
+	}
+	return 1, nil
+}
+
+// Cancel cancels the one that waits.
+func (q *Queue) Cancel(ctx context.Context, id functions.InvocationID) (v1.InvocationStatus, error) {
+	st, err := q.Lookup(ctx, id)
+	if err == nil {
+		st.State, st.Reason, st.Finished = functions.StateCancelled, "the invocation was cancelled", at()
+	}
+	return st, err
+}
+
 // Lookup knows the one that waits.
 func (*Queue) Lookup(_ context.Context, id functions.InvocationID) (v1.InvocationStatus, error) {
 	if id != InvocationID {

@@ -1,0 +1,69 @@
+package queue
+
+import (
+	"context"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// Redrive hands the invocation of a dead letter over again, as a new one, and takes the letter away once that is on disk: after a crash in
+// between both are there. The new invocation has the function's attempts and maximum age anew; the record of the old one stays.
+func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
+	// One at a time: a letter is redriven once, whoever asks.
+	q.redriving.Lock()
+	defer q.redriving.Unlock()
+	letter, err := q.ShowDead(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	old := &letter.Invocation
+	r := Request{
+		Ref: old.Ref(), Method: old.Method, Path: old.Path, Query: old.Query, Header: old.Header, Body: old.Body, Trigger: old.Trigger,
+		RedriveOf: old.ID,
+	}
+	if old.BodyRef != nil {
+		body, _, err := q.OpenRequest(ctx, old)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = body.Close() }()
+		r.BodyReader = body
+	}
+	again, err := q.Accept(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if err := q.dropLetter(ctx, &letter); err != nil {
+		q.log.Warn("a redriven dead letter stays", "inv", string(id), "err", err)
+	}
+	return again, nil
+}
+
+// dropLetter takes a dead letter and the body that it keeps away.
+func (q *Queue) dropLetter(ctx context.Context, letter *functions.DeadLetter) error {
+	subject, _ := bus.DeadSubject(letter.Invocation.ID)
+	if err := q.bus.Dead().Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+		return q.bus.Fault(err, "removing the dead letter")
+	}
+	if ref := letter.Invocation.BodyRef; ref != nil {
+		q.removeBody(ref)
+	}
+	return nil
+}
+
+// PurgeDead removes dead letters of a function, at most limit, and says how many.
+func (q *Queue) PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error) {
+	letters, err := q.Dead(ctx, ref, limit)
+	if err != nil {
+		return 0, err
+	}
+	for n := range letters {
+		if err := q.dropLetter(ctx, &letters[n]); err != nil {
+			return n, err
+		}
+	}
+	return len(letters), q.bus.Barrier(ctx, bus.StreamDead)
+}
