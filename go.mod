@@ -14,13 +14,16 @@ require (
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
+	github.com/google/nftables v0.3.0
 	github.com/jedib0t/go-pretty/v6 v6.8.3
 	github.com/klauspost/compress v1.20.3
+	github.com/mdlayher/netlink v1.11.2
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/spf13/cobra v1.10.2
+	github.com/vishvananda/netlink v1.3.1
 	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/net v0.60.0
@@ -30,7 +33,10 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/containerd/cgroups/v3 v3.1.3 // indirect
+require (
+	github.com/containerd/cgroups/v3 v3.1.3 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+)
 
 require (
 	dario.cat/mergo v1.0.2 // indirect

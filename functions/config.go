@@ -26,8 +26,10 @@ type Config struct {
 	// Protocol is what the function speaks on its port: ProtocolH2C, or ProtocolHTTP1, for which the empty one stands.
 	Protocol string `json:"protocol,omitempty"`
 	// Env is added to the image's environment.
-	Env    map[string]string `json:"env,omitempty"`
-	Limits Limits            `json:"limits"`
+	Env map[string]string `json:"env,omitempty"`
+	// Egress is what an instance may connect to: EgressInternet, or EgressNone, for which the empty one stands.
+	Egress string `json:"egress,omitempty"`
+	Limits Limits `json:"limits"`
 	// Timeout is how long an attempt may take until its response ended, waiting for an instance included. Default 60s, at most 1h.
 	Timeout Duration `json:"timeout"`
 	// IdleTimeout ends a stream on which no byte moved for so long; it applies to upgraded connections, and to event streams and gRPC
@@ -51,6 +53,17 @@ const (
 	// ProtocolH2C is HTTP/2 in clear text with prior knowledge, as gRPC speaks it.
 	ProtocolH2C = "h2c"
 )
+
+// What an instance may connect to.
+const (
+	// EgressNone is nothing but itself.
+	EgressNone = "none"
+	// EgressInternet is addresses of the internet over IPv4: no other instance, no address of the node, no private network.
+	EgressInternet = "internet"
+)
+
+// Internet reports whether instances have a way to the internet.
+func (c Config) Internet() bool { return c.Egress == EgressInternet }
 
 // H2C reports whether the function speaks HTTP/2.
 func (c Config) H2C() bool { return c.Protocol == ProtocolH2C }
@@ -163,6 +176,9 @@ func (c Config) WithDefaults() Config {
 		// One spelling, and one id, for the default.
 		c.Protocol = ""
 	}
+	if c.Egress == EgressNone {
+		c.Egress = ""
+	}
 	or64(&c.Limits.CPU, defaultCPU)
 	or64(&c.Limits.Memory, defaultMemory)
 	or64(&c.Limits.Ephemeral, defaultEphemeral)
@@ -216,6 +232,11 @@ func (c Config) Problems() []*fault.Error {
 	default:
 		bad("protocol", "%.40q is neither %s nor %s", c.Protocol, ProtocolHTTP1, ProtocolH2C)
 		out[len(out)-1].Hint = "a gRPC server needs " + ProtocolH2C
+	}
+	switch c.Egress {
+	case "", EgressNone, EgressInternet:
+	default:
+		bad("egress", "%.40q is neither %s nor %s", c.Egress, EgressNone, EgressInternet)
 	}
 	between("cpu", c.Limits.CPU, 10, 1_000_000)
 	size("memory", c.Limits.Memory, 16*MiB)

@@ -21,3 +21,20 @@ func TestDefaultProtocolIsNotWritten(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// Nor must the default of the egress.
+func TestDefaultEgressIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{"", functions.EgressNone} {
+		b, err := json.Marshal(functions.Config{Egress: said}.WithDefaults())
+		if err != nil || strings.Contains(string(b), "egress") {
+			t.Errorf("%q: %s, %v", said, b, err)
+		}
+	}
+	if c := (functions.Config{Egress: functions.EgressInternet}).WithDefaults(); !c.Internet() || c.Validate() != nil {
+		t.Errorf("%+v", c)
+	}
+	if err := (functions.Config{Egress: "everything"}).WithDefaults().Validate(); err == nil {
+		t.Error("an egress that there is not was taken")
+	}
+}

@@ -97,7 +97,7 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	cfg := rev.Config.WithDefaults()
 	sb, err := w.driver.Create(ctx, sandbox.Spec{
 		ID: in.id(), Artifact: rev.Artifact, Command: cfg.Command, Env: env(rev, cfg, in.id()), Port: cfg.Port, Limits: cfg.Limits,
-		ReadOnlyRoot: cfg.ReadOnlyRoot, Record: record,
+		ReadOnlyRoot: cfg.ReadOnlyRoot, Egress: cfg.Internet(), Record: record,
 	})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,12 +19,13 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/runtime/egress"
 )
 
 // machineChecks looks at what running functions needs of this machine.
 func machineChecks(ctx context.Context, m machine) []v1.Check {
 	out := []v1.Check{checkKernel(), checkRoot(), checkCgroup(), checkFilesystem("overlayfs", "overlay"), checkRunc(ctx)}
-	out = append(out, checkSpace(m.dataDir), checkDurable(m.dataDir), checkRunDir(m.runDir))
+	out = append(out, checkSpace(m.dataDir), checkDurable(m.dataDir), checkRunDir(m.runDir), checkEgress())
 	if !m.serverUp {
 		for _, p := range m.ports {
 			out = append(out, checkPort(ctx, p))
@@ -202,6 +204,20 @@ func checkRunDir(dir string) v1.Check {
 		return v1.Check{Name: "run directory", State: v1.CheckFail, Detail: fmt.Sprintf("%s: %v", probe, err), Fix: "choose another one with --run-dir"}
 	}
 	return okCheck("run directory", "%s", dir)
+}
+
+// checkEgress tries what functions with egress need of the kernel, in a network namespace of its own.
+func checkEgress() v1.Check {
+	if os.Geteuid() != 0 {
+		return v1.Check{Name: "egress", State: v1.CheckWarn, Detail: "not root: whether functions can have a way to the internet is not known", Fix: "sudo tatami doctor"}
+	}
+	if err := egress.Probe(egress.Config{}); err != nil {
+		return v1.Check{
+			Name: "egress", State: v1.CheckWarn, Detail: "functions with `egress: internet` cannot run here: " + err.Error(),
+			Fix: cmp.Or(hintOf(err), "install a kernel with nftables, its masquerade and reject, and veth; functions without egress are not concerned"),
+		}
+	}
+	return okCheck("egress", "virtual Ethernet, nftables with masquerade, and a nameserver are there")
 }
 
 func checkPort(ctx context.Context, addr string) v1.Check {

@@ -132,6 +132,7 @@ func configFields(art functions.Artifact, c functions.Config) []field {
 		{"scale", fmt.Sprintf("%d to %d instances, %d at once each, idle for %s", c.Scale.Min, c.Scale.Max, c.Concurrency, keptIdle(c.Scale))},
 		{"timeout", fmt.Sprintf("%s, idle %s, ready within %s", c.Timeout, c.IdleTimeout, c.Readiness.Timeout)},
 		{"port", fmt.Sprint(c.Port)},
+		{"egress", orText(c.Egress, functions.EgressNone)},
 	}
 	if len(c.Command) > 0 {
 		out = append(out, field{"command", strings.Join(c.Command, " ")})

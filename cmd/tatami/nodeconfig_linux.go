@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/obs"
 	"github.com/tatami-faas/tatami/runtime/containerd"
+	"github.com/tatami-faas/tatami/runtime/egress"
 	"github.com/tatami-faas/tatami/worker"
 )
 
@@ -38,6 +40,9 @@ type nodeConfig struct {
 	LogLevel          string
 	LogFormat         string
 	DockerConfig      string
+	EgressRange       string
+	EgressAllow       []string
+	EgressDNS         []string
 }
 
 // places are where a process of a verb keeps its things unless it is told otherwise.
@@ -60,6 +65,9 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
 	f.IntVar(&c.SandboxPool, "sandbox-pool", 0, "sandboxes kept made ahead, for cold starts in a few milliseconds; each takes 12Mi")
+	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
+	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
+	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long running invocations may take to end when the process stops")
 	f.BoolVar(&c.KeepInstances, "keep-instances", false, "leave instances running when the process stops, for the next one to adopt")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -83,6 +91,9 @@ func (c *nodeConfig) validate() error {
 	}
 	if c.SandboxPool < 0 || c.SandboxPool > 1000 {
 		return fault.New(fault.CodeInvalidRequest, "--sandbox-pool: %d is not between 0 and 1000", c.SandboxPool).WithField("sandbox-pool")
+	}
+	if _, err := c.egress(); err != nil {
+		return err
 	}
 	if c.DrainTimeout < 0 {
 		return fault.New(fault.CodeInvalidRequest, "--drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
@@ -139,10 +150,41 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	if err != nil {
 		return nil, err
 	}
+	out, err := c.egress()
+	if err != nil {
+		return nil, err
+	}
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
-		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool,
+		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Egress: out,
 	}, blobs, log)
+}
+
+// egress reads the flags about egress.
+func (c *nodeConfig) egress() (egress.Config, error) {
+	var out egress.Config
+	bad := func(name string, err error) error {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--%s", name).WithField(name)
+	}
+	var err error
+	if out.Range, err = netip.ParsePrefix(c.EgressRange); err != nil {
+		return out, bad("egress-range", err)
+	}
+	for _, s := range c.EgressAllow {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return out, bad("egress-allow", err)
+		}
+		out.Allow = append(out.Allow, p)
+	}
+	for _, s := range c.EgressDNS {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return out, bad("egress-dns", err)
+		}
+		out.DNS = append(out.DNS, a)
+	}
+	return out, out.Validate()
 }
 
 // cgroupName makes a name for a cgroup of a node's name.

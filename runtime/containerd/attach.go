@@ -73,7 +73,7 @@ func (d *Driver) readAttachment(sid string) (*attachment, error) {
 
 // attach starts the function in a waiting sandbox. Where it is false without an error, nothing of the function has run, b is as before but
 // for the reason in its info, and the way through containerd is open.
-func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec) (bool, error) {
+func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (bool, error) {
 	begun := time.Now()
 	if d.cfg.SandboxPool == 0 {
 		return false, nil
@@ -97,7 +97,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	}
 	b.take(sp)
 	b.function, b.info.Created = p, begun
-	err = d.enter(b, sp, s, art, spec)
+	err = d.enter(b, sp, s, art, spec, told)
 	made := time.Now()
 	if err == nil {
 		limited, cancel := context.WithTimeout(ctx, attachTime)
@@ -140,17 +140,23 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 }
 
 // enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
-func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec) error {
+func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
 	if err := d.writeAttachment(b.sid, attachment{
 		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Process: spec.Process,
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
 	}
+	if s.Egress {
+		// The rest does not need it; the function must not run before it is there.
+		plugged := make(chan error, 1)
+		go func() { plugged <- d.egress.Plug(b.sid, b.netns) }()
+		defer func() { err = errors.Join(err, <-plugged) }()
+	}
 	if err := d.cgroup.limit(b.sid, spec.Linux.Resources); err != nil {
 		return fmt.Errorf("write the limits: %w", err)
 	}
 	sc := d.scratch(b.sid)
-	if err := sc.become(s.Limits, spec.Hostname); err != nil {
+	if err := sc.become(s.Limits, told); err != nil {
 		return fmt.Errorf("size the scratch: %w", err)
 	}
 	for _, fd := range []int{1, 2} {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/runtime/egress"
 )
 
 // namespace holds everything of ours in containerd.
@@ -45,6 +46,8 @@ type Config struct {
 	DockerConfig string
 	// SandboxPool is how many sandboxes are kept made ahead; a start in one of them takes a tenth of the time. Default 0, at most 1000.
 	SandboxPool int
+	// Egress says what sandboxes with egress may reach. Name and State are the driver's to set.
+	Egress egress.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -55,6 +58,7 @@ func (c Config) withDefaults() Config {
 	if c.NodeName == "" {
 		c.NodeName = "local"
 	}
+	c.Egress.Name, c.Egress.State = c.RunDir, filepath.Join(c.RunDir, "egress")
 	return c
 }
 

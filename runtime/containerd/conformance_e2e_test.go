@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/runtime/egress"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 	"github.com/tatami-faas/tatami/runtime/sandboxtest"
 )
@@ -216,6 +217,13 @@ func left(t testing.TB, cfg Config) []string {
 			found("process", filepath.Base(p)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}
 	}
+	owners, err := linkOwners(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range owners {
+		found("link of", o)
+	}
 	own, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
@@ -230,6 +238,15 @@ func left(t testing.TB, cfg Config) []string {
 		}
 	}
 	return out
+}
+
+// linkOwners lists who has a way to the internet.
+func linkOwners(cfg Config) ([]string, error) {
+	n, err := egress.New(cfg.withDefaults().Egress, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return n.Owners()
 }
 
 // settled is left once what ends by itself has ended: a shim outlives the deletion of its task for a moment.

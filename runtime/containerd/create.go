@@ -99,8 +99,12 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	told, err := d.names(s, spec.Hostname)
+	if err != nil {
+		return err
+	}
 	defer d.pool.startBegins()()
-	if attached, err := d.attach(ctx, b, s, art, spec); attached || err != nil {
+	if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {
 		return err
 	}
 	if err := d.createTask(ctx, b, plan{
@@ -108,9 +112,14 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		record: s.Record, spec: spec, root: sc.rootfs(art),
 		// The process may open /dev/stdout again: the pipe must be its own.
 		uid: art.user.uid, gid: art.user.gid,
-		files: func() error { return sc.make(s.Limits, spec.Hostname) },
+		files: func() error { return sc.make(s.Limits, told) },
 	}); err != nil {
 		return startFault(s, err)
+	}
+	if s.Egress {
+		if err := d.egress.Plug(b.sid, b.netns); err != nil {
+			return err
+		}
 	}
 	made := time.Now()
 	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/runtime/egress"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
@@ -54,6 +55,7 @@ type Driver struct {
 	locks   []*os.File
 	pulls   singleflight.Group
 	pool    *pool
+	egress  *egress.Network
 
 	mu        sync.Mutex
 	started   bool
@@ -81,6 +83,10 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.pool = newPool(d)
+	var err error
+	if d.egress, err = egress.New(cfg.Egress, log); err != nil {
+		return nil, fmt.Errorf("containerd driver: %w", err)
+	}
 	return d, nil
 }
 
@@ -148,6 +154,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if err := d.adopt(ctx, exits); err != nil {
 		return fmt.Errorf("adopt the sandboxes of an earlier run: %w", err)
 	}
+	d.adoptLinks()
 	d.sweep(ctx)
 	if err := d.loadPrepared(ctx); err != nil {
 		return fmt.Errorf("list the artifacts: %w", err)
@@ -191,6 +198,9 @@ func (d *Driver) Close() error {
 	d.tasks.Wait()
 	d.pool.drain()
 	d.sockets.close()
+	if err := d.egress.Close(); err != nil {
+		d.log.Warn("the host's network settings are not as they were", "err", err)
+	}
 	d.mu.Lock()
 	for _, b := range d.boxes {
 		b.release()

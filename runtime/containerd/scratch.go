@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
-// resolvConf names no server: there is no network, and a name is refused at once rather than after a timeout.
-const resolvConf = "# This sandbox has a loopback device only.\noptions timeout:1 attempts:1\n"
+// noNameservers names no server: there is no network, and a name is refused at once rather than after a timeout.
+const noNameservers = "# This sandbox has a loopback device only.\noptions timeout:1 attempts:1\n"
 
 // scratch is a sandbox's own tmpfs: the overlay's upper layer, /tmp, /dev/shm and a few files, all within one size.
 type scratch string
@@ -30,7 +31,7 @@ func (s scratch) shm() string             { return filepath.Join(string(s), "shm
 func (s scratch) file(name string) string { return filepath.Join(string(s), name) }
 
 // make mounts the tmpfs and fills it.
-func (s scratch) make(limits functions.Limits, hostname string) error {
+func (s scratch) make(limits functions.Limits, n names) error {
 	if err := os.Mkdir(string(s), 0o700); err != nil {
 		return err
 	}
@@ -50,15 +51,15 @@ func (s scratch) make(limits functions.Limits, hostname string) error {
 	if err := os.Chmod(s.upper(), 0o755); err != nil {
 		return err
 	}
-	return s.name(hostname)
+	return s.name(n)
 }
 
 // become gives a scratch that was made ahead the size and the names of its function.
-func (s scratch) become(limits functions.Limits, hostname string) error {
+func (s scratch) become(limits functions.Limits, n names) error {
 	if err := unix.Mount("tatami", string(s), "tmpfs", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, sized(limits)); err != nil {
 		return &fs.PathError{Op: "remount", Path: string(s), Err: err}
 	}
-	return s.name(hostname)
+	return s.name(n)
 }
 
 // sized are the mount's options. An inode takes kernel memory beside its pages: there are as many as pages.
@@ -69,12 +70,24 @@ func sized(limits functions.Limits) string {
 	return fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", limits.Ephemeral, limits.Ephemeral/4096+64)
 }
 
-// name writes the files that tell the sandbox its name.
-func (s scratch) name(hostname string) error {
+// names are what a sandbox is told of its name and of others'.
+type names struct{ hostname, resolvConf string }
+
+// names are those of a sandbox with the specification.
+func (d *Driver) names(s sandbox.Spec, hostname string) (names, error) {
+	if !s.Egress {
+		return names{hostname, noNameservers}, nil
+	}
+	text, err := d.egress.ResolvConf()
+	return names{hostname, text}, err
+}
+
+// name writes the files that tell the sandbox the names.
+func (s scratch) name(n names) error {
 	for name, text := range map[string]string{
-		"hosts":       "127.0.0.1 localhost " + hostname + "\n::1 localhost ip6-localhost ip6-loopback " + hostname + "\n",
-		"hostname":    hostname + "\n",
-		"resolv.conf": resolvConf,
+		"hosts":       "127.0.0.1 localhost " + n.hostname + "\n::1 localhost ip6-localhost ip6-loopback " + n.hostname + "\n",
+		"hostname":    n.hostname + "\n",
+		"resolv.conf": n.resolvConf,
 	} {
 		if err := os.WriteFile(s.file(name), []byte(text), 0o644); err != nil {
 			return err

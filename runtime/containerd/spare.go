@@ -110,7 +110,7 @@ func (d *Driver) makeSpare(ctx context.Context, root string) (_ *spare, err erro
 		labels: map[string]string{labelPool: "true"}, spec: spec,
 		root: &types.Mount{Type: "bind", Source: root, Options: []string{"rbind", "ro", "nosuid", "nodev"}},
 		files: func() (err error) {
-			if err := sc.make(functions.Limits{Ephemeral: spareScratch}, spec.Hostname); err != nil {
+			if err := sc.make(functions.Limits{Ephemeral: spareScratch}, names{spec.Hostname, noNameservers}); err != nil {
 				return err
 			}
 			control, err = net.ListenUnix("unix", &net.UnixAddr{Name: sc.file("ctl"), Net: "unix"})

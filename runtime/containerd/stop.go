@@ -163,6 +163,9 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 // removeRemains takes away what containerd does not know of, or what it left.
 func (d *Driver) removeRemains(id string) error {
 	d.cgroup.kill(id)
+	if err := d.egress.Unplug(id); err != nil {
+		return err
+	}
 	if err := d.cgroup.remove(id); err != nil {
 		return err
 	}

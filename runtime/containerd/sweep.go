@@ -39,6 +39,19 @@ func (d *Driver) sweep(ctx context.Context) {
 	}
 }
 
+// adoptLinks takes over the links of the sandboxes that were adopted, and removes those of others.
+func (d *Driver) adoptLinks() {
+	d.mu.Lock()
+	known := map[string]bool{}
+	for _, b := range d.boxes {
+		known[b.sid] = true
+	}
+	d.mu.Unlock()
+	if err := d.egress.Adopt(func(owner string) bool { return known[owner] }); err != nil {
+		d.log.Warn("links of sandboxes with egress cannot be taken over or removed", "err", err)
+	}
+}
+
 // remains lists the ids without a container that something carries.
 func (d *Driver) remains() []string {
 	ids := d.cgroup.children()

@@ -21,6 +21,8 @@ type process struct {
 	binary string
 	verb   string
 	args   func() []string
+	// within is around the start; nil: nothing is.
+	within func(start func() error) error
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -48,7 +50,11 @@ func (p *process) TryLaunch() error {
 		p.output = &tail{}
 	}
 	cmd.Stderr = p.output
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if p.within != nil {
+		start = func() error { return p.within(cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return err
 	}
 	exited, ready := make(chan struct{}), make(chan struct{})

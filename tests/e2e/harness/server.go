@@ -27,7 +27,8 @@ type Server struct {
 	Flags []string
 
 	process
-	name string
+	name   string
+	client *http.Client
 }
 
 // Option changes a server before it starts.
@@ -51,7 +52,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{
-		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir),
+		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir), client: http.DefaultClient,
 	}
 	s.process = process{t: t, binary: Binary(t), verb: "up", args: s.args}
 	for _, o := range opts {
@@ -211,7 +212,7 @@ func (s *Server) TryDo(method, path, body string, header http.Header) (*http.Res
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.client.Do(req)
 	if err != nil {
 		return nil, "", err
 	}
