@@ -24,10 +24,10 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 	}
 	handlers := map[string]nats.MsgHandler{
 		bus.SubjectDemand: func(m *nats.Msg) {
-			handle(ctx, s, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
+			handle(ctx, s, s.demand, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
 		},
 		bus.SubjectReports: func(m *nats.Msg) {
-			handle(ctx, s, m, func(now time.Time, r bus.Report) []reconcile.Effect {
+			handle(ctx, s, s.in, m, func(now time.Time, r bus.Report) []reconcile.Effect {
 				// A worker may say on its own subject what it likes, and speaks for its own node only.
 				if m.Subject != bus.ReportSubject(r.Node) {
 					s.log.Error("a report names another node than its subject", "subject", m.Subject, "node", r.Node)
@@ -69,13 +69,13 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 	return end, nil
 }
 
-func handle[T any](ctx context.Context, s *Scheduler, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
+func handle[T any](ctx context.Context, s *Scheduler, to chan<- input, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
 	v, err := bus.Decode[T](m.Data)
 	if err != nil {
 		s.log.Warn("a message cannot be read", "subject", m.Subject, "err", err)
 		return
 	}
-	s.offer(ctx, func(now time.Time) []reconcile.Effect { return apply(now, v) })
+	hand(ctx, to, func(now time.Time) []reconcile.Effect { return apply(now, v) })
 }
 
 // answer builds the answer in the loop, and encodes and sends it outside.

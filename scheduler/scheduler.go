@@ -23,13 +23,15 @@ type input func(now time.Time) []reconcile.Effect
 
 // Scheduler is the control loop. Make it with New, run it once with Run.
 type Scheduler struct {
-	cfg   Config
-	bus   *bus.Bus
-	log   *slog.Logger
-	core  *reconcile.Reconciler
-	in    chan input
-	write chan reconcile.Effect
-	ready chan struct{}
+	cfg  Config
+	bus  *bus.Bus
+	log  *slog.Logger
+	core *reconcile.Reconciler
+	// in and demand are the inputs; what a gateway needs goes before what else there is, by turns.
+	in     chan input
+	demand chan input
+	write  chan reconcile.Effect
+	ready  chan struct{}
 	// sequence counts the commands to each node.
 	sequence map[functions.NodeID]uint64
 	unsynced int
@@ -49,6 +51,7 @@ func New(cfg Config, b *bus.Bus, log *slog.Logger) (*Scheduler, error) {
 			Settle: cfg.Settle, PlaceTimeout: cfg.PlaceTimeout, TrafficDelay: cfg.TrafficDelay,
 		}, functions.NewInstanceID),
 		in:       make(chan input, inputs),
+		demand:   make(chan input, inputs),
 		write:    make(chan reconcile.Effect, writes),
 		ready:    make(chan struct{}),
 		sequence: map[functions.NodeID]uint64{},
@@ -76,9 +79,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // offer hands an input to the loop; it blocks while the loop is behind.
-func (s *Scheduler) offer(ctx context.Context, in input) {
+func (s *Scheduler) offer(ctx context.Context, in input) { hand(ctx, s.in, in) }
+
+func hand(ctx context.Context, to chan<- input, in input) {
 	select {
-	case s.in <- in:
+	case to <- in:
 	case <-ctx.Done():
 	}
 }
@@ -89,8 +94,15 @@ func (s *Scheduler) loop(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		select {
+		case in := <-s.demand:
+			s.carryOut(in(time.Now()))
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			return
+		case in := <-s.demand:
+			s.carryOut(in(time.Now()))
 		case in := <-s.in:
 			s.carryOut(in(time.Now()))
 		case <-timer.C:

@@ -10,12 +10,6 @@ import (
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
-const (
-	// waitingInterval is how often the demand is repeated while anything waits, trafficInterval while there is traffic.
-	waitingInterval = 250 * time.Millisecond
-	trafficInterval = time.Second
-)
-
 // demand tells the scheduler what is needed. It looks only at functions that are in use.
 type demand struct {
 	bus  *bus.Bus
@@ -27,8 +21,9 @@ type demand struct {
 	active map[*function]struct{}
 	// urgent holds the functions with a need that no message has named.
 	urgent []*function
-	// sequence is the publisher's.
+	// sequence and pass are the publisher's.
 	sequence uint64
+	pass     pass
 }
 
 func newDemand(b *bus.Bus, reg *registry, log *slog.Logger) *demand {
@@ -97,85 +92,6 @@ func (d *demand) signal() {
 	}
 }
 
-// run publishes until ctx ends: at once what is urgent, and everything again and again.
-func (d *demand) run(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
-	// due is when everything is to be stated next; zero is never.
-	var due time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.wake:
-			now, within := time.Now(), trafficInterval
-			if d.hurry(now) {
-				within = waitingInterval
-			}
-			if soonest := now.Add(within); due.IsZero() || soonest.Before(due) {
-				due = soonest
-				timer.Reset(within)
-			}
-			continue
-		case <-timer.C:
-		}
-		due = time.Time{}
-		if next := d.everything(time.Now()); next > 0 {
-			due = time.Now().Add(next)
-			timer.Reset(next)
-		}
-	}
-}
-
-// hurry states the functions with a need that no message has named; false where there are none.
-func (d *demand) hurry(now time.Time) bool {
-	d.mu.Lock()
-	urgent := d.urgent
-	d.urgent = nil
-	d.mu.Unlock()
-	if len(urgent) == 0 {
-		return false
-	}
-	msg := bus.Demand{Partial: true, Functions: make([]bus.FunctionDemand, 0, len(urgent))}
-	for _, f := range urgent {
-		if fd, more := f.pool.urgentDemand(now); more {
-			msg.Functions = append(msg.Functions, fd)
-		}
-	}
-	if len(msg.Functions) > 0 {
-		d.publish(&msg)
-	}
-	return true
-}
-
-// everything states every function in use and returns when that is due again; 0 is never.
-func (d *demand) everything(now time.Time) time.Duration {
-	d.mu.Lock()
-	active := make([]*function, 0, len(d.active))
-	for f := range d.active {
-		active = append(active, f)
-	}
-	d.mu.Unlock()
-	if len(active) == 0 {
-		return 0
-	}
-	next := trafficInterval
-	msg := bus.Demand{Functions: make([]bus.FunctionDemand, 0, len(active))}
-	for _, f := range active {
-		fd, idle := f.pool.demand(now)
-		msg.Functions = append(msg.Functions, fd)
-		if fd.Waiting+fd.Backlog > 0 {
-			next = waitingInterval
-		}
-		if idle {
-			d.retire(f)
-		}
-	}
-	d.publish(&msg)
-	return next
-}
-
 func (d *demand) publish(msg *bus.Demand) {
 	d.sequence++
 	id := d.bus.Identity().Node
@@ -203,14 +119,27 @@ func (d *demand) retire(f *function) {
 	d.reg.drop(f)
 }
 
-// demand states the levels, and whether the function was not used since the last message.
+// demand states the levels, and whether the function was not used since it was last asked.
 func (p *pool) demand(now time.Time) (bus.FunctionDemand, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := p.levels(now)
-	idle := !p.touched && p.announced == 0 && p.inFlight == 0
+	idle := !p.touched && p.announced == 0 && p.inFlight == 0 && p.sync.n+p.queued() == 0
 	p.touched = false
-	return d, idle
+	return p.levels(now), idle
+}
+
+// demandAgain states the levels.
+func (p *pool) demandAgain(now time.Time) bus.FunctionDemand {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.levels(now)
+}
+
+// pressed reports whether anything waits, or did when the last message named the function.
+func (p *pool) pressed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.announced > 0 || p.sync.n+p.queued() > 0
 }
 
 // urgentDemand states the levels, and whether more wait than the last message said.

@@ -32,6 +32,10 @@ type Demand struct {
 	// Partial says that functions which are not named are as they were stated last. A reader that does not know the field is put right by
 	// the next message without it.
 	Partial bool `json:"partial,omitempty"`
+	// Part numbers the partial messages, from 1, that together state everything; zero where the message is none of them. With the Last of them
+	// a function that neither they nor a message in between named has no need and no traffic, unless a gap tells that one was missed.
+	Part int  `json:"part,omitempty"`
+	Last bool `json:"last,omitempty"`
 }
 
 // FunctionDemand is the demand for one function.

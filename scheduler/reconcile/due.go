@@ -58,10 +58,10 @@ func (d *due) next() time.Time {
 	return time.Time{}
 }
 
-// take removes and returns the functions whose time has come.
-func (d *due) take(now time.Time) []functions.Ref {
+// take removes and returns the functions whose time has come, n of them at most.
+func (d *due) take(now time.Time, n int) []functions.Ref {
 	var out []functions.Ref
-	for t := d.next(); !t.IsZero() && !now.Before(t); t = d.next() {
+	for t := d.next(); len(out) < n && !t.IsZero() && !now.Before(t); t = d.next() {
 		ref := d.heap[0].ref
 		heap.Pop(&d.heap)
 		delete(d.at, ref)

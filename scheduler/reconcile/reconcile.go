@@ -219,7 +219,8 @@ func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 // Due does what is to be done at this very time. It is far cheaper than Tick, and there is no harm in calling it too often.
 func (r *Reconciler) Due(now time.Time) []Effect {
 	r.begin()
-	refs := r.due.take(now)
+	// Those that are left are due at once again; inputs come in between.
+	refs := r.due.take(now, passSlice)
 	if len(r.pass.left) > 0 && !now.Before(r.pass.next) {
 		refs = append(refs, r.pass.take(now, passSlice)...)
 	}
@@ -236,7 +237,7 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 		r.opened, most = true, len(r.state.Functions)
 	}
 	c := r.state.Expire(now)
-	c.Functions = append(c.Functions, r.due.take(now)...)
+	c.Functions = append(c.Functions, r.due.take(now, most)...)
 	for ref := range r.watched {
 		c.Functions = append(c.Functions, ref)
 	}

@@ -12,8 +12,11 @@ type gateway struct {
 	boot     string
 	sequence uint64
 	last     time.Time
-	// named are the functions of its last message.
-	named map[functions.Ref]struct{}
+	// named are the functions whose load it stated, each with the number of the statement of everything under way when it last did.
+	named map[functions.Ref]uint64
+	// statement numbers the statements of everything, begun says that all of the one under way came in so far.
+	statement uint64
+	begun     bool
 }
 
 // ApplyDemand records a gateway's statement and returns the functions whose load it changes. A message that was seen before changes
@@ -21,48 +24,56 @@ type gateway struct {
 func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 	g := s.gateways[d.Gateway]
 	if g == nil {
-		g = &gateway{named: map[functions.Ref]struct{}{}}
+		g = &gateway{named: map[functions.Ref]uint64{}}
 		s.gateways[d.Gateway] = g
 	}
 	if g.boot == d.Boot && d.Sequence != 0 && d.Sequence <= g.sequence {
 		return nil
 	}
+	whole := g.follow(&d)
 	g.boot, g.sequence, g.last = d.Boot, d.Sequence, now
 	changed := make([]functions.Ref, 0, len(d.Functions))
-	var named map[functions.Ref]struct{}
-	if !d.Partial {
-		named = make(map[functions.Ref]struct{}, len(d.Functions))
-	}
+	seen := make(map[functions.Ref]struct{}, len(d.Functions))
 	for _, fd := range d.Functions {
 		r := fd.Ref()
 		f := s.Functions[r]
-		if f == nil || f.Record == nil {
+		if _, twice := seen[r]; twice || f == nil || f.Record == nil {
 			continue
 		}
-		if !d.Partial {
-			if _, twice := named[r]; twice {
-				continue
-			}
-			named[r] = struct{}{}
-		}
-		g.named[r] = struct{}{}
+		seen[r] = struct{}{}
+		g.named[r] = g.statement
 		if f.state(now, d.Gateway, fd) {
 			changed = append(changed, r)
 		}
 	}
-	if d.Partial {
+	if !whole {
 		return changed
 	}
-	for r := range g.named {
-		if _, still := named[r]; still {
+	for r, at := range g.named {
+		if at == g.statement {
 			continue
 		}
+		delete(g.named, r)
 		if f := s.Functions[r]; f != nil && f.silence(d.Gateway) {
 			changed = append(changed, r)
 		}
 	}
-	g.named = named
 	return changed
+}
+
+// follow notes where the message stands among those that state everything, and reports whether with it everything is stated.
+func (g *gateway) follow(d *bus.Demand) (whole bool) {
+	if !d.Partial || d.Part == 1 {
+		g.statement++
+		g.begun = d.Partial
+		return !d.Partial || d.Last
+	}
+	g.begun = g.begun && g.boot == d.Boot && d.Sequence == g.sequence+1
+	if d.Part > 1 && d.Last && g.begun {
+		g.begun = false
+		return true
+	}
+	return false
 }
 
 // state takes over what a gateway states, and reports whether a decision may follow from it: where nothing waits or runs, as before, time
