@@ -198,6 +198,49 @@ func TestANewNeedIsToldAlone(t *testing.T) {
 	}
 }
 
+// What does not fit into one message is stated in parts, which name everything that is in use, each once.
+func TestEverythingIsStatedInParts(t *testing.T) {
+	t.Parallel()
+	const count = 100
+	tb := setup(t, invoke.Config{})
+	demands := tb.demands()
+	for i := range count {
+		name := fmt.Sprintf("fn-%02d", i)
+		tb.deploy(name, nil)
+		tb.inv.SetBacklog(functions.Ref{Namespace: "default", Name: name}, i+1)
+	}
+	whole := func() map[string]int {
+		for {
+			got, part := map[string]int{}, 0
+			for d := next(t, demands); ; d = next(t, demands) {
+				if d.Part == 0 {
+					continue
+				}
+				if part++; d.Part != part || !d.Partial {
+					break
+				}
+				for _, f := range d.Functions {
+					got[f.Function] += f.Backlog
+				}
+				if d.Last {
+					return got
+				}
+			}
+		}
+	}
+	for range 2 {
+		got := whole()
+		for len(got) < count {
+			got = whole()
+		}
+		for i := range count {
+			if name := fmt.Sprintf("fn-%02d", i); got[name] != i+1 {
+				t.Errorf("%s: %d told of %d", name, got[name], i+1)
+			}
+		}
+	}
+}
+
 func TestOrderAndSlots(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})

@@ -233,6 +233,49 @@ func TestPartialDemandLeavesTheOthers(t *testing.T) {
 	}
 }
 
+// Everything may be stated in parts: with the last of them, and not before, what none named is silent; a part that was missed puts that off.
+func TestDemandInParts(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	for _, name := range []string{"a", "b", "c"} {
+		s.SetFunction(start, functions.Function{Namespace: "default", Name: name})
+	}
+	seq := uint64(0)
+	say := func(part int, last bool, names ...string) {
+		seq++
+		d := bus.Demand{Gateway: "g", Partial: true, Part: part, Last: last, Envelope: bus.Envelope{Boot: "b", Sequence: seq}}
+		for _, name := range names {
+			d.Functions = append(d.Functions, bus.FunctionDemand{Namespace: "default", Function: name, Waiting: 1})
+		}
+		s.ApplyDemand(start, d)
+	}
+	levels := func(want ...int) {
+		t.Helper()
+		for i, name := range []string{"a", "b", "c"} {
+			if w, _, _ := s.Functions[functions.Ref{Namespace: "default", Name: name}].Level(); w != want[i] {
+				t.Errorf("%s: %d wait, want %d", name, w, want[i])
+			}
+		}
+	}
+	say(1, false, "a", "b")
+	say(2, true, "c")
+	levels(1, 1, 1)
+	say(1, false, "a")
+	say(0, false, "c")
+	levels(1, 1, 1)
+	say(2, true)
+	levels(1, 0, 1)
+	say(1, false, "a")
+	seq++
+	say(3, true)
+	levels(1, 0, 1)
+	seq++
+	say(2, true)
+	levels(1, 0, 1)
+	say(1, true, "b")
+	levels(0, 1, 0)
+}
+
 func TestARefusedStopIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := state.New()
