@@ -116,6 +116,8 @@ type node struct {
 	// count is of the reservations.
 	count                 int32
 	indexed, open, joined bool
+	// With it a node has two cache lines, and each node begins one.
+	_ [8]byte
 }
 
 // rough is the cell that a node is in; zero where it takes nothing. So small are they that those of all nodes stay near.

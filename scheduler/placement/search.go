@@ -228,7 +228,7 @@ func (e *Engine) consider(t int32, cost, penalty int64) bool {
 // fits judges one node as search would: its cost, or ok false.
 func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	q, n := &e.q, &e.nodes[t]
-	if !n.indexed || n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 || !n.indexed {
 		return 0, false
 	}
 	penalty, ok := e.admits(&e.classes[n.class])
