@@ -115,6 +115,10 @@ func (w *world) obey(c bus.Command) {
 	}
 	in := n.insts[id]
 	switch c.Action {
+	case bus.ActionReport:
+		if in != nil {
+			w.delta(n, *in)
+		}
 	case bus.ActionStart:
 		if in != nil {
 			return

@@ -18,7 +18,8 @@ func (w *Worker) command(data []byte) {
 		w.log.Error("a command was not understood", "err", err)
 		return
 	}
-	if c.Node != w.cfg.Node || !c.Instance.Valid() {
+	whole := c.Action == bus.ActionReport && c.Instance == ""
+	if c.Node != w.cfg.Node || !whole && !c.Instance.Valid() {
 		w.log.Error("a command is for somebody else", "node", c.Node, "inst", c.Instance)
 		return
 	}
@@ -37,6 +38,8 @@ func (w *Worker) command(data []byte) {
 		w.commandStop(c)
 	case bus.ActionDrain:
 		w.commandDrain(c, now)
+	case bus.ActionReport:
+		w.commandReport(c)
 	default:
 		w.log.Error("a command asks for an unknown action", "inst", c.Instance, "action", string(c.Action))
 	}
@@ -131,6 +134,17 @@ func (w *Worker) commandDrain(c bus.Command, now time.Time) {
 		w.out.departed(in, functions.InstanceDraining, c.Reason)
 	} else {
 		w.out.changed(in)
+	}
+}
+
+// commandReport tells what the sender missed.
+func (w *Worker) commandReport(c bus.Command) {
+	if c.Instance == "" {
+		w.out.wanted()
+	} else if in := w.lookup(c.Instance); in != nil {
+		w.out.changed(in)
+	} else {
+		w.unknown(c)
 	}
 }
 

@@ -231,6 +231,30 @@ func TestCommandsMayBeRepeatedAndComeLate(t *testing.T) {
 	}
 }
 
+// What the scheduler missed it is told when it asks: about one instance, one that ended too, or everything, the artifacts among it.
+func TestAReportIsAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	id, gone := w.serving(revision()), w.serving(revision())
+	w.tell(gone, bus.ActionStop, "idle", time.Time{})
+	w.state(gone, functions.InstanceStopped)
+	for _, tc := range []struct {
+		id    functions.InstanceID
+		state functions.InstanceState
+	}{{id, functions.InstanceReady}, {gone, functions.InstanceStopped}} {
+		n := len(w.messages())
+		w.tell(tc.id, bus.ActionReport, "it may be idle", time.Time{})
+		w.await(n, "a report of "+string(tc.id)+" alone", func(m message) bool {
+			return m.report != nil && !m.report.Full && len(m.report.Instances) == 1 && m.report.Instances[0].Instance == tc.id && m.report.Instances[0].State == tc.state
+		})
+	}
+	n := len(w.messages())
+	w.tell("", bus.ActionReport, "a report was missed", time.Time{})
+	w.await(n, "a full report that lists the artifacts", func(m message) bool {
+		return m.report != nil && m.report.Full && !m.report.State.ArtifactsKept && len(m.report.Instances) == 1
+	})
+}
+
 func TestNonsenseChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

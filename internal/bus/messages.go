@@ -120,6 +120,8 @@ const (
 	ActionStop Action = "stop"
 	// ActionDrain takes no more requests, waits for those that run until the deadline, then ends the instance.
 	ActionDrain Action = "drain"
+	// ActionReport asks for a report of the instance, or, where the command names none, of everything there is on the node.
+	ActionReport Action = "report"
 )
 
 // Command is a message of the scheduler to a worker about the instance in its envelope.

@@ -76,8 +76,8 @@ func (r *Reconciler) at(f *state.Function, t time.Time) { r.due.add(f.Ref, t) }
 const (
 	// fullPass is how often every function is looked at, where they are not too many; those with something under way are looked at each tick.
 	fullPass = time.Second
-	// passAtOnce is how many functions a tick looks at for that. Of more of them passSlice follow every passPause, so that no input waits
-	// for long.
+	// passAtOnce is up to how many functions a tick looks at for that. Of more of them it looks at passSlice, and as many follow every
+	// passPause, so that no input waits for long.
 	passAtOnce = 256
 	passSlice  = 32
 	passPause  = 5 * time.Millisecond

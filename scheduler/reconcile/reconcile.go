@@ -41,6 +41,8 @@ const (
 	// carryTimeout is how long a ready candidate waits for more of its instances, and an old revision for the new one's.
 	carryTimeout = 5 * time.Second
 	oldTimeout   = 10 * time.Second
+	// askRepeat is when the same is asked for again.
+	askRepeat = 500 * time.Millisecond
 	// evictIdle is how long an instance must have been idle to make room for another function.
 	evictIdle = 2 * time.Second
 
@@ -212,7 +214,11 @@ func (r *Reconciler) Demand(now time.Time, d bus.Demand) []Effect {
 // Report hands in what a worker says.
 func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 	r.begin()
-	r.changed(now, r.state.ApplyReport(now, rep))
+	c := r.state.ApplyReport(now, rep)
+	if c.ReportsWanted {
+		r.askNode(now, r.state.Nodes[rep.Node])
+	}
+	r.changed(now, c)
 	return r.out
 }
 
@@ -247,6 +253,9 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 	if r.opened {
 		r.price(now)
 		r.pass.begin(now, r.state.Functions)
+		if len(r.pass.left) > passAtOnce && most == passAtOnce {
+			most = passSlice
+		}
 		c.Functions = append(c.Functions, r.pass.take(now, most)...)
 	}
 	c.Freed = false
@@ -275,9 +284,6 @@ func (r *Reconciler) Excuse(now time.Time) []Effect {
 func (r *Reconciler) begin() { r.out = r.out[:0] }
 
 func (r *Reconciler) changed(now time.Time, c state.Change) {
-	if c.ReportsWanted {
-		r.ask(now)
-	}
 	for i := range c.Gone {
 		r.state.Remember(now, &c.Gone[i])
 		r.gone(now, &c.Gone[i])
@@ -312,13 +318,38 @@ func (r *Reconciler) mayFit(ref functions.Ref) bool {
 	return c.Placed()
 }
 
-// ask wants full reports, once in a while only: every worker answers.
+// ask wants full reports of all workers, once in a while only.
 func (r *Reconciler) ask(now time.Time) {
-	if !r.asked.IsZero() && now.Sub(r.asked) < 500*time.Millisecond {
+	if askedLately(now, r.asked) {
 		return
 	}
 	r.asked = now
 	r.out = append(r.out, Effect{Kind: AskReports})
+}
+
+// askNode wants a full report of one node's worker, once in a while only.
+func (r *Reconciler) askNode(now time.Time, n *state.Node) {
+	if n == nil || askedLately(now, n.Asked) || askedLately(now, r.asked) {
+		return
+	}
+	n.Asked = now
+	r.out = append(r.out, Effect{Kind: Send, Command: bus.Command{
+		Envelope: bus.Envelope{Schema: bus.Schema, Node: n.ID, Epoch: bus.Epoch},
+		Action:   bus.ActionReport, Reason: "a report was missed", Asked: now,
+	}})
+}
+
+// askAbout wants to know how an instance is, once in a while only.
+func (r *Reconciler) askAbout(now time.Time, in *state.Instance) {
+	if askedLately(now, in.Asked) {
+		return
+	}
+	in.Asked = now
+	r.command(in, bus.Command{Action: bus.ActionReport, Reason: "it may be idle", Asked: now})
+}
+
+func askedLately(now, asked time.Time) bool {
+	return !asked.IsZero() && now.Sub(asked) < askRepeat
 }
 
 // decideShort decides for those again that lack room.

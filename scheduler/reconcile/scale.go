@@ -79,8 +79,7 @@ func (r *Reconciler) expire(now time.Time, f *state.Function, in autoscale.Signa
 	for _, i := range f.Instances {
 		if i.Held > 0 && !i.Reported.After(f.LastDemand) {
 			// The gateways have said since that nothing runs: the worker will tell.
-			r.ask(now)
-			return
+			r.askAbout(now, i)
 		}
 	}
 }

@@ -18,7 +18,7 @@ type Change struct {
 	Functions []functions.Ref
 	// Freed says that room became free: a node came, or an instance went.
 	Freed bool
-	// ReportsWanted says that reports were missed, or a full one is due: the workers should be asked.
+	// ReportsWanted says that reports were missed, or a full one is due: the worker should be asked.
 	ReportsWanted bool
 	// Gone lists the instances that ended, as they were last known.
 	Gone []Departure

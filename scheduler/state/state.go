@@ -67,6 +67,8 @@ type Node struct {
 	LastSeen time.Time
 	// Settings are the operator's; the zero value wants nothing.
 	Settings functions.NodeSettings
+	// Asked is when its worker was last asked for a full report.
+	Asked time.Time
 	// DrainedFrom is the most instances that it had while it was to be drained.
 	DrainedFrom int
 	// Unlisted says that a report which listed the artifacts may have been missed.
@@ -96,6 +98,8 @@ type Instance struct {
 	ReadyAt time.Time
 	// Reported is when the last report that named it came in.
 	Reported time.Time
+	// Asked is when its worker was last asked about it.
+	Asked time.Time
 	// Stopping is when it was last told to stop if idle, DrainSent when to drain; zero when not.
 	Stopping  time.Time
 	DrainSent time.Time

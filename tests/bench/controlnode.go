@@ -177,7 +177,9 @@ func (n *fakeNode) command(m *nats.Msg) {
 	switch {
 	case c.Action == bus.ActionStart && in == nil:
 		n.start(c, now)
-	case c.Action == bus.ActionStart:
+	case c.Action == bus.ActionReport && c.Instance == "":
+		n.addLocked(func(b *fakeBatch) { b.report, b.list = true, true })
+	case in != nil && (c.Action == bus.ActionStart || c.Action == bus.ActionReport):
 		n.addLocked(func(b *fakeBatch) { b.changed[c.Instance] = struct{}{} })
 	case in == nil:
 		n.addLocked(func(b *fakeBatch) { b.report = true })
