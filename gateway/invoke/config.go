@@ -15,7 +15,8 @@ type Config struct {
 	MaxBody int64
 	// MaxHeader is the largest header of a request and of a function's answer, in bytes. Default 64 KiB.
 	MaxHeader int
-	// MaxWaiting is how many requests may wait for a slot of one function. Default 1000.
+	// MaxWaiting is how many requests may wait for a slot of one function. Default 1000. Of a function that has all the slots it may have and
+	// is asked for more than they serve, half as many may wait as it has slots, until the overload is over.
 	MaxWaiting int
 	// Tables, if set, is given every endpoint table of a worker before its endpoints are used.
 	Tables func(*bus.EndpointTable)

@@ -28,6 +28,11 @@ func (f *function) tooMany(n int) error {
 		WithHint("see why it does not keep up: tatami explain %s", f.ref)
 }
 
+func (f *function) overloaded(slots int) error {
+	return fault.New(fault.CodeWaitingListFull, "%s is asked for more than its %d slots can serve", f.ref, slots).WithRetryAfter(time.Second).
+		WithHint("send less, or let more of it run: scale.max and concurrency in tatami.yaml")
+}
+
 func (f *function) notReady(reason string, logs []string) error {
 	if reason == "" {
 		reason = "the instance ended before it was ready"

@@ -32,6 +32,7 @@ type pool struct {
 	// grants counts the slots granted while both classes waited.
 	grants uint64
 	uses   uint64
+	crowd  crowd
 
 	inFlight int
 	backlog  int
@@ -141,6 +142,9 @@ func (p *pool) dispatch() {
 				list = &p.async
 			}
 		}
+		if list == &p.sync {
+			p.crowd.grants++
+		}
 		list.popFront().ready <- grant{inst: i, ep: i.ep, rev: p.live}
 	}
 }
@@ -161,6 +165,7 @@ func (p *pool) acquire(class Class, maxWaiting int, now time.Time) (grant, *wait
 	p.follow()
 	if p.sync.n+p.async.n == 0 {
 		if i := p.take(); i != nil {
+			p.crowd.calm(now)
 			p.note(now)
 			return grant{inst: i, ep: i.ep, rev: p.live}, nil
 		}
@@ -169,7 +174,10 @@ func (p *pool) acquire(class Class, maxWaiting int, now time.Time) (grant, *wait
 		return grant{err: err}, nil
 	}
 	list := p.list(class)
-	if list.n >= maxWaiting {
+	if list.n >= p.room(class, maxWaiting, now) {
+		if class == Sync && p.crowd.shedding {
+			return grant{err: p.fn.overloaded(p.liveSlots())}, nil
+		}
 		return grant{err: p.fn.tooMany(list.n)}, nil
 	}
 	w := newWaiter(class)
@@ -357,6 +365,10 @@ func (p *pool) hasFree() bool {
 func (p *pool) slots() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.liveSlots()
+}
+
+func (p *pool) liveSlots() int {
 	n := 0
 	for _, i := range p.insts {
 		if p.live != nil && i.ep.Revision == p.live.ID {

@@ -1,0 +1,95 @@
+package invoke
+
+import "time"
+
+const (
+	// crowdWindow and crowdTurns: waiters are compared after at least so long, and after every slot was granted so often. A burst becomes shorter
+	// in that time, whatever the function's calls take; waiters that do not become fewer are more than the slots can serve.
+	crowdWindow = 250 * time.Millisecond
+	crowdTurns  = 4
+	// sheddingWindow is how long refusals are counted before waiters may be many again; that is when less than one arrival in sheddingShare
+	// was refused.
+	sheddingWindow = time.Second
+	sheddingShare  = 16
+)
+
+// crowd tells a burst, which may wait, from an overload, of which only a few may: the others would wait for seconds in a list that never
+// becomes shorter, and none would be served in the time that a call takes. It is for functions that cannot get more slots.
+type crowd struct {
+	// since is when the window began; zero while nobody waits.
+	since time.Time
+	// grants counts slots granted to waiters in the window, last is how many waited when it began, 0 in the first window.
+	grants, last int
+	shedding     bool
+	// arrivals and refusals are those of the window while shedding.
+	arrivals, refusals int
+}
+
+// calm notes that a request found a free slot.
+func (c *crowd) calm(now time.Time) {
+	if !c.shedding {
+		c.since = time.Time{}
+		return
+	}
+	c.roll(now)
+	c.arrivals++
+}
+
+// roll ends the window of refusals when it has passed, and the shedding when they were rare.
+func (c *crowd) roll(now time.Time) {
+	passed := now.Sub(c.since)
+	switch {
+	case passed < sheddingWindow:
+	case c.refusals*sheddingShare < c.arrivals || passed >= 2*sheddingWindow:
+		*c = crowd{}
+	default:
+		c.since, c.arrivals, c.refusals = now, 0, 0
+	}
+}
+
+// bound returns how many may wait when a request arrives that finds so many waiting for so many slots; most is the bound of a burst.
+func (c *crowd) bound(now time.Time, waiting, slots, most int) int {
+	few := min(max(1, slots/2), most)
+	if c.shedding {
+		c.roll(now)
+	}
+	passed := now.Sub(c.since)
+	switch {
+	case c.shedding:
+		c.arrivals++
+		if waiting >= few {
+			c.refusals++
+		}
+		return few
+	case waiting == 0:
+		c.since = time.Time{}
+	case c.since.IsZero():
+		*c = crowd{since: now}
+	case passed >= crowdWindow && c.grants >= crowdTurns*slots:
+		if c.last > 0 && waiting >= c.last && waiting > few {
+			*c = crowd{since: now, shedding: true, arrivals: 1, refusals: 1}
+			return few
+		}
+		*c = crowd{since: now, last: waiting}
+	}
+	return most
+}
+
+// room returns how many may wait for a slot when a request arrives now. Of those who wait beyond that, the longest waiting are sent away: they
+// would keep those behind them from an answer in time. p.mu is held.
+func (p *pool) room(class Class, most int, now time.Time) int {
+	if class != Sync {
+		return most
+	}
+	slots := p.liveSlots()
+	if slots == 0 || slots < p.live.Config.Scale.Max*p.live.Config.Concurrency {
+		// More slots may be on their way.
+		p.crowd = crowd{}
+		return most
+	}
+	n := p.crowd.bound(now, p.sync.n, slots, most)
+	for p.crowd.shedding && p.sync.n > n {
+		p.sync.popFront().ready <- grant{err: p.fn.overloaded(slots)}
+	}
+	return n
+}
