@@ -27,6 +27,13 @@ type Config struct {
 	DrainTimeout time.Duration
 	// WriteTimeout ends an answer of the platform's own of which the client takes nothing for so long. Default 20s.
 	WriteTimeout time.Duration
+	// HeaderTimeout is how long a client may take to say what it wants. Default 10s.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a connection is kept for the next request. Default 2m.
+	IdleTimeout time.Duration
+	// MaxConnections is how many connections the public listener holds: for one more, the one that has been idle longest gives way, and
+	// where none is idle the new one is refused with 503. Default a third of the files that the process may open, at most 65,536.
+	MaxConnections int
 }
 
 func (c Config) withDefaults() Config {
@@ -38,6 +45,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 20 * time.Second
+	}
+	if c.HeaderTimeout == 0 {
+		c.HeaderTimeout = 10 * time.Second
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 2 * time.Minute
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = connectionsFor()
 	}
 	c.Domain = strings.ToLower(strings.Trim(c.Domain, "."))
 	return c
@@ -55,6 +71,12 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
 	case c.WriteTimeout < 0:
 		return fault.New(fault.CodeInvalidRequest, "write-timeout: %s is negative", c.WriteTimeout).WithField("write-timeout")
+	case c.HeaderTimeout < 0:
+		return fault.New(fault.CodeInvalidRequest, "header-timeout: %s is negative", c.HeaderTimeout).WithField("header-timeout")
+	case c.IdleTimeout < 0:
+		return fault.New(fault.CodeInvalidRequest, "idle-timeout: %s is negative", c.IdleTimeout).WithField("idle-timeout")
+	case c.MaxConnections < 0:
+		return fault.New(fault.CodeInvalidRequest, "max-connections: %d is negative", c.MaxConnections).WithField("max-connections")
 	case strings.ContainsAny(c.Domain, "/: "):
 		return fault.New(fault.CodeInvalidRequest, "domain: %q is no domain name", c.Domain).WithField("domain")
 	}

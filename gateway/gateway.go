@@ -18,11 +18,10 @@ import (
 )
 
 const (
-	// readHeaderTimeout is how long a client may take to say what it wants, idleTimeout how long a connection is kept for the next request.
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
 	// cutGrace is how long handlers may take to return after their requests were cut.
 	cutGrace = 2 * time.Second
+	// mostStreams is how many requests a client may have under way on one connection of HTTP/2.
+	mostStreams = 250
 )
 
 // Gateway serves the public and the control handler.
@@ -69,6 +68,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	public.Protocols = new(http.Protocols)
 	public.Protocols.SetHTTP1(true)
 	public.Protocols.SetUnencryptedHTTP2(true)
+	public.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: g.cfg.WriteTimeout}
+	in := &guests{Listener: ls.public, most: g.cfg.MaxConnections, away: g.upgrades.count}
+	public.ConnState = in.note
 	control := g.server(base, bounded(g.control))
 	group, gctx := errgroup.WithContext(ctx)
 	serve := func(s *http.Server, l net.Listener) {
@@ -79,7 +81,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	serve(public, ls.public)
+	serve(public, in)
 	for _, l := range ls.control {
 		serve(control, l)
 	}
@@ -94,7 +96,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 func (g *Gateway) server(base context.Context, h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 2 * g.cfg.MaxHeader,
+		Handler: h, ReadHeaderTimeout: g.cfg.HeaderTimeout, IdleTimeout: g.cfg.IdleTimeout, MaxHeaderBytes: 2 * g.cfg.MaxHeader,
 		ErrorLog:    slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
 		BaseContext: func(net.Listener) context.Context { return context.WithValue(base, drainKey{}, &g.draining) },
 	}
@@ -211,6 +213,12 @@ func (c *counter) add(d int) {
 		close(c.zero)
 		c.zero = nil
 	}
+}
+
+func (c *counter) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
 }
 
 func (c *counter) wait(ctx context.Context) error {

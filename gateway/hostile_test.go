@@ -38,6 +38,12 @@ func (w countingWorker) Release(functions.NodeID, functions.InstanceID) { w.held
 // count of slots that are held.
 func hostile(t *testing.T, answer func(net.Conn, *http.Request)) (string, *atomic.Int64) {
 	t.Helper()
+	return hostileWith(t, Config{}, functions.Config{}, answer)
+}
+
+// hostileWith is hostile with bounds of the test's own.
+func hostileWith(t *testing.T, cfg Config, fn functions.Config, answer func(net.Conn, *http.Request)) (string, *atomic.Int64) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	b, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir()}, log)
 	if err != nil {
@@ -83,9 +89,9 @@ func hostile(t *testing.T, answer func(net.Conn, *http.Request)) (string, *atomi
 	case <-time.After(20 * time.Second):
 		t.Fatal("the data path is not ready")
 	}
-	deployOne(t, b, inv)
+	deployOne(t, b, inv, fn)
 	q := &front{ready: make(chan struct{})}
-	cfg := Config{PublicAddr: "127.0.0.1:0", Domain: "fn.example", DrainTimeout: time.Second}
+	cfg.PublicAddr, cfg.Domain, cfg.DrainTimeout = "127.0.0.1:0", "fn.example", time.Second
 	g, stop := run(t, cfg, Public(inv, q, cfg), say("control"))
 	t.Cleanup(func() {
 		if err := stop(); err != nil {
@@ -98,11 +104,7 @@ func hostile(t *testing.T, answer func(net.Conn, *http.Request)) (string, *atomi
 // healthy checks that every slot came back and that the next request on another connection is served.
 func healthy(t *testing.T, addr string, held *atomic.Int64) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); held.Load() != 0; time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d slots are held", held.Load())
-		}
-	}
+	awaitHeld(t, held, 0)
 	if status, _ := exchange(t, addr, "GET /fn/hello/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != 200 {
 		t.Errorf("the next request: %d", status)
 	}

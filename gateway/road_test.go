@@ -95,7 +95,7 @@ func TestRoad(t *testing.T) {
 		}
 	}
 	defer stopAll()
-	deployOne(t, b, inv)
+	deployOne(t, b, inv, functions.Config{})
 
 	base := "http://" + g.Addrs().Public
 	do := func(method, path, host, body string, set ...string) (*http.Response, string) {
@@ -171,11 +171,11 @@ func TestRoad(t *testing.T) {
 	}
 }
 
-// deployOne stores the function hello and tells of its instance.
-func deployOne(t *testing.T, b *bus.Bus, inv *invoke.Invoker) {
+// deployOne stores the function hello, configured so, and tells of its instance.
+func deployOne(t *testing.T, b *bus.Bus, inv *invoke.Invoker, fn functions.Config) {
 	t.Helper()
 	ref := functions.Ref{Namespace: "default", Name: "hello"}
-	rev := functions.Revision{Schema: functions.Schema, ID: "rev_x", Namespace: "default", Function: "hello", Config: functions.Config{}.WithDefaults()}
+	rev := functions.Revision{Schema: functions.Schema, ID: "rev_x", Namespace: "default", Function: "hello", Config: fn.WithDefaults()}
 	if _, err := b.Revisions().Put(t.Context(), bus.RevisionKey(ref, rev.ID), rev); err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func (s *system) newGateway() (err error) {
 	}
 	cfg := gateway.Config{
 		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
-		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, DrainTimeout: s.cfg.DrainTimeout,
+		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout,
 	}
 	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg), s.api.Handler(), s.log)
 	return err

@@ -25,6 +25,7 @@ type upConfig struct {
 	ControlHosts   []string
 	Domain         string
 	MaxBody        int64
+	MaxConnections int
 	MaxStore       int64
 	ResultTTL      time.Duration
 	RequireDurable bool
@@ -40,6 +41,7 @@ func (c *upConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Domain, "domain", "", "serve functions at {name}.{namespace}.{domain} too")
 	c.MaxBody = 100 * functions.MiB
 	f.Var((*bytesValue)(&c.MaxBody), "max-body", "largest request body")
+	f.IntVar(&c.MaxConnections, "max-connections", 0, "largest number of connections to the public address (default a third of the files that the process may open)")
 	f.Var((*bytesValue)(&c.MaxStore), "max-store", "largest size of the store: queue, results and artifacts together (default what the disk has, less a reserve)")
 	f.DurationVar(&c.ResultTTL, "result-ttl", 24*time.Hour, "how long results of queued invocations are kept")
 	f.BoolVar(&c.RequireDurable, "require-durable", false, "refuse to start where power loss may lose accepted work")
