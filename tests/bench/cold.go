@@ -42,7 +42,7 @@ func benchCold(ctx context.Context, binary string) (figures []figure, err error)
 		}
 		w.phases = map[string][]float64{}
 	}
-	bare, err := newBareContainerd(ctx, ways[0].server.runDir())
+	bare, err := newBareContainerd(ctx, ways[0].server.RunDir)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ var startPath = regexp.MustCompile(`path;desc="([^"]*)"`)
 // round takes the samples of one round.
 func (w *coldWay) round(ctx context.Context) error {
 	for range coldPerRound {
-		if err := w.server.awaitZero(ctx, "cold"); err != nil {
+		if err := w.server.AwaitZero(ctx, "cold"); err != nil {
 			return err
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -35,11 +35,11 @@ func benchNoisy(ctx context.Context, binary string) (figures []figure, err error
 	if err := s.deploy(ctx, "loud", "probe", noisySpec); err != nil {
 		return nil, err
 	}
-	if _, err := s.cli(ctx, "quota", "set", "noisy", "--concurrent", strconv.Itoa(noisyConcurrent), "--rate", strconv.Itoa(noisyRate)); err != nil {
+	if _, err := s.CLI(ctx, "quota", "set", "noisy", "--concurrent", strconv.Itoa(noisyConcurrent), "--rate", strconv.Itoa(noisyRate)); err != nil {
 		return nil, err
 	}
 	calm := func() (loadResult, error) {
-		return load(ctx, s.public, fmt.Sprintf("/fn/calm.quiet/sleep?ms=%d", quietSleep), loadOptions{conns: quietConns, d: noisyPhase, rate: quietRate})
+		return load(ctx, s.Public, fmt.Sprintf("/fn/calm.quiet/sleep?ms=%d", quietSleep), loadOptions{conns: quietConns, d: noisyPhase, rate: quietRate})
 	}
 	if _, err := calm(); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func besideNoise(ctx context.Context, s *server, run func() (loadResult, error))
 	const lead = 1500 * time.Millisecond
 	done := make(chan result, 1)
 	go func() {
-		n, err := load(ctx, s.public, "/fn/loud.noisy/sleep?ms=1000", loadOptions{
+		n, err := load(ctx, s.Public, "/fn/loud.noisy/sleep?ms=1000", loadOptions{
 			conns: noisyTimes * noisyConcurrent, d: noisyPhase + 2*lead, rate: noisyTimes * noisyRate, refusals: true,
 		})
 		done <- result{n, err}

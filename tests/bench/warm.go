@@ -41,7 +41,7 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	contenders := []contender{
 		{"direct", "127.0.0.1:8080", "/", pid},
 		{"reverseproxy", proxy.addr, "/", 0},
-		{"tatami", s.public, "/fn/warm", 0},
+		{"tatami", s.Public, "/fn/warm", 0},
 	}
 	got := map[string]map[string][]float64{}
 	add := func(name, metric string, v float64) {

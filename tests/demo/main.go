@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-
-	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 )
 
 const queued = 100
@@ -59,13 +57,13 @@ func run(ctx context.Context, binary, function string, keep bool) (err error) {
 	d.done("start tatami up", begun, "gateway, scheduler, worker, queue and containerd in one process")
 	defer func() {
 		if keep && err == nil {
-			fmt.Printf("\nleft running (KEEP=1): functions at http://%s, dashboard at %s\nstop it with: kill %d\n", srv.public, srv.dashboard, srv.cmd.Process.Pid)
+			fmt.Printf("\nleft running (KEEP=1): functions at http://%s, dashboard at %s\nstop it with: kill %d\n", srv.Public, srv.dashboard, srv.PID())
 			return
 		}
 		if err == nil {
 			fmt.Printf("\ndashboard: %s (it ends with the demo; KEEP=1 make demo leaves it running)\n", srv.dashboard)
 		}
-		if cerr := srv.stop(); err == nil {
+		if cerr := srv.Stop(); err == nil {
 			err = cerr
 		}
 		if err == nil {
@@ -93,7 +91,7 @@ func (d *demo) done(what string, begun time.Time, format string, args ...any) {
 
 func (d *demo) deploy(ctx context.Context, dir string) error {
 	begun := time.Now()
-	if _, err := d.srv.cli(ctx, "deploy", dir, "--name", "hello"); err != nil {
+	if _, err := d.srv.CLI(ctx, "deploy", dir, "--name", "hello"); err != nil {
 		return err
 	}
 	d.done("deploy from source", begun, "built here, uploaded, one instance ready, traffic moved")
@@ -157,53 +155,20 @@ func (d *demo) queue(ctx context.Context) error {
 
 func (d *demo) toZero(ctx context.Context) error {
 	begun := time.Now()
-	for {
-		n, err := d.instances(ctx)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			break
-		}
-		if time.Since(begun) > time.Minute {
-			return fmt.Errorf("%d instances still run a minute after the last call", n)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
+	if err := d.srv.AwaitZero(ctx, "hello"); err != nil {
+		return err
 	}
 	d.done("scale to zero", begun, "no instance left in any state, after the function's keep-alive")
 	return nil
 }
 
-// instances counts the instances of the function in any state.
-func (d *demo) instances(ctx context.Context) (int, error) {
-	out, err := d.srv.cli(ctx, "inst", "ls", "-o", "json")
-	if err != nil {
-		return 0, err
-	}
-	var all []v1.Instance
-	if err := json.Unmarshal([]byte(out), &all); err != nil {
-		return 0, fmt.Errorf("tatami inst ls -o json: %w", err)
-	}
-	n := 0
-	for _, i := range all {
-		if i.Function == "hello" && !i.State.Gone() {
-			n++
-		}
-	}
-	return n, nil
-}
-
 func (d *demo) fromZero(ctx context.Context) error {
-	n, err := d.instances(ctx)
+	some, err := d.srv.Instances(ctx, "hello")
 	if err != nil {
 		return err
 	}
-	if n != 0 {
-		return fmt.Errorf("%d instances exist before the call from zero", n)
+	if len(some) > 0 {
+		return fmt.Errorf("%d instances exist before the call from zero", len(some))
 	}
 	begun := time.Now()
 	got, err := d.srv.do(ctx, "GET", "/fn/hello")

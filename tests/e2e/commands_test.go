@@ -19,7 +19,8 @@ import (
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 )
 
-// `KEEP=1 make demo` leaves the system running, and says where it is and how to stop it.
+// `make demo` shows what each step took, the phases of the cold start among them, and the dashboard; KEEP=1 leaves the system running, and
+// it says where that is and how to stop it.
 func TestDemoKeep(t *testing.T) {
 	harness.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -31,24 +32,34 @@ func TestDemoKeep(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	said := regexp.MustCompile(`functions at (http://\S+), dashboard at \S+\nstop it with: kill (\d+)`).FindSubmatch(out)
+	for _, step := range []string{
+		"start tatami up", "deploy from source", "call over HTTP", "hand over 100 invocations", "fetch all 100 results", "scale to zero", "call from zero",
+		"  place", "  create", "  start", "  ready", "  run", "call again, warm",
+	} {
+		if !regexp.MustCompile(`(?m)^│ ` + step + ` +│ +[\d.]+[mµ]?s +│ .*│$`).Match(out) {
+			t.Errorf("the demo's table has no row %q:\n%s", step, out)
+		}
+	}
+	said := regexp.MustCompile(`functions at (http://\S+), dashboard at (http://\S+/ui\S*)\nstop it with: kill (\d+)`).FindSubmatch(out)
 	if said == nil {
 		t.Fatalf("the demo does not say where it is:\n%s", out)
 	}
-	pid, err := strconv.Atoi(string(said[2]))
+	pid, err := strconv.Atoi(string(said[3]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.Get(string(said[1]) + "/fn/hello")
-	if err != nil {
-		t.Error(err)
-	} else {
+	for _, url := range []string{string(said[1]) + "/fn/hello", string(said[2])} {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			t.Errorf("%s", resp.Status)
+			t.Errorf("%s: %s", url, resp.Status)
 		}
 	}
-	args, err := os.ReadFile("/proc/" + string(said[2]) + "/cmdline")
+	args, err := os.ReadFile("/proc/" + string(said[3]) + "/cmdline")
 	if err != nil || !strings.Contains(string(args), "tatami-demo") {
 		t.Fatalf("process %d is not the demo's: %q, %v", pid, args, err)
 	}

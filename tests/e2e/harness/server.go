@@ -5,9 +5,7 @@ package harness
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // Server is one `tatami up` with directories of its own.
@@ -26,7 +26,7 @@ type Server struct {
 	// Flags are given beside the harness's own.
 	Flags []string
 
-	process
+	restartable
 	name   string
 	client *http.Client
 }
@@ -54,7 +54,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 	s := &Server{
 		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir), client: http.DefaultClient,
 	}
-	s.process = process{t: t, binary: Binary(t), verb: "up", args: s.args}
+	s.restartable = restartable{t: t, binary: Binary(t), verb: "up", args: s.args, output: &process.Tail{}}
 	for _, o := range opts {
 		o(s)
 	}
@@ -127,10 +127,7 @@ func (s *Server) args() []string {
 func (s *Server) URL(path string) string { return "http://" + s.Public + path }
 
 // Result is what a run of the CLI gave.
-type Result struct {
-	Stdout, Stderr string
-	Exit           int
-}
+type Result = process.Result
 
 // CLI runs the CLI against the server.
 func (s *Server) CLI(args ...string) Result { return s.CLIWithInput("", args...) }
@@ -140,17 +137,11 @@ func (s *Server) CLIWithInput(stdin string, args ...string) Result {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, args...)
-	cmd.Env = append(os.Environ(), "TATAMI_SERVER=unix://"+filepath.Join(s.RunDir, "control.sock"), "NO_COLOR=1")
-	cmd.Stdin = strings.NewReader(stdin)
-	var out, errb bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errb
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		s.t.Fatalf("tatami %s: %v", strings.Join(args, " "), err)
+	r, err := process.CLI(ctx, s.binary, s.RunDir, stdin, args...)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	return Result{out.String(), errb.String(), cmd.ProcessState.ExitCode()}
+	return r
 }
 
 // Must runs the CLI and fails the test unless it ends well.
@@ -224,10 +215,23 @@ func (s *Server) TryDo(method, path, body string, header http.Header) (*http.Res
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := process.FreeAddr("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
+}
+
+// Leftovers lists what of the server is on the machine: processes, mounts, cgroups.
+func (s *Server) Leftovers() []string {
+	return process.Leftovers(filepath.Dir(s.RunDir), s.DataDir, func(name string) bool { return name == s.CgroupName() })
+}
+
+// CgroupName is the name of the cgroup under which the server's sandboxes lie.
+func (s *Server) CgroupName() string { return "tatami-" + s.name }
+
+// CheckNothingLeft fails the test if anything of the server is left on the machine.
+func (s *Server) CheckNothingLeft() {
+	s.t.Helper()
+	checkNothingLeft(s.t, s.Leftovers)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // Worker is one `tatami worker` with directories of its own.
@@ -18,7 +20,7 @@ type Worker struct {
 	// Flags are given beside the harness's own.
 	Flags []string
 
-	process
+	restartable
 }
 
 // WorkersAt returns the flags that let workers join a server, on an address of their own.
@@ -37,7 +39,7 @@ func Join(t testing.TB, s *Server, addr string, flags ...string) *Worker {
 		t.Fatal(err)
 	}
 	w := &Worker{Name: filepath.Base(dir), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Flags: flags}
-	w.process = process{t: t, binary: Binary(t), verb: "worker", args: func() []string {
+	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, args: func() []string {
 		return append([]string{
 			"--join", "nats://" + addr, "--token-file", filepath.Join(s.DataDir, "worker.token"), "--data-dir", w.DataDir, "--run-dir", w.RunDir,
 			"--node-name", w.Name, "--log-level", "debug", "--log-format", "text",
@@ -59,7 +61,7 @@ func Join(t testing.TB, s *Server, addr string, flags ...string) *Worker {
 
 // Leftovers lists what of the worker is on the machine: processes, mounts, cgroups.
 func (w *Worker) Leftovers() []string {
-	return leftovers(filepath.Dir(w.RunDir), w.DataDir, func(name string) bool { return strings.HasPrefix(name, "tatami-"+w.Name+"-") })
+	return process.Leftovers(filepath.Dir(w.RunDir), w.DataDir, func(name string) bool { return strings.HasPrefix(name, "tatami-"+w.Name+"-") })
 }
 
 // CheckNothingLeft fails the test if anything of the worker is left on the machine.
