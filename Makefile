@@ -111,6 +111,11 @@ soak-scheduler: ## 1e8 random steps of the placement engine, and again from the 
 	@echo 'time limit: 40 minutes (about 6 on two idle cores)'
 	$(GO) test ./scheduler/placement -run '^TestRandomSteps$$' -count=1 -v -timeout 40m -args -steps 100000000
 
+.PHONY: mutate
+mutate: build ## Break one promise after the other in a copy of the tree and show that the tests notice (no root)
+	@echo 'time limit: 20 minutes (about 6 on two idle cores)'
+	timeout 1200 $(GO) run ./tests/mutate
+
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that running functions needs
 	@deploy/packages.sh runc

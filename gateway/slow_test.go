@@ -3,10 +3,12 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,8 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
+const hello = "/fn/hello"
+
 // dial opens a connection that the test does not outlive.
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
@@ -26,7 +30,7 @@ func dial(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	return c
 }
 
@@ -35,7 +39,10 @@ func trickle(t *testing.T, c net.Conn, bytes string) string {
 	t.Helper()
 	ended := make(chan string, 1)
 	go func() {
-		all, _ := io.ReadAll(c)
+		all, err := io.ReadAll(c)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the connection is still there after %q", all)
+		}
 		ended <- string(all)
 	}()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -131,11 +138,11 @@ func dialTwo(t *testing.T, addr string) *two {
 	return c
 }
 
-// fields encodes headers of a request after those that every one has.
-func (c *two) fields(more ...hpack.HeaderField) []byte {
+// fields encodes the headers of a request for a path.
+func (c *two) fields(path string, more ...hpack.HeaderField) []byte {
 	c.block.Reset()
 	for _, h := range append([]hpack.HeaderField{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: "/fn/hello"},
+		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: path},
 	}, more...) {
 		_ = c.enc.WriteField(h)
 	}
@@ -151,13 +158,17 @@ func TestHostileStreams(t *testing.T) {
 		if r.Header.Get("X-Bomb") != "" {
 			t.Error("a header that is too large reached the function")
 		}
+		if r.URL.Path == "/big" {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 100_000))
+			return
+		}
 		sayOK(c, r)
 	})
 	for name, attack := range map[string]func(c *two){
 		// A table of 4 KiB that a few bytes name over and over: 16 KiB become 60 MiB.
 		"a header that is named again and again": func(c *two) {
 			big := hpack.HeaderField{Name: "x-bomb", Value: strings.Repeat("x", 3900)}
-			block := append([]byte{}, c.fields(big)...)
+			block := append([]byte{}, c.fields(hello, big)...)
 			const newest = 0x80 | 62
 			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: append(block, bytes.Repeat([]byte{newest}, 12<<10)...), EndStream: true, EndHeaders: true})
 			_ = c.WriteGoAway(0, http2.ErrCodeNo, nil)
@@ -167,7 +178,7 @@ func TestHostileStreams(t *testing.T) {
 			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{update, 0xe1, 0xff, 0x3f}, EndStream: true, EndHeaders: true})
 		},
 		"headers that go on without end": func(c *two) {
-			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.fields(), EndStream: true})
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.fields(hello), EndStream: true})
 			for range 100_000 {
 				c.block.Reset()
 				_ = c.enc.WriteField(hpack.HeaderField{Name: "x-more", Value: strings.Repeat("y", 1000), Sensitive: true})
@@ -178,21 +189,21 @@ func TestHostileStreams(t *testing.T) {
 			}
 		},
 		"headers that never end": func(c *two) {
-			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.fields(), EndStream: true})
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.fields(hello), EndStream: true})
 		},
 		"half a frame":               func(c *two) { _, _ = c.Write([]byte{0, 40, 0, 1}) },
 		"a frame larger than agreed": func(c *two) { _, _ = c.Write([]byte{0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 1}) },
 		"nothing":                    func(*two) {},
 		"more streams than allowed": func(c *two) {
 			for id := uint32(1); id < 4*mostStreams; id += 2 {
-				if c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.fields(), EndHeaders: true}) != nil {
+				if c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.fields(hello), EndHeaders: true}) != nil {
 					return
 				}
 			}
 		},
 		"bodies that never come": func(c *two) {
 			for id := uint32(1); id < 20; id += 2 {
-				_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.fields(), EndHeaders: true})
+				_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.fields(hello), EndHeaders: true})
 			}
 		},
 		"pings without end": func(c *two) {
@@ -226,12 +237,19 @@ func TestHostileStreams(t *testing.T) {
 	}
 	t.Run("answers that nobody reads", func(t *testing.T) {
 		t.Parallel()
-		c := dial(t, addr)
-		_, _ = io.WriteString(c, http2.ClientPreface)
-		f := http2.NewFramer(c, nil)
-		_ = f.WriteSettings()
-		for f.WritePing(false, [8]byte{}) == nil {
-			continue
+		c := &two{Conn: dial(t, addr)}
+		c.Framer, c.enc = http2.NewFramer(c.Conn, nil), hpack.NewEncoder(&c.block)
+		_, _ = io.WriteString(c.Conn, http2.ClientPreface)
+		_ = c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+		_ = c.WriteWindowUpdate(0, 1<<30)
+		for id := uint32(1); id < 2*mostStreams; id += 2 {
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.fields("/fn/hello/big"), EndStream: true, EndHeaders: true})
+		}
+		// Few, so that it is not for their number that the connection ends.
+		for begun := time.Now(); c.WritePing(false, [8]byte{}) == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begun) > 15*time.Second {
+				t.Fatal("the connection is still there")
+			}
 		}
 		healthy(t, addr, held)
 	})

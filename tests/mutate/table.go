@@ -1,0 +1,108 @@
+package main
+
+// mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice.
+type mutation struct {
+	name           string
+	file, old, new string
+	tests          string
+}
+
+var mutations = []mutation{
+	{
+		"a 202 before it is on disk",
+		"gateway/queue/accept.go", "err = q.bus.Barrier(ctx, streams...)", "_ = streams", "./gateway/queue",
+	},
+	{
+		"a result acknowledged before it is on disk",
+		"gateway/queue/finish.go", "if !q.sync(h, streams...) {\n\t\treturn\n\t}", "_ = streams", "./gateway/queue",
+	},
+	{
+		"a retry acknowledged before it is on disk",
+		"gateway/queue/finish.go", "if !q.sync(h, bus.StreamInvocations) {\n\t\treturn\n\t}", "", "./gateway/queue",
+	},
+	{
+		"a terminal record that is not looked for",
+		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./gateway/queue",
+	},
+	{
+		"a terminal record that overwrites another",
+		"gateway/queue/finish.go", "q.bus.Results().Create(ctx, bus.ResultKey(inv.ID), rec)", "q.bus.Results().Put(ctx, bus.ResultKey(inv.ID), rec)", "./gateway/queue",
+	},
+	{
+		"one retry too many",
+		"gateway/queue/finish.go", "if inv.Attempt > retries {", "if inv.Attempt > retries+1 {", "./gateway/queue",
+	},
+	{
+		"a dead invocation without its letter",
+		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./gateway/queue",
+	},
+	{
+		"a barrier that syncs nothing",
+		"internal/bus/barrier.go", "err = s.sync(b.sync)", "_ = s", "./internal/bus",
+	},
+	{
+		"a barrier that shares the sync under way",
+		"internal/bus/barrier.go", "\t\tb.next = newBatch()\n\t\tb.mu.Unlock()\n\t\tif len(cur.streams) > 0 {\n\t\t\tcur.err = b.commit(cur)\n\t\t}\n",
+		"\t\tb.mu.Unlock()\n\t\tif len(cur.streams) > 0 {\n\t\t\tcur.err = b.commit(cur)\n\t\t}\n\t\tb.mu.Lock()\n\t\tb.next = newBatch()\n\t\tb.mu.Unlock()\n", "./internal/bus",
+	},
+	{
+		"a new directory entry that is not synced",
+		"internal/bus/barrier.go", "return sy.dir(s.dir)", "return nil", "./internal/bus",
+	},
+	{
+		"a newer schema that is read",
+		"internal/bus/identity.go", "if id.Schema > Schema {", "if id.Schema > Schema+1 {", "./internal/bus",
+	},
+	{
+		"a worker that admits beyond its slots",
+		"worker/slots.go", "if w&slotsOpen == 0 || w&slotsCount >= s.limit {", "if w&slotsOpen == 0 {", "./worker",
+	},
+	{
+		"an instance stopped while it runs something",
+		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker",
+	},
+	{
+		"a command of an earlier scheduler obeyed",
+		"worker/command.go", "old := c.Epoch < w.epoch", "old := c.Epoch < 0", "./worker",
+	},
+	{
+		"ready without listening",
+		"worker/ready.go", "err := probe(ctx)", "err := ctx.Err()\n\t\t_ = probe", "./worker",
+	},
+	{
+		"a lease beyond the slots",
+		"gateway/invoke/instance.go", "return i.held >= i.ep.Slots", "return i.held > i.ep.Slots", "./gateway/invoke",
+	},
+	{
+		"a connection's headers passed on",
+		"gateway/invoke/headers.go", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn true", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn k != \"Keep-Alive\" && k != \"Te\"", "./gateway/invoke",
+	},
+	{
+		"a function that speaks for the platform",
+		"gateway/invoke/headers.go", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn strings.HasPrefix(k, ownPrefix)", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn false", "./gateway/invoke",
+	},
+	{
+		"a quota that does not hold",
+		"scheduler/placement/quota.go", "if name := s.quota.Exceeded(s.used, more); name != \"\" {", "if name := s.quota.Exceeded(s.used, more); name == \"-\" {", "./scheduler/placement",
+	},
+	{
+		"a path that escapes from a layer",
+		"functions/build/layer.go", "if depth--; depth < 0 {", "if depth--; depth < -9 {", "./functions/build",
+	},
+	{
+		"a control API without its token",
+		"gateway/auth/guard.go", "case !a.hasSession(r):", "case !a.hasSession(r) && r.Host == \"\":", "./gateway/auth",
+	},
+	{
+		"a client that reads nothing holds its connection",
+		"gateway/gateway.go", "WriteByteTimeout: g.cfg.WriteTimeout", "WriteByteTimeout: 0", "./gateway",
+	},
+	{
+		"headers that may take for ever",
+		"gateway/gateway.go", "ReadHeaderTimeout: g.cfg.HeaderTimeout, ", "", "./gateway",
+	},
+	{
+		"connections without a bound",
+		"gateway/guests.go", "if int(g.count.Load())+g.away() >= g.most && !g.makeRoom(time.Now()) {", "if g.most == 0 {", "./gateway",
+	},
+}
