@@ -104,6 +104,13 @@ func TestTheRecordsStay(t *testing.T) {
 			Revision: "rev_a", Slots: 10, Started: at(1), Ready: at(2)}},
 			Removed: []Departure{{Instance: "ins_b", State: functions.InstanceFailed, Reason: "because",
 				Failed: &StartFailure{Namespace: "ns", Function: "fn", Revision: "rev_a", Logs: []string{"line"}}}}},
+		Report{Envelope: envelope, Full: true,
+			State: NodeState{Name: "mat", Architecture: "amd64", Capacity: functions.Resources{CPU: 2}, Allocatable: functions.Resources{CPU: 1}, CPUUsed: 3,
+				MemoryUsed: 4, Draining: true, Labels: map[string]string{"l": "v"}, Artifacts: []string{"sha256:00"}, ArtifactsKept: true},
+			Instances: []InstanceReport{{Instance: "ins_a", Namespace: "ns", Function: "fn", Revision: "rev_a", State: functions.InstanceReady, Reason: "because",
+				Exit: &functions.Exit{Code: 1}, Logs: []string{"line"}, Since: at(1), Started: at(2), Slots: 10, Held: 1, LastUsed: at(3),
+				Reserved: functions.Resources{CPU: 1}, Adopted: true, PID: 7}}},
+		functions.NodeSettings{Schema: 1, Node: testIdentity.Node, Intent: functions.NodeCordoned, Reason: "because"},
 		Command{Envelope: envelope, Action: ActionStart, Reason: "because", Asked: at(1), Deadline: at(2)},
 	}
 	var out strings.Builder

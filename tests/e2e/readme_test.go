@@ -99,6 +99,80 @@ func readmeStep(n int, cmd string) string {
 	return b.String()
 }
 
+var (
+	fences       = regexp.MustCompile("(?s)```.*?```")
+	inline       = regexp.MustCompile("`tatami ([^`]*)`")
+	alternatives = regexp.MustCompile(`\b[a-z]+(\|[a-z]+)+\b`)
+)
+
+// Commands within the README's sentences are what the binary has, flags included; those on operating it are run too.
+func TestReadmeSentences(t *testing.T) {
+	s := harness.Start(t)
+	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Deploy("greet", "hello", "")
+	node := strings.TrimSpace(s.Must("node", "ls", "-o", "name").Stdout)
+	stands := strings.NewReplacer("FUNCTION|INSTANCE", "greet", "NAMESPACE", "default", "NODE", node)
+	text := fences.ReplaceAllString(string(readme), "")
+	_, operating, found := strings.Cut(text, "\n## Operating it\n")
+	if !found {
+		t.Fatal("the README has no section on operating it")
+	}
+	operating, _, _ = strings.Cut(operating, "\n## ")
+	ran := 0
+	for _, m := range inline.FindAllStringSubmatch(text, -1) {
+		words := strings.Fields(m[1])
+		help := s.Must(append(verbs(words), "--help")...).Stdout
+		for _, w := range words {
+			if strings.HasPrefix(w, "--") && !strings.Contains(help, w+" ") {
+				t.Errorf("`tatami %s`: there is no flag %s", m[1], w)
+			}
+		}
+		if words[0] == "up" || words[0] == "worker" || words[0] == "simulate" || !strings.Contains(operating, m[0]) {
+			continue
+		}
+		for _, cmd := range expand(stands.Replace(m[1])) {
+			s.Must(strings.Fields(cmd)...)
+			ran++
+		}
+	}
+	if ran < 5 {
+		t.Errorf("%d commands were run: are they still in the section?", ran)
+	}
+	s.Must("node", "resume", node)
+	if resp, body := s.Get("/fn/greet"); resp.StatusCode != 200 {
+		t.Errorf("after all of it: %s %s", resp.Status, body)
+	}
+}
+
+// verbs are the words of a command before its arguments and flags, of alternatives the first.
+func verbs(words []string) []string {
+	var out []string
+	for _, w := range words {
+		if strings.HasPrefix(w, "-") || w == strings.ToUpper(w) {
+			break
+		}
+		w, _, _ = strings.Cut(w, "|")
+		out = append(out, w)
+	}
+	return out
+}
+
+// expand writes `a|b` as the commands it stands for.
+func expand(cmd string) []string {
+	m := alternatives.FindString(cmd)
+	if m == "" {
+		return []string{cmd}
+	}
+	var out []string
+	for alt := range strings.SplitSeq(m, "|") {
+		out = append(out, strings.Replace(cmd, m, alt, 1))
+	}
+	return out
+}
+
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
