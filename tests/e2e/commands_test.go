@@ -40,7 +40,7 @@ func TestDemoKeep(t *testing.T) {
 			t.Errorf("the demo's table has no row %q:\n%s", step, out)
 		}
 	}
-	said := regexp.MustCompile(`functions at (http://\S+), dashboard at (http://\S+/ui\S*)\nstop it with: kill (\d+)`).FindSubmatch(out)
+	said := regexp.MustCompile(`functions at (http://\S+), dashboard at (http://\S+)\nstop it with: kill (\d+)`).FindSubmatch(out)
 	if said == nil {
 		t.Fatalf("the demo does not say where it is:\n%s", out)
 	}
