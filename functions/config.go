@@ -97,6 +97,11 @@ type Scale struct {
 	// at least and for this long at most, and one is started ahead of a need that comes regularly. Default, stored as 0: always KeepAlive.
 	// At most 24h.
 	KeepAliveMax Duration `json:"keepAliveMax,omitempty"`
+	// FreezeAfter is how long an instance stays idle before it is frozen: nothing of it runs then until the next request, which costs that one less
+	// than a millisecond. Default, stored as 0: the node's, which is 30s. 100ms to 24h.
+	FreezeAfter Duration `json:"freezeAfter,omitempty"`
+	// Awake keeps idle instances from being frozen: for a function that works between invocations.
+	Awake bool `json:"awake,omitempty"`
 	// Initial is how many there are at least while the function is in use: the number it starts from zero with. At most Max.
 	Initial int `json:"initial,omitempty"`
 	// Reserved is how many are kept ready beyond what the load needs, without demand too. At most Max.
@@ -258,6 +263,12 @@ func (c Config) Problems() []*fault.Error {
 	within("scale.keepAlive", c.Scale.KeepAlive, time.Second, 24*time.Hour)
 	if c.Scale.KeepAliveMax != 0 {
 		within("scale.keepAliveMax", c.Scale.KeepAliveMax, c.Scale.KeepAlive.Std(), 24*time.Hour)
+	}
+	if c.Scale.FreezeAfter != 0 {
+		within("scale.freezeAfter", c.Scale.FreezeAfter, 100*time.Millisecond, 24*time.Hour)
+		if c.Scale.Awake {
+			bad("scale.awake", "it leaves nothing to scale.freezeAfter")
+		}
 	}
 	between("scale.burst", int64(c.Scale.Burst), 0, 10_000)
 	if c.Scale.Utilization != 0 {

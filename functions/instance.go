@@ -3,10 +3,11 @@ package functions
 // InstanceState is where an instance stands in its life.
 type InstanceState string
 
-// The states of an instance, in their order. Idle is ready with no slot held.
+// The states of an instance, in their order. Idle is ready with no slot held; frozen is idle, and no process of it runs until a slot is taken.
 const (
 	InstanceStarting InstanceState = "starting"
 	InstanceReady    InstanceState = "ready"
+	InstanceFrozen   InstanceState = "frozen"
 	InstanceDraining InstanceState = "draining"
 	InstanceStopped  InstanceState = "stopped"
 	InstanceFailed   InstanceState = "failed"
@@ -14,6 +15,9 @@ const (
 
 // Gone reports whether the instance no longer runs.
 func (s InstanceState) Gone() bool { return s == InstanceStopped || s == InstanceFailed }
+
+// Serves reports whether the instance takes requests.
+func (s InstanceState) Serves() bool { return s == InstanceReady || s == InstanceFrozen }
 
 // Phases are the parts of a cold start, in the order in which they happen.
 type Phases struct {

@@ -97,7 +97,7 @@ func helps(st *state.State, f *state.Function, x *placement.Explanation) []strin
 // idleOthers counts what runs nothing of other functions, and what it holds.
 func idleOthers(st *state.State, f *state.Function) (n int, held functions.Resources) {
 	for _, in := range st.Instances {
-		if in.Ref() != f.Ref && in.Active() && in.Held == 0 && in.State == functions.InstanceReady {
+		if in.Ref() != f.Ref && in.Active() && in.Held == 0 && in.State.Serves() {
 			n++
 			held = held.Add(in.Reserved)
 		}

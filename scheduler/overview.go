@@ -59,8 +59,11 @@ func functionStatus(f *state.Function) bus.FunctionStatus {
 			s.Draining++
 		case in.State == functions.InstanceStarting:
 			s.Starting++
-		case in.State == functions.InstanceReady:
+		case in.State.Serves():
 			s.Ready++
+			if in.State == functions.InstanceFrozen {
+				s.Frozen++
+			}
 		}
 	}
 	return s

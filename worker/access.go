@@ -14,7 +14,7 @@ import (
 )
 
 // Admit takes a slot of an instance; Release gives it back. It fails with unavailable when the instance is not here, not ready, draining or
-// full: try another one. While a slot is held the instance is not stopped for being idle.
+// full: try another one. While a slot is held the instance is neither stopped for being idle nor frozen; a frozen one runs again when Admit returns.
 func (w *Worker) Admit(node functions.NodeID, inst functions.InstanceID) error {
 	if node != w.cfg.Node {
 		return fault.New(fault.CodeUnavailable, "node %s is not this one", node)
@@ -23,8 +23,17 @@ func (w *Worker) Admit(node functions.NodeID, inst functions.InstanceID) error {
 	if in == nil {
 		return fault.New(fault.CodeUnavailable, "instance %s is gone", inst)
 	}
-	if !in.slots.admit() {
+	taken, frozen := in.slots.admit()
+	if !taken {
 		return fault.New(fault.CodeUnavailable, "instance %s has no free slot", inst)
+	}
+	if !frozen {
+		return nil
+	}
+	if err := in.thaw(); err != nil {
+		in.slots.release()
+		w.log.Error("a frozen instance cannot be thawed", "fn", in.record.Ref().String(), "inst", inst, "err", err)
+		return fault.Wrap(fault.CodeUnavailable, err, "instance %s cannot be thawed", inst)
 	}
 	return nil
 }
@@ -64,6 +73,13 @@ func (w *Worker) Exec(ctx context.Context, inst functions.InstanceID, args []str
 	sb, err := w.box(inst)
 	if err != nil {
 		return 0, err
+	}
+	if in := w.lookup(inst); in != nil {
+		unpin, err := in.pin()
+		if err != nil {
+			return 0, fault.Wrap(fault.CodeUnavailable, err, "instance %s cannot be thawed", inst)
+		}
+		defer unpin()
 	}
 	return sb.Exec(ctx, args, stdin, stdout, stderr)
 }

@@ -47,6 +47,8 @@ type Config struct {
 	PrepareTimeout time.Duration
 	// ArtifactGrace is how long an artifact that no function needs any more stays on the node. Default 10m.
 	ArtifactGrace time.Duration
+	// FreezeAfter is how long an instance stays idle before it is frozen, where its function does not say. Default 30s; negative: none ever is.
+	FreezeAfter time.Duration
 	// ReportEvery is the time between full reports. Default 2s.
 	ReportEvery time.Duration
 	// Listen is the address on loopback at which gateways of other processes reach the instances; empty: none do. Port 0 picks a free one.
@@ -82,6 +84,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ArtifactGrace == 0 {
 		c.ArtifactGrace = 10 * time.Minute
+	}
+	if c.FreezeAfter == 0 {
+		c.FreezeAfter = 30 * time.Second
 	}
 	if c.ReportEvery == 0 {
 		c.ReportEvery = 2 * time.Second

@@ -160,6 +160,7 @@ type simBox struct {
 	listening chan struct{}
 	timer     *time.Timer
 	terms     atomic.Int32
+	frost     simFrost
 }
 
 // behave reads the command's words: serve, print:TEXT, late:DURATION, never, exit:CODE, oom, status:CODE, h2c, stubborn.
@@ -273,6 +274,45 @@ func (b *simBox) Exec(_ context.Context, args []string, stdin io.Reader, stdout,
 
 func (b *simBox) Stats(context.Context) (functions.Usage, error) {
 	return functions.Usage{CPU: functions.Duration(time.Second), Memory: 7 * functions.MiB, PIDs: 2}, nil
+}
+
+// simFrost keeps account of what a driver's freezer is asked for.
+type simFrost struct {
+	// frozen says that the processes stand still, or may; freezes counts how often they did.
+	frozen, asked atomic.Bool
+	freezes       atomic.Int64
+	reclaims      atomic.Int64
+	// slow, if set, holds every Freeze until its context ends; stuck makes Thaw fail.
+	slow, stuck atomic.Bool
+}
+
+func (b *simBox) Freeze(ctx context.Context) error {
+	if b.frost.asked.Swap(true) {
+		b.driver.t.Error("frozen twice")
+	}
+	b.frost.frozen.Store(true)
+	if b.frost.slow.Load() {
+		<-ctx.Done()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	b.frost.freezes.Add(1)
+	return nil
+}
+
+func (b *simBox) Thaw() error {
+	if b.frost.stuck.Load() {
+		return errors.New("stuck")
+	}
+	b.frost.asked.Store(false)
+	b.frost.frozen.Store(false)
+	return nil
+}
+
+func (b *simBox) Reclaim(context.Context) (int64, error) {
+	b.frost.reclaims.Add(1)
+	return functions.MiB, nil
 }
 
 func (b *simBox) Stop(ctx context.Context, grace time.Duration) error {

@@ -18,6 +18,7 @@ type instance struct {
 	revision *functions.Revision
 	adopted  bool
 	slots    slots
+	frost    frost
 	// lastUsed is how long after born a slot was last given back; 0: never. So a clock that is set makes nothing look idle, or used.
 	lastUsed atomic.Int64
 	born     time.Time
@@ -59,6 +60,7 @@ func newInstance(ctx context.Context, r Record, now time.Time) *instance {
 		record: r, state: functions.InstanceStarting, since: now, phases: r.Phases, born: now,
 		asked: make(chan struct{}), sooner: make(chan struct{}, 1),
 	}
+	in.frost.thawed = make(chan struct{}, 1)
 	in.slots.init(r.Slots)
 	in.startCtx, in.callOff = context.WithCancel(ctx)
 	return in
@@ -106,7 +108,7 @@ func (in *instance) askEndLocked(e end) bool {
 		return false
 	}
 	in.end = &e
-	if in.state == functions.InstanceReady && !e.leave {
+	if in.state.Serves() && !e.leave {
 		in.setStateLocked(functions.InstanceDraining, e.reason)
 	}
 	in.callOff()
@@ -143,8 +145,8 @@ func (in *instance) endpoint(node functions.NodeID) (bus.Endpoint, bool) {
 	r := &in.record
 	return bus.Endpoint{
 		Instance: r.Instance, Node: node, Namespace: r.Namespace, Function: r.Function, Revision: r.Revision, Slots: r.Slots,
-		Started: r.Started, Ready: in.ready, Phases: in.phases,
-	}, in.state == functions.InstanceReady && in.end == nil
+		Started: r.Started, Ready: in.ready, Phases: in.phases, Frozen: in.state == functions.InstanceFrozen,
+	}, in.state.Serves() && in.end == nil
 }
 
 // report is the instance as the scheduler gets to know it.

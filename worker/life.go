@@ -49,6 +49,13 @@ func (w *Worker) carry(in *instance, sb sandbox.Sandbox) {
 	defer in.callOff()
 	begun := time.Now()
 	w.attach(in, sb)
+	if in.adopted {
+		// The worker that froze it is gone.
+		if err := sb.Thaw(); err != nil {
+			w.endStart(in, sb, err)
+			return
+		}
+	}
 	if err := awaitReady(in.startCtx, sb, &in.record); err != nil {
 		w.endStart(in, sb, err)
 		return
@@ -189,6 +196,7 @@ func explain(f *fault.Error) string {
 
 // keep is the life of an instance from ready to its end.
 func (w *Worker) keep(in *instance, sb sandbox.Sandbox) {
+	w.rest(in, sb)
 	select {
 	case <-sb.Done():
 		in.slots.close()

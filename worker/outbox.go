@@ -83,6 +83,9 @@ func (o *outbox) ready(in *instance) {
 	o.add(func(b *batch) { b.added = append(b.added, in); b.changed[in] = struct{}{} })
 }
 
+// frozen tells that the instance's idle connections are of no use any more, then its state.
+func (o *outbox) frozen(in *instance) { o.ready(in) }
+
 // departed takes an endpoint back, then tells the instance's state.
 func (o *outbox) departed(in *instance, state functions.InstanceState, reason string) {
 	o.add(func(b *batch) {

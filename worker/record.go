@@ -27,6 +27,9 @@ type Record struct {
 	Limits    functions.Limits    `json:"limits"`
 	// Timeout is the function's: the default deadline of a drain.
 	Timeout functions.Duration `json:"timeout"`
+	// FreezeAfter and Awake are the function's.
+	FreezeAfter functions.Duration `json:"freezeAfter,omitempty"`
+	Awake       bool               `json:"awake,omitempty"`
 	// Started is when the worker took the command.
 	Started time.Time `json:"started"`
 	// Phases holds those that were over when the sandbox was made.
@@ -42,6 +45,7 @@ func recordOf(c bus.Command, now time.Time) Record {
 	r := Record{
 		Schema: recordSchema, Instance: c.Instance, Namespace: rev.Namespace, Function: rev.Function, Revision: rev.ID,
 		Slots: cfg.Concurrency, Port: cfg.Port, Protocol: cfg.Protocol, Readiness: cfg.Readiness, Limits: cfg.Limits, Timeout: cfg.Timeout, Started: now,
+		FreezeAfter: cfg.Scale.FreezeAfter, Awake: cfg.Scale.Awake,
 	}
 	if !c.Asked.IsZero() {
 		r.Phases.Place = functions.Duration(max(0, now.Sub(c.Asked)))

@@ -6,7 +6,7 @@ import (
 )
 
 // slots are the slots of one instance: how many are held, and whether more may be, in one word. Whoever closes it for a stop does so only
-// while none is held; whoever closes it for a drain sees how many are.
+// while none is held; whoever closes it for a drain sees how many are; and whoever freezes the instance does so only while none is held.
 type slots struct {
 	word atomic.Uint64
 	// limit is how many there are; set before open.
@@ -17,9 +17,10 @@ type slots struct {
 }
 
 const (
-	slotsOpen  = 1 << 32 // slots may be taken
-	slotsEnded = 1 << 33 // none may be taken ever again
-	slotsCount = slotsOpen - 1
+	slotsOpen   = 1 << 32 // slots may be taken
+	slotsEnded  = 1 << 33 // none may be taken ever again
+	slotsFrozen = 1 << 34 // the instance may not run: who takes a slot sees to it that it does
+	slotsCount  = slotsOpen - 1
 )
 
 func (s *slots) init(n int) {
@@ -30,18 +31,24 @@ func (s *slots) init(n int) {
 // open lets slots be taken; false when they were closed before.
 func (s *slots) open() bool { return s.word.CompareAndSwap(0, slotsOpen) }
 
-// admit takes a slot.
-func (s *slots) admit() bool {
+// admit takes a slot, and says whether the instance must be thawed for it.
+func (s *slots) admit() (taken, frozen bool) {
 	for {
 		w := s.word.Load()
 		if w&slotsOpen == 0 || w&slotsCount >= s.limit {
-			return false
+			return false, false
 		}
 		if s.word.CompareAndSwap(w, w+1) {
-			return true
+			return true, w&slotsFrozen != 0
 		}
 	}
 }
+
+// freeze marks the instance as frozen; false while a slot is held, and once it is closed.
+func (s *slots) freeze() bool { return s.word.CompareAndSwap(slotsOpen, slotsOpen|slotsFrozen) }
+
+// thaw takes the mark away.
+func (s *slots) thaw() { s.word.And(^uint64(slotsFrozen)) }
 
 // release gives a slot back; false when none was held.
 func (s *slots) release() bool {

@@ -28,7 +28,7 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 				for range 50 {
 					// A seen end comes before the try: what is admitted after it would be a request on a stopped instance.
 					over := stopped.Load() || drained.Load()
-					if !s.admit() {
+					if taken, _ := s.admit(); !taken {
 						continue
 					}
 					if over {
@@ -71,7 +71,7 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 		if int(most.Load()) > limit {
 			t.Fatalf("%d slots held of %d", most.Load(), limit)
 		}
-		if s.held() != 0 || s.release() || s.admit() || s.open() {
+		if taken, _ := s.admit(); s.held() != 0 || s.release() || taken || s.open() || s.freeze() {
 			t.Fatal("the end is not final")
 		}
 		<-s.drained
@@ -84,7 +84,7 @@ func BenchmarkAdmitRelease(b *testing.B) {
 	s.open()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if s.admit() {
+			if taken, _ := s.admit(); taken {
 				s.release()
 			}
 		}

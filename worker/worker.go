@@ -46,6 +46,8 @@ type Worker struct {
 	listener *listener
 
 	starts *turns
+	// cannotReclaim says that the node has no way to take memory back; the measuring goroutine's.
+	cannotReclaim bool
 
 	// table is replaced, never changed, so that Admit and Dial read it without a lock.
 	table atomic.Pointer[map[functions.InstanceID]*instance]
@@ -246,6 +248,7 @@ func (w *Worker) measure(ctx context.Context) error {
 			}
 		}
 		meter.Each(ctx, boxes, func(in *instance, u functions.Usage) { in.usage.Store(&u) })
+		w.reclaim(ctx)
 		w.out.report()
 	}
 }

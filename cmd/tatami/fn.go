@@ -91,6 +91,14 @@ func instanceCounts(c v1.InstanceCounts) string {
 	return s
 }
 
+// readyCount writes how many take requests, and how many of them are frozen.
+func readyCount(c v1.InstanceCounts) string {
+	if c.Frozen == 0 {
+		return fmt.Sprintf("%d ready", c.Ready)
+	}
+	return fmt.Sprintf("%d ready (%d of them frozen)", c.Ready, c.Frozen)
+}
+
 func functionFields(f *v1.Function, now time.Time) []field {
 	out := []field{
 		{"function", f.Ref().String()},
@@ -98,7 +106,7 @@ func functionFields(f *v1.Function, now time.Time) []field {
 		{"live", orText(string(f.Live), "none: no revision was ready yet")},
 		{"candidate", string(f.Candidate)},
 		{"previous", string(f.Previous)},
-		{"instances", fmt.Sprintf("%d ready, %d starting, %d draining; %d wanted", f.Instances.Ready, f.Instances.Starting, f.Instances.Draining, f.Instances.Desired)},
+		{"instances", fmt.Sprintf("%s, %d starting, %d draining; %d wanted", readyCount(f.Instances), f.Instances.Starting, f.Instances.Draining, f.Instances.Desired)},
 		{"reason", f.Reason},
 		{"pending", f.Pending},
 		{"traffic", fmt.Sprintf("%s rps, p50 %s, p99 %s, %d cold starts, %s errors", rate(f.Traffic.RPS), brief(f.Traffic.P50.Std()),

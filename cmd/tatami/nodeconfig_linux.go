@@ -35,6 +35,7 @@ type nodeConfig struct {
 	ReserveMemory     int64
 	MaxInstances      int64
 	SandboxPool       int
+	FreezeAfter       time.Duration
 	DrainTimeout      time.Duration
 	KeepInstances     bool
 	LogLevel          string
@@ -68,6 +69,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
+	f.DurationVar(&c.FreezeAfter, "freeze-after", 30*time.Second, "how long an instance stays idle before it is frozen, where its function does not say; 0 freezes none")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long running invocations may take to end when the process stops")
 	f.BoolVar(&c.KeepInstances, "keep-instances", false, "leave instances running when the process stops, for the next one to adopt")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -94,6 +96,9 @@ func (c *nodeConfig) validate() error {
 	}
 	if _, err := c.egress(); err != nil {
 		return err
+	}
+	if c.FreezeAfter < 0 {
+		return fault.New(fault.CodeInvalidRequest, "--freeze-after: %s is negative", c.FreezeAfter).WithField("freeze-after")
 	}
 	if c.DrainTimeout < 0 {
 		return fault.New(fault.CodeInvalidRequest, "--drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
@@ -135,12 +140,17 @@ func (c *nodeConfig) announceStop(ctx context.Context, log *slog.Logger) (end fu
 }
 
 func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
+	freezeAfter := c.FreezeAfter
+	if freezeAfter == 0 {
+		freezeAfter = -1
+	}
 	return worker.Config{
 		Node: node, Name: c.NodeName, Labels: c.Labels, DataDir: c.DataDir, RunDir: c.RunDir, MaxInstances: c.MaxInstances,
 		Grant:        functions.Resources{CPU: c.GrantCPU, Memory: c.GrantMemory},
 		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
 		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
-		Waiting: containerd.PoolCost(c.SandboxPool),
+		FreezeAfter: freezeAfter,
+		Waiting:     containerd.PoolCost(c.SandboxPool),
 	}
 }
 

@@ -42,7 +42,7 @@ func statusFields(s *v1.Status, now time.Time) []field {
 		{"data", s.DataDir},
 		{"nodes", fmt.Sprint(s.Nodes)},
 		{"functions", fmt.Sprint(s.Functions)},
-		{"instances", fmt.Sprintf("%d ready, %d starting, %d draining", s.Instances.Ready, s.Instances.Starting, s.Instances.Draining)},
+		{"instances", fmt.Sprintf("%s, %d starting, %d draining", readyCount(s.Instances), s.Instances.Starting, s.Instances.Draining)},
 		{"reserved", fmt.Sprintf("cpu %s of %s, memory %s of %s, %d of %d instances", cores(s.Reserved.CPU), cores(s.Capacity.CPU),
 			size(s.Reserved.Memory), size(s.Capacity.Memory), s.Reserved.Instances, s.Capacity.Instances)},
 		{"traffic", rate(s.RPS) + " rps"},

@@ -73,7 +73,7 @@ pids: 64
 timeout: 1m30s
 idleTimeout: 10m
 concurrency: 1
-scale: {min: 1, max: 30, keepAlive: 3s, keepAliveMax: 2h, initial: 2, reserved: 3, burst: 40, utilization: 50, window: 10m, downDelay: 0s}
+scale: {min: 1, max: 30, keepAlive: 3s, keepAliveMax: 2h, freezeAfter: 4s, initial: 2, reserved: 3, burst: 40, utilization: 50, window: 10m, downDelay: 0s}
 readiness:
   path: /healthz
   timeout: 5s
@@ -101,7 +101,7 @@ placement:
 			Command: []string{"/function", "-v", "3"}, Port: 9000, Protocol: "h2c", Env: map[string]string{"A": "b", "VERSION": "1.10", "ON": "yes", "EMPTY": ""},
 			Limits:  functions.Limits{CPU: 250, Memory: 1536 * functions.MiB, Ephemeral: 32 * functions.MiB, PIDs: 64},
 			Timeout: dur(90 * time.Second), IdleTimeout: dur(10 * time.Minute), Concurrency: 1,
-			Scale:        functions.Scale{Min: 1, Max: 30, KeepAlive: dur(3 * time.Second), KeepAliveMax: dur(2 * time.Hour), Initial: 2, Reserved: 3, Burst: 40, Utilization: 50, Window: dur(10 * time.Minute)},
+			Scale:        functions.Scale{Min: 1, Max: 30, KeepAlive: dur(3 * time.Second), KeepAliveMax: dur(2 * time.Hour), FreezeAfter: dur(4 * time.Second), Initial: 2, Reserved: 3, Burst: 40, Utilization: 50, Window: dur(10 * time.Minute)},
 			Readiness:    functions.Readiness{Path: "/healthz", Timeout: dur(5 * time.Second)},
 			Queue:        functions.Queue{Retries: &zero, MaxAge: dur(time.Hour), MaxPending: 10},
 			ReadOnlyRoot: true, Labels: map[string]string{"tier": "1"},

@@ -177,7 +177,7 @@ func (v view) function(ctx context.Context, a *API, fn functions.Function) v1.Fu
 	return v1.Function{
 		Namespace: fn.Namespace, Name: fn.Name, URL: a.functionURL(ctx, ref), Live: fn.Live, Candidate: fn.Candidate, Previous: fn.Previous,
 		Revisions: fn.Revisions, Created: fn.Created, Updated: fn.Updated,
-		Instances: v1.InstanceCounts{Desired: s.Desired, Starting: s.Starting, Ready: s.Ready, Draining: s.Draining},
+		Instances: v1.InstanceCounts{Desired: s.Desired, Starting: s.Starting, Ready: s.Ready, Frozen: s.Frozen, Draining: s.Draining},
 		Traffic:   v.traffic[ref], Queue: v.queue[ref], Reason: s.Reason, Pending: s.Pending,
 	}
 }

@@ -154,6 +154,7 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 		out.Instances.Desired += f.Desired
 		out.Instances.Starting += f.Starting
 		out.Instances.Ready += f.Ready
+		out.Instances.Frozen += f.Frozen
 		out.Instances.Draining += f.Draining
 	}
 	return &body[v1.Status]{out}, nil

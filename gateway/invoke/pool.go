@@ -320,6 +320,9 @@ func (p *pool) add(ep *bus.Endpoint, w Workers, now time.Time) bool {
 	}
 	i.ep = ep
 	i.refused, i.refusals = false, 0
+	if ep.Frozen {
+		i.up.renew()
+	}
 	p.offer(i)
 	p.dispatch()
 	p.busy.set(p.inFlight+p.sync.n, now)

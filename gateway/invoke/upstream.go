@@ -94,6 +94,20 @@ func (u *upstream) close() {
 	}
 }
 
+// renew ends the idle connections; the next request makes another.
+func (u *upstream) renew() {
+	u.mu.Lock()
+	idle, h2 := u.idle, u.overH2
+	u.idle = nil
+	u.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+	if h2 != nil {
+		h2.CloseIdleConnections()
+	}
+}
+
 // doneH2 ends the connection of a stream that has ended, where the instance left meanwhile.
 func (u *upstream) doneH2() {
 	u.mu.Lock()

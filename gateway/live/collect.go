@@ -166,6 +166,9 @@ func (l *Live) instances(p *picture, o bus.Overview, now time.Time) {
 			p.Totals.Starting++
 		case functions.InstanceDraining:
 			p.Totals.Draining++
+		case functions.InstanceFrozen:
+			p.Totals.Frozen++
+			p.Totals.Ready++
 		default:
 			p.Totals.Ready++
 		}
@@ -199,7 +202,7 @@ func (l *Live) functions(p *picture, o bus.Overview, now time.Time) counts {
 	}
 	for _, s := range o.Functions {
 		f := at(functions.Ref{Namespace: s.Namespace, Name: s.Function})
-		f.Desired, f.Starting, f.Ready, f.Draining = s.Desired, s.Starting, s.Ready, s.Draining
+		f.Desired, f.Starting, f.Ready, f.Frozen, f.Draining = s.Desired, s.Starting, s.Ready, s.Frozen, s.Draining
 		f.Reason, f.Pending, f.StartFailures = s.Reason, s.Pending, s.StartFailures
 	}
 	if l.src.Traffic != nil {

@@ -29,7 +29,8 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 			Namespace: f.Namespace, Function: f.Function, Codes: more.codes, Errors: more.errors, ColdStarts: more.cold,
 			InFlight: f.InFlight, Waiting: f.Waiting, P50: -1, P99: -1,
 			Instances: map[string]int{
-				string(functions.InstanceStarting): f.Starting, string(functions.InstanceReady): f.Ready, string(functions.InstanceDraining): f.Draining,
+				string(functions.InstanceStarting): f.Starting, string(functions.InstanceReady): f.Ready - f.Frozen,
+				string(functions.InstanceFrozen): f.Frozen, string(functions.InstanceDraining): f.Draining,
 			},
 			Desired: f.Desired, StartFailures: f.StartFailures,
 			Pending: f.Queue.Pending, Scheduled: f.Queue.Scheduled, Running: f.Queue.Running, Dead: f.Queue.Dead,

@@ -51,10 +51,11 @@ type Snapshot struct {
 type Totals struct {
 	Functions int `json:"functions"`
 	Nodes     int `json:"nodes"`
-	// Instances counts those that exist, of which Starting, Ready and Draining are parts.
+	// Instances counts those that exist, of which Starting, Ready and Draining are parts; Frozen is one of Ready.
 	Instances int `json:"instances"`
 	Starting  int `json:"starting"`
 	Ready     int `json:"ready"`
+	Frozen    int `json:"frozen"`
 	Draining  int `json:"draining"`
 	// RPS is over the last ten seconds.
 	RPS float64 `json:"rps"`
@@ -153,6 +154,7 @@ type Function struct {
 	Desired       int        `json:"desired"`
 	Starting      int        `json:"starting"`
 	Ready         int        `json:"ready"`
+	Frozen        int        `json:"frozen"`
 	Draining      int        `json:"draining"`
 	Reason        string     `json:"reason,omitempty"`
 	Pending       string     `json:"pending,omitempty"`

@@ -72,6 +72,9 @@ type Endpoint struct {
 	Started time.Time        `json:"started"`
 	Ready   time.Time        `json:"ready"`
 	Phases  functions.Phases `json:"phases"`
+	// Frozen says that the instance stood still when the table was made: the connections that it has are not to be used again, for it may have
+	// slept over the end that it gives idle ones. Taking a slot thaws it.
+	Frozen bool `json:"frozen,omitempty"`
 }
 
 // Ref returns the name of the endpoint's function.

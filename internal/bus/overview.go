@@ -58,9 +58,10 @@ type FunctionStatus struct {
 	Namespace string `json:"namespace"`
 	Function  string `json:"function"`
 	Desired   int    `json:"desired"`
-	// Starting, Ready and Draining count the instances of every revision.
+	// Starting, Ready and Draining count the instances of every revision; Frozen those of Ready that stand still until they are needed.
 	Starting int `json:"starting"`
 	Ready    int `json:"ready"`
+	Frozen   int `json:"frozen,omitempty"`
 	Draining int `json:"draining"`
 	// Reason says why Desired is what it is, Pending why fewer exist; both for people.
 	Reason  string `json:"reason,omitempty"`

@@ -209,25 +209,6 @@ func (c *cgroups) oomKills(id string) int64 {
 	return stat["oom_kill"]
 }
 
-// thaw lets a frozen sandbox run: on v1 even SIGKILL waits for it.
-func (c *cgroups) thaw(id string) error {
-	dir, file, frozen, thawed := c.dir("freezer", id), "freezer.state", "FROZEN", "THAWED"
-	if c.v2 {
-		file, frozen, thawed = "cgroup.freeze", "1", "0"
-	}
-	now, err := os.ReadFile(filepath.Join(dir, file))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if s := strings.TrimSpace(string(now)); s != frozen && s != "FREEZING" {
-		return nil
-	}
-	return write(dir, file, thawed)
-}
-
 // kill ends every process of the sandbox, whoever started it.
 func (c *cgroups) kill(id string) {
 	_ = c.thaw(id)

@@ -87,6 +87,15 @@ type Sandbox interface {
 	// Exec runs a further process in the sandbox with the function's user, environment and limits, and returns its exit code.
 	Exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error)
 	Stats(ctx context.Context) (functions.Usage, error)
+	// Freeze keeps the sandbox's processes from running, and returns once they stand still; what they hold stays, and the kernel goes on to take
+	// connections for them. After an error, the end of ctx included, some may stand still until Thaw. Fault unavailable: the node has no
+	// freezer. Exec must not be called before Thaw; Stop may.
+	Freeze(ctx context.Context) error
+	// Thaw lets the processes run again. Where they do, or have ended, it does nothing. It must not be called while Freeze is under way.
+	Thaw() error
+	// Reclaim asks the kernel to take back memory of a frozen sandbox that it can get again later, and returns how much it was, in bytes. Errors
+	// wrap errors.ErrUnsupported where the node has no way to ask.
+	Reclaim(ctx context.Context) (int64, error)
 	// Stop ends the process (SIGTERM, grace, SIGKILL) and removes the sandbox. Calling it again, or after the process has ended, is no
 	// error. When ctx ends early the removal goes on at the next Stop or List.
 	Stop(ctx context.Context, grace time.Duration) error

@@ -182,7 +182,7 @@ func (r *Reconciler) givers(f *state.Function, rev *state.Revision, p *pool, nee
 			if owner != f {
 				gives = from.others && owner.Record != nil && in.Revision == owner.Record.Live
 			}
-			if gives && in.State == functions.InstanceReady {
+			if gives && in.State.Serves() {
 				spare[owner] = append(spare[owner], in)
 			}
 		}

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"time"
 
-	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/scheduler/autoscale"
 	"github.com/tatami-faas/tatami/scheduler/keepalive"
 	"github.com/tatami-faas/tatami/scheduler/state"
@@ -91,7 +90,7 @@ func (r *Reconciler) price(now time.Time) {
 	r.pricedAt = now
 	var idle, all int64
 	for _, in := range r.state.Instances {
-		if in.State == functions.InstanceReady && in.Held == 0 {
+		if in.State.Serves() && in.Held == 0 {
 			idle += in.Reserved.Memory
 		}
 	}

@@ -102,7 +102,7 @@ func (r *Reconciler) recovered(now time.Time, f *state.Function, rev *state.Revi
 		return
 	}
 	for _, in := range f.Instances {
-		if in.Revision == rev.Record.ID && in.State == functions.InstanceReady && now.Sub(in.ReadyAt) >= soon {
+		if in.Revision == rev.Record.ID && in.State.Serves() && now.Sub(in.ReadyAt) >= soon {
 			rev.Crashes, rev.CrashRetry = 0, time.Time{}
 			return
 		}

@@ -125,7 +125,7 @@ func (r *Reconciler) from(c *reclaim, all []idle, own []*state.Instance, f *stat
 	clear(c.given)
 	c.list = c.list[:0]
 	for _, in := range own {
-		if in.Revision != rev.Record.ID && in.Revision != f.Record.Candidate && in.Active() && in.Held == 0 && in.State == functions.InstanceReady {
+		if in.Revision != rev.Record.ID && in.Revision != f.Record.Candidate && in.Active() && in.Held == 0 && in.State.Serves() {
 			c.list = append(c.list, keepalive.Idle{ID: in.Instance, LastUsed: in.LastUsed, Resources: in.Reserved})
 		}
 	}

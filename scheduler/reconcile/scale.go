@@ -182,10 +182,10 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 func idleness(f *state.Function, in *state.Instance) keepalive.Instance {
 	last := in.LastUsed
 	if last.IsZero() {
-		last = in.Since
+		last = in.ReadyAt
 	}
 	if f.LastDemand.After(in.Reported) && f.LastDemand.After(last) {
 		last = f.LastDemand
 	}
-	return keepalive.Instance{ID: in.Instance, Busy: in.Held > 0 || in.State != functions.InstanceReady, LastUsed: last}
+	return keepalive.Instance{ID: in.Instance, Busy: in.Held > 0 || !in.State.Serves(), LastUsed: last}
 }

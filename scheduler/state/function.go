@@ -162,7 +162,7 @@ func (f *Function) Count(id functions.RevisionID, gone func(functions.NodeID) bo
 			continue
 		}
 		active++
-		if in.State == functions.InstanceReady {
+		if in.State.Serves() {
 			ready++
 		}
 	}

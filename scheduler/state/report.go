@@ -142,13 +142,13 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 	if in == nil {
 		c.Functions = append(c.Functions, ir.Ref())
 		in = s.adopt(n, &Instance{InstanceReport: ir, Node: n.ID, Confirmed: true, Reported: now})
-		if in.State == functions.InstanceReady {
+		if in.State.Serves() {
 			in.ReadyAt = ir.Since
 			c.Ready = append(c.Ready, in)
 		}
 		return
 	}
-	became := ir.State == functions.InstanceReady && in.State != functions.InstanceReady
+	became := ir.State.Serves() && !in.State.Serves()
 	if ir.Reserved == (functions.Resources{}) {
 		ir.Reserved = in.Reserved
 	}
@@ -166,7 +166,7 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 	in.InstanceReport = ir
 	in.Confirmed, in.Reported = true, now
 	// A stop that was refused, because a slot was held, leaves the instance as it was.
-	if ir.State == functions.InstanceReady && !in.Stopping.IsZero() && (ir.Held > 0 || now.Sub(in.Stopping) > stopAnswer) {
+	if ir.State.Serves() && !in.Stopping.IsZero() && (ir.Held > 0 || now.Sub(in.Stopping) > stopAnswer) {
 		in.Stopping = time.Time{}
 	}
 	if became {

@@ -109,7 +109,7 @@ type Instance struct {
 
 // Active reports whether the instance takes requests, or will, and was not told to leave.
 func (in *Instance) Active() bool {
-	return (in.State == functions.InstanceReady || in.State == functions.InstanceStarting) && in.Stopping.IsZero() && in.DrainSent.IsZero()
+	return (in.State.Serves() || in.State == functions.InstanceStarting) && in.Stopping.IsZero() && in.DrainSent.IsZero()
 }
 
 // Leaving reports whether the instance was told to leave and holds no slot: what it holds will be free soon.

@@ -73,11 +73,12 @@ type Function struct {
 // Ref returns the function's name.
 func (f Function) Ref() functions.Ref { return functions.Ref{Namespace: f.Namespace, Name: f.Name} }
 
-// InstanceCounts counts a function's instances.
+// InstanceCounts counts a function's instances. Frozen are those of Ready that stand still until they are needed.
 type InstanceCounts struct {
 	Desired  int `json:"desired"`
 	Starting int `json:"starting"`
 	Ready    int `json:"ready"`
+	Frozen   int `json:"frozen"`
 	Draining int `json:"draining"`
 }
 

@@ -81,7 +81,7 @@ function zoomOf(state, before) {
 }
 
 const Legend = ({ zoom }) => html`<ul class="legend" aria-label="What tiles mean">
-  ${['busy', 'idle', 'starting', 'draining'].map((s) => html`<li><span class=${'tile c0 ' + s}>${s === 'busy' && html`<span class="held" style=${{ height: '60%' }}></span>`}</span>${s}</li>`)}
+  ${['busy', 'idle', 'frozen', 'starting', 'draining'].map((s) => html`<li><span class=${'tile c0 ' + s}>${s === 'busy' && html`<span class="held" style=${{ height: '60%' }}></span>`}</span>${s}</li>`)}
   <li class="how">one tile is one instance, as large as the memory it reserves${zoom > 1 && ` (drawn ${zoom}× larger)`}; the line in it is what it uses</li>
   ${zoom > 1 && html`<li class="short">tiles drawn ${zoom}× larger</li>`}</ul>`;
 
