@@ -17,7 +17,7 @@ func newDoctorCmd(a *app) *cobra.Command {
 	var ports []string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check this machine and the server, and say how to repair what is wrong", Args: argCount(0, 0, ""),
-		Long: "Checks what running functions needs of this machine, and whether the server answers. It works without a server, too.\n" +
+		Long: "Checks what running functions needs of this machine, what slows cold starts on it, and whether the server answers. It changes nothing. It works without a server, too.\n" +
 			"Ends with 0 when nothing failed, warnings included, else with 1.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			server, status := a.checkServer(cmd.Context())

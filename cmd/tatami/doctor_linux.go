@@ -31,7 +31,7 @@ func machineChecks(ctx context.Context, m machine) []v1.Check {
 			out = append(out, checkPort(ctx, p))
 		}
 	}
-	return out
+	return append(out, thisMachine(m.dataDir).checks()...)
 }
 
 // The kernel needs setns, overlayfs with several lower layers, and clone3 with the flags that the runtime uses.
