@@ -125,6 +125,9 @@ func (s Scale) Rest() int { return max(s.Min, s.Reserved) }
 type Readiness struct {
 	// Path is fetched with GET until it answers 2xx or 3xx; empty: a TCP connection to the port is enough.
 	Path string `json:"path,omitempty"`
+	// Activation says that the function takes a socket that listens from whoever starts it, by systemd's protocol (LISTEN_FDS), and listens on
+	// $PORT itself where it is given none. Requests wait in the socket then from before its start on, and an instance needs no check. Not with Path.
+	Activation bool `json:"activation,omitempty"`
 	// Timeout is how long an instance may take to become ready. Default 30s, at most 10m.
 	Timeout Duration `json:"timeout"`
 }
@@ -281,6 +284,9 @@ func (c Config) Problems() []*fault.Error {
 	within("readiness.timeout", c.Readiness.Timeout, 100*time.Millisecond, 10*time.Minute)
 	if p := c.Readiness.Path; p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsAny(p, " \r\n\x00#")) {
 		bad("readiness.path", "%q is no absolute path", p)
+	}
+	if c.Readiness.Activation && c.Readiness.Path != "" {
+		bad("readiness.activation", "it leaves nothing to readiness.path: an instance is ready with its socket")
 	}
 	if c.Queue.Retries != nil {
 		between("queue.retries", int64(*c.Queue.Retries), 0, 100)

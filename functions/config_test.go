@@ -49,8 +49,11 @@ func TestProblemsNameTheField(t *testing.T) {
 		"scale.awake": func(c *functions.Config) {
 			c.Scale.FreezeAfter, c.Scale.Awake = functions.Duration(time.Second), true
 		},
-		"scale.keepAlive":       func(c *functions.Config) { c.Scale.KeepAlive = 1 },
-		"readiness.path":        func(c *functions.Config) { c.Readiness.Path = "ready" },
+		"scale.keepAlive": func(c *functions.Config) { c.Scale.KeepAlive = 1 },
+		"readiness.path":  func(c *functions.Config) { c.Readiness.Path = "ready" },
+		"readiness.activation": func(c *functions.Config) {
+			c.Readiness = functions.Readiness{Path: "/", Activation: true, Timeout: c.Readiness.Timeout}
+		},
 		"readiness.timeout":     func(c *functions.Config) { c.Readiness.Timeout = 1 },
 		"queue.retries":         func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
 		"queue.maxAge":          func(c *functions.Config) { c.Queue.MaxAge = 1 },

@@ -39,6 +39,8 @@ type simDriver struct {
 	// stopFails is how many Stops fail.
 	stopFails int
 	specs     []sandbox.Spec
+	// activates says that sandboxes are given their sockets, where that is asked for.
+	activates bool
 }
 
 func newSimDriver(t *testing.T) *simDriver {
@@ -115,6 +117,7 @@ func (d *simDriver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox
 		ID: s.ID, Record: s.Record, Created: time.Now(), Create: time.Millisecond, Start: time.Millisecond,
 		Stdout: filepath.Join(d.dir, string(s.ID)+".out"), Stderr: filepath.Join(d.dir, string(s.ID)+".err"),
 	}
+	b.info.Activated = d.activates && s.Activate
 	for _, f := range []string{b.info.Stdout, b.info.Stderr} {
 		if err := os.WriteFile(f, nil, 0o600); err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,7 +57,7 @@ func (w *Worker) carry(in *instance, sb sandbox.Sandbox) {
 			return
 		}
 	}
-	if err := awaitReady(in.startCtx, sb, &in.record); err != nil {
+	if err := w.awaitReady(in, sb); err != nil {
 		w.endStart(in, sb, err)
 		return
 	}
@@ -104,7 +105,7 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	cfg := rev.Config.WithDefaults()
 	sb, err := w.driver.Create(ctx, sandbox.Spec{
 		ID: in.id(), Artifact: rev.Artifact, Command: cfg.Command, Env: env(rev, cfg, in.id()), Port: cfg.Port, Limits: cfg.Limits,
-		ReadOnlyRoot: cfg.ReadOnlyRoot, Egress: cfg.Internet(), Record: record,
+		Activate: cfg.Readiness.Activation, ReadOnlyRoot: cfg.ReadOnlyRoot, Egress: cfg.Internet(), Record: record,
 	})
 	if err != nil {
 		return nil, err
@@ -115,6 +116,9 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	in.phases = in.record.Phases
 	in.phases.Create, in.phases.Start = functions.Duration(info.Create), functions.Duration(info.Start)
 	in.phases.Path, in.phases.PathReason = info.StartPath, info.PathReason
+	if cfg.Readiness.Activation && !info.Activated {
+		in.phases.PathReason = strings.TrimPrefix(info.PathReason+"; the function listens by itself", "; ")
+	}
 	return sb, nil
 }
 

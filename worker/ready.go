@@ -24,7 +24,19 @@ const (
 	probePatience = 5 * time.Second
 )
 
-// awaitReady returns nil once the instance takes requests, errExited once its process has ended.
+// awaitReady returns nil once the instance takes requests, errExited once its process has ended. One whose socket listened before its process
+// began takes them at once. While its revision has not served yet, it must show that it reads from that socket.
+func (w *Worker) awaitReady(in *instance, sb sandbox.Sandbox) error {
+	r := in.record
+	if sb.Info().Activated {
+		if in.revision.State == functions.RevisionReady {
+			return nil
+		}
+		r.proof = true
+	}
+	return awaitReady(in.startCtx, sb, &r)
+}
+
 func awaitReady(ctx context.Context, sb sandbox.Sandbox, r *Record) error {
 	limit := r.Readiness.Timeout
 	ctx, cancel := context.WithTimeout(ctx, limit.Std())
@@ -62,6 +74,9 @@ func awaitReady(ctx context.Context, sb sandbox.Sandbox, r *Record) error {
 
 func notReady(limit functions.Duration, why error, r *Record) error {
 	f := fault.New(fault.CodeFunctionNotReady, "not ready within %s: %s", limit, why)
+	if r.proof {
+		return f.WithHint("readiness.activation says that the function reads from the socket that it is given (LISTEN_FDS); it must, or leave that out")
+	}
 	if r.Readiness.Path == "" {
 		return f.WithHint("the function must listen on $PORT")
 	}
@@ -96,7 +111,7 @@ func probeOf(sb sandbox.Sandbox, r *Record) func(context.Context) error {
 		}
 		return conn, nil
 	}
-	if path == "" {
+	if path == "" && !r.proof {
 		return func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, probePatience)
 			defer cancel()
@@ -126,12 +141,19 @@ func probeOf(sb sandbox.Sandbox, r *Record) func(context.Context) error {
 		if err != nil {
 			return err
 		}
+		if r.proof {
+			// Any answer will do, to a question about the server and about nothing that it serves.
+			req.Method, req.URL.Path, req.URL.Opaque = http.MethodOptions, "", "*"
+		}
 		req.Header.Set("User-Agent", "tatami-readiness")
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			return err
 		}
 		resp.Body.Close()
+		if r.proof {
+			return nil
+		}
 		if resp.StatusCode < 200 || resp.StatusCode >= 400 {
 			return &answer{path, resp.StatusCode}
 		}

@@ -34,6 +34,9 @@ type Record struct {
 	Started time.Time `json:"started"`
 	// Phases holds those that were over when the sandbox was made.
 	Phases functions.Phases `json:"phases"`
+
+	// proof asks of a function that was given its socket that it reads from it.
+	proof bool
 }
 
 // Ref returns the name of the function.

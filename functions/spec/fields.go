@@ -77,6 +77,7 @@ func table() []field {
 		}},
 		{name: "readiness", kind: section, doc: "How an instance is found ready.", fields: []field{
 			{name: "path", kind: text, pattern: "^/[^ #]*$", doc: "Fetched with GET until it answers 2xx or 3xx; without it a TCP connection is enough.", at: func(f *File) any { return &f.Config.Readiness.Path }},
+			{name: "activation", kind: boolean, doc: "The function takes a listening socket from whoever starts it, by systemd's protocol (LISTEN_FDS), and listens on $PORT itself where it is given none; requests wait in that socket from before its start on. Not with path.", at: func(f *File) any { return &f.Config.Readiness.Activation }},
 			{name: "timeout", kind: duration, doc: "How long an instance may take to become ready.", at: func(f *File) any { return &f.Config.Readiness.Timeout }},
 		}},
 		{name: "queue", kind: section, doc: "How invocations handed over asynchronously are run.", fields: []field{

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	pathAttach     = "attach"
 	pathContainerd = "containerd"
 )
+
+// activation tells the first process of a sandbox of the socket that it is given, as systemd would.
+var activation = []string{"LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=http"}
 
 // attachTime bounds the start of a function in a waiting sandbox.
 const attachTime = 10 * time.Second
@@ -87,6 +91,9 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	}
 	p := spec.Process
 	request := wire.Request{UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Cwd: p.Cwd, Args: p.Args, Env: p.Env}
+	if s.Activate {
+		request.Listen, request.Env = uint32(s.Port), append(slices.Clip(p.Env), activation...)
+	}
 	raw, err := request.Encode()
 	if err != nil {
 		return why(err.Error())
@@ -108,7 +115,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	var refused *attach.RefusedError
 	switch {
 	case err == nil:
-		b.info.StartPath = pathAttach
+		b.info.StartPath, b.info.Activated = pathAttach, s.Activate
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil
 	case errors.As(err, &refused):

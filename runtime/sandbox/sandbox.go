@@ -51,6 +51,9 @@ type Spec struct {
 	Env    []string
 	Port   int
 	Limits functions.Limits
+	// Activate asks that a socket listens on Port before the process is started, and is handed over to it by systemd's protocol: as descriptor 3,
+	// told by LISTEN_FDS and LISTEN_PID. Where the driver cannot, Info.Activated is false, and the process must listen by itself.
+	Activate bool
 	// ReadOnlyRoot leaves /tmp as the only writable place.
 	ReadOnlyRoot bool
 	// Egress lets the process open connections to the internet; without it there is a loopback device only. Create fails with unavailable
@@ -74,6 +77,8 @@ type Info struct {
 	// StartPath names the way in which it was started, of those that the driver has; PathReason says why a faster one was not taken. Both are
 	// empty for an adopted sandbox.
 	StartPath, PathReason string
+	// Activated says that the process was given a socket that listens; false for an adopted sandbox.
+	Activated bool
 	// Stdout and Stderr are files to which the process's output is appended by a side that outlives this process. The reader may
 	// truncate them at any time. They go away with the sandbox.
 	Stdout, Stderr string

@@ -53,7 +53,7 @@ func Run(t *testing.T, setup Setup) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"Prepare", s.prepare}, {"Life", s.life}, {"Limits", s.limits}, {"Isolation", s.isolation}, {"Exec", s.exec}, {"Output", s.output}, {"Frozen", s.frozen}, {"Adoption", s.adoption},
+		{"Prepare", s.prepare}, {"Life", s.life}, {"Limits", s.limits}, {"Isolation", s.isolation}, {"Exec", s.exec}, {"Output", s.output}, {"Frozen", s.frozen}, {"Activation", s.activation}, {"Adoption", s.adoption},
 	} {
 		t.Run(part.name, part.run)
 		if t.Failed() {

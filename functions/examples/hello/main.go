@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,15 +30,11 @@ type answer struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
-	}
-	listener, err := net.Listen("tcp", ":"+port)
+	listener, err := listen()
 	if err != nil {
 		log.Fatal(err)
 	}
-	log.Printf("hello listens on port %s", port)
+	log.Printf("hello listens on port %d", listener.Addr().(*net.TCPAddr).Port)
 	server := &http.Server{Handler: handler(), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1)
 	go func() {
@@ -54,6 +51,21 @@ func main() {
 		log.Fatal(err)
 	}
 	log.Print("hello is done")
+}
+
+// listen returns the socket that was opened for this process before it began, where there is one: requests may wait in it already. Else it
+// opens one on $PORT.
+func listen() (net.Listener, error) {
+	if os.Getenv("LISTEN_FDS") == "1" && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		given := os.NewFile(3, "socket")
+		defer given.Close()
+		return net.FileListener(given)
+	}
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	return net.Listen("tcp", ":"+port)
 }
 
 func handler() http.Handler {

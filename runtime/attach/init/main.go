@@ -48,6 +48,12 @@ func main() {
 	if err != nil {
 		fail(conn, err.Error())
 	}
+	if r.Listen != 0 {
+		var why string
+		if conn, why = listen(r.Listen, conn); why != "" {
+			fail(conn, why)
+		}
+	}
 	fail(conn, become(r))
 }
 

@@ -8,13 +8,14 @@ import "errors"
 
 const (
 	// Hello is the first byte that the init sends: the version of this protocol.
-	Hello = 1
+	Hello = 3
 	// MaxRequest is the longest request in bytes.
 	MaxRequest = 2 << 20
 	// HeaderSize is the length of what precedes a request: its own length.
 	HeaderSize = 4
 
 	maxStrings = 1 << 16
+	maxPort    = 1<<16 - 1
 )
 
 // ErrMalformed is a request that cannot be read.
@@ -30,6 +31,8 @@ type Request struct {
 	Cwd      string
 	Args     []string
 	Env      []string
+	// Listen is the port of a socket that listens and is handed over as descriptor 3; 0 for none.
+	Listen uint32
 }
 
 // Encode returns the request behind its header.
@@ -43,6 +46,7 @@ func (r *Request) Encode() ([]byte, error) {
 	b = text(b, r.Cwd)
 	b = texts(b, r.Args)
 	b = texts(b, r.Env)
+	b = number(b, r.Listen)
 	if len(b)-HeaderSize > MaxRequest || len(r.Groups) > maxStrings || len(r.Args) > maxStrings || len(r.Env) > maxStrings {
 		return nil, ErrTooLong
 	}
@@ -68,7 +72,8 @@ func Decode(b []byte) (Request, error) {
 		r.Groups = append(r.Groups, d.number())
 	}
 	r.Cwd, r.Args, r.Env = d.text(), d.texts(), d.texts()
-	if d.bad || len(d.b) > 0 || r.UID == 0 || len(r.Args) == 0 {
+	r.Listen = d.number()
+	if r.Listen > maxPort || d.bad || len(d.b) > 0 || r.UID == 0 || len(r.Args) == 0 {
 		return Request{}, ErrMalformed
 	}
 	return r, nil

@@ -12,7 +12,7 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, r := range []Request{
 		{UID: 65532, GID: 65532, Cwd: "/", Args: []string{"/fn"}},
-		{UID: 1, GID: 0, Groups: []uint32{7, 1 << 31}, Cwd: "", Args: []string{"fn", "", "ü"}, Env: []string{"A=", "B=x\ny", ""}},
+		{UID: 1, GID: 0, Groups: []uint32{7, 1 << 31}, Cwd: "", Args: []string{"fn", "", "ü"}, Env: []string{"A=", "B=x\ny", ""}, Listen: 65535},
 	} {
 		b, err := r.Encode()
 		if err != nil {
@@ -36,6 +36,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, r := range map[string]Request{
 		"root":               {UID: 0, GID: 1, Args: []string{"/fn"}},
+		"no such port":       {UID: 1, Args: []string{"/fn"}, Listen: 65536},
 		"no program":         {UID: 1},
 		"a NUL in a string":  {UID: 1, Args: []string{"/fn\x00x"}},
 		"a NUL in the cwd":   {UID: 1, Args: []string{"/fn"}, Cwd: "\x00"},

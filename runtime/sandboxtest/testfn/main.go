@@ -40,6 +40,9 @@ func main() {
 		return
 	case "exit":
 		os.Exit(int(number(arg(2))))
+	case "env":
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+		return
 	case "id":
 		fmt.Printf("%d:%d\n", os.Getuid(), os.Getgid())
 		return
@@ -58,13 +61,24 @@ func main() {
 	if os.Getenv("ONLY_IPV6") != "" {
 		host = "::1"
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, os.Getenv("PORT")))
+	if late := os.Getenv("LATE"); late != "" {
+		time.Sleep(time.Duration(number(late)) * time.Millisecond)
+	}
+	l, err := listen(host)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("listening")
 	log.Println("listening, says stderr")
 	log.Fatal(http.Serve(l, handler()))
+}
+
+// listen takes the socket that it was given, where there is one.
+func listen(host string) (net.Listener, error) {
+	if os.Getenv("LISTEN_FDS") == "1" && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		return net.FileListener(os.NewFile(3, "given"))
+	}
+	return net.Listen("tcp", net.JoinHostPort(host, os.Getenv("PORT")))
 }
 
 func arg(i int) string {
