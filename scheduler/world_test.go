@@ -109,6 +109,9 @@ func reason(s string) string {
 func (w *world) obey(c bus.Command) {
 	n := w.nodes[c.Node]
 	id := c.Instance
+	if c.Action == bus.ActionPrepare {
+		return
+	}
 	w.say("%s %s on %s%s", c.Action, id, n.state.Name, reason(c.Reason))
 	if w.deaf {
 		return

@@ -19,7 +19,7 @@ func (w *Worker) command(data []byte) {
 		return
 	}
 	whole := c.Action == bus.ActionReport && c.Instance == ""
-	if c.Node != w.cfg.Node || !whole && !c.Instance.Valid() {
+	if c.Node != w.cfg.Node || !whole && c.Action != bus.ActionPrepare && !c.Instance.Valid() {
 		w.log.Error("a command is for somebody else", "node", c.Node, "inst", c.Instance)
 		return
 	}
@@ -40,6 +40,8 @@ func (w *Worker) command(data []byte) {
 		w.commandDrain(c, now)
 	case bus.ActionReport:
 		w.commandReport(c)
+	case bus.ActionPrepare:
+		w.commandPrepare(c)
 	default:
 		w.log.Error("a command asks for an unknown action", "inst", c.Instance, "action", string(c.Action))
 	}

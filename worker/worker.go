@@ -41,6 +41,7 @@ type Worker struct {
 	load        atomic.Pointer[meter.Load]
 	out         *outbox
 	artifacts   *artifacts
+	prefetch    *prefetch
 	ready       chan struct{}
 	// listener is nil where no gateway comes from elsewhere; set by Run before anything else.
 	listener *listener
@@ -83,6 +84,7 @@ func New(cfg Config, driver sandbox.Driver, b Bus, log *slog.Logger) (*Worker, e
 	}
 	w.out = newOutbox(w)
 	w.artifacts = newArtifacts(driver, b, log, cfg.ArtifactGrace)
+	w.prefetch = newPrefetch(driver, w.artifacts, log, cfg.PrepareTimeout)
 	w.table.Store(&map[functions.InstanceID]*instance{})
 	w.load.Store(&meter.Load{})
 	return w, nil
@@ -109,6 +111,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	g.Go(func() error { return w.out.run(gctx) })
 	g.Go(func() error { return w.measure(gctx) })
 	g.Go(func() error { return w.artifacts.run(gctx) })
+	g.Go(func() error { return w.prefetch.run(gctx) })
 	g.Go(func() error { return w.rejoin(gctx) })
 
 	err := w.serve(ctx, gctx)

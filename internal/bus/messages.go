@@ -125,13 +125,15 @@ const (
 	ActionDrain Action = "drain"
 	// ActionReport asks for a report of the instance, or, where the command names none, of everything there is on the node.
 	ActionReport Action = "report"
+	// ActionPrepare makes the revision's artifact ready on the node; it names no instance. It is a hint, which a worker that is busy may drop.
+	ActionPrepare Action = "prepare"
 )
 
 // Command is a message of the scheduler to a worker about the instance in its envelope.
 type Command struct {
 	Envelope
 	Action Action `json:"action"`
-	// Revision is what to run; set for ActionStart.
+	// Revision is what to run, or to get ready for; set for ActionStart and ActionPrepare.
 	Revision *functions.Revision `json:"revision,omitempty"`
 	// Reason is why, for people and for the instance's last state.
 	Reason string `json:"reason,omitempty"`

@@ -103,6 +103,9 @@ func (r *Reconciler) promote(now time.Time, f *state.Function, ready int) {
 	}
 	f.Events.Add(now, "", fmt.Sprintf("the traffic moves to revision %s: %d of its instances ready", f.Record.Candidate, ready))
 	r.out = append(r.out, Effect{Kind: Promote, Ref: f.Ref, Revision: f.Record.Candidate})
+	if rev := f.Revision(f.Record.Candidate); rev != nil {
+		r.prefetch(f, rev)
+	}
 }
 
 func (r *Reconciler) fail(now time.Time, f *state.Function, why string, logs []string) {
