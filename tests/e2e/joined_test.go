@@ -66,7 +66,7 @@ func (f *fleet) on(fn string) map[string]int {
 	f.t.Helper()
 	out := map[string]int{}
 	for _, i := range instances(f.t, f.Server, fn) {
-		if i.State == functions.InstanceReady {
+		if i.State.Serves() {
 			out[i.NodeName]++
 		}
 	}
@@ -258,7 +258,7 @@ func TestJoinedWorkerComesBack(t *testing.T) {
 	ready := func() map[functions.InstanceID]int {
 		out := map[functions.InstanceID]int{}
 		for _, i := range instances(t, f.Server, "steady") {
-			if i.State == functions.InstanceReady {
+			if i.State.Serves() {
 				out[i.ID] = i.PID
 			}
 		}
