@@ -27,7 +27,7 @@ type Config struct {
 	RunDir string
 	// Capacity replaces what the machine is found to have, field by field.
 	Capacity functions.Resources
-	// Grant is what instances may take, field by field; a zero field: the capacity less the reserve.
+	// Grant is what instances may take, field by field; a zero field: the capacity less the reserve. CPU may be up to 8 times the capacity.
 	Grant functions.Resources
 	// Reserve is kept from instances. CPU defaults to a tenth of the capacity; Memory to a tenth, at least 512 MiB, but at most half.
 	Reserve functions.Resources
@@ -61,6 +61,8 @@ const (
 	defaultMaxInstances = 500
 	maxMaxInstances     = 5000
 	minReserveMemory    = 512 * functions.MiB
+	// maxOvercommit is how many times the machine's processors may be granted.
+	maxOvercommit = 8
 )
 
 func (c Config) withDefaults() Config {
@@ -161,7 +163,8 @@ func (c Config) Resources() (capacity, allocatable functions.Resources, err erro
 
 // granted puts what is granted in the place of the rest of the machine.
 func (c Config) granted(capacity, rest functions.Resources) (functions.Resources, error) {
-	if c.Grant.CPU < 0 || c.Grant.Memory < 0 || c.Grant.CPU > capacity.CPU || c.Grant.Memory > capacity.Memory {
+	// Processor time can be promised more than once: whoever does says that instances never want it all together. Memory cannot.
+	if c.Grant.CPU < 0 || c.Grant.Memory < 0 || c.Grant.CPU > maxOvercommit*capacity.CPU || c.Grant.Memory > capacity.Memory {
 		return rest, fault.New(fault.CodeInvalidRequest, "the grant (%dm cpu, %d MiB) is more than the machine's %s", c.Grant.CPU, c.Grant.Memory/functions.MiB, capacity).
 			WithHint("set a smaller --grant-cpu or --grant-memory")
 	}

@@ -60,7 +60,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.StringVar(&c.ContainerdAddress, "containerd-address", "", "socket of a containerd to use instead of the embedded one")
 	f.StringVar(&c.NodeName, "node-name", host, "this machine's name, for people")
 	f.StringToStringVar(&c.Labels, "label", nil, "labels of this node, such as zone=a; functions may ask for them")
-	f.Var((*milliValue)(&c.GrantCPU), "grant-cpu", "processor time that functions may take, such as 1500m (default the machine's less the reserve)")
+	f.Var((*milliValue)(&c.GrantCPU), "grant-cpu", "processor time that functions may take, such as 1500m; more than the machine has lets them share it (default the machine's less the reserve)")
 	f.Var((*bytesValue)(&c.GrantMemory), "grant-memory", "memory that functions may take, such as 2Gi (default the machine's less the reserve)")
 	f.Var((*milliValue)(&c.ReserveCPU), "reserve-cpu", "processor time kept from functions, such as 200m (default a tenth of the machine)")
 	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")

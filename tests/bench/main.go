@@ -34,7 +34,7 @@ func main() {
 	binary := flag.String("tatami", "bin/tatami", "the binary to measure")
 	out := flag.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
 	flag.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
-	only := flag.String("only", "", "benches to run, with commas: warm, cold, queue, noisy (default all)")
+	only := flag.String("only", "", "benches to run, with commas: warm, cold, frozen, queue, noisy (default all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -56,7 +56,7 @@ func run(ctx context.Context, binary, out, only string) error {
 	for _, b := range []struct {
 		name string
 		run  func(context.Context, string) ([]figure, error)
-	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold", benchCold}, {"noisy", benchNoisy}} {
+	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold", benchCold}, {"cold", benchActivation}, {"frozen", benchFrozen}, {"noisy", benchNoisy}} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), b.name) {
 			continue
 		}
