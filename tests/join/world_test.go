@@ -330,6 +330,12 @@ func (b *box) Exec(_ context.Context, args []string, stdin io.Reader, stdout, st
 	fmt.Fprint(stderr, "err")
 	return 7, err
 }
+func (b *box) Freeze(context.Context) error { return nil }
+
+func (b *box) Thaw() error { return nil }
+
+func (b *box) Reclaim(context.Context) (int64, error) { return 0, nil }
+
 func (b *box) Stats(context.Context) (functions.Usage, error) { return functions.Usage{}, nil }
 
 // exit ends the process.
