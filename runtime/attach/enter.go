@@ -15,8 +15,8 @@ const NewRootDir = "/newroot"
 
 // Place is a sandbox that waits.
 type Place struct {
-	// Mount and UTS are its namespaces.
-	Mount, UTS *os.File
+	// Process is its init's: a descriptor of pidfd_open(2).
+	Process *os.File
 }
 
 // Setting is what the function's surroundings have of their own.
@@ -38,14 +38,11 @@ func enter(p Place, root *Root, s Setting) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	if err := join(p.UTS, unix.CLONE_NEWUTS); err != nil {
+	if err := join(p.Process, unix.CLONE_NEWUTS|unix.CLONE_NEWNS); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return os.NewSyscallError("sethostname", err)
-	}
-	if err := join(p.Mount, unix.CLONE_NEWNS); err != nil {
-		return err
 	}
 	if err := unix.MoveMount(root.mount, "", unix.AT_FDCWD, NewRootDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach the root: %w", err)
@@ -81,12 +78,13 @@ func enter(p Place, root *Root, s Setting) error {
 	return nil
 }
 
-func join(ns *os.File, kind int) error {
-	raw, err := ns.SyscallConn()
+// join enters the process's namespaces of these kinds, in one call.
+func join(process *os.File, kinds int) error {
+	raw, err := process.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var inner error
-	err = raw.Control(func(fd uintptr) { inner = unix.Setns(int(fd), kind) })
+	err = raw.Control(func(fd uintptr) { inner = unix.Setns(int(fd), kinds) })
 	return errors.Join(err, os.NewSyscallError("setns", inner))
 }

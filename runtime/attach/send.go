@@ -12,7 +12,7 @@ import (
 	"github.com/tatami-faas/tatami/runtime/attach/wire"
 )
 
-// RefusedError says why the init could not become the function: a fault of the image or the command.
+// RefusedError says why the init could not do its setup, or not become the function: then it is a fault of the image or the command.
 type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return e.Why }
@@ -20,17 +20,23 @@ func (e *RefusedError) Error() string { return e.Why }
 // maxRefusal bounds what is read of an answer.
 const maxRefusal = 16 << 10
 
-// Await waits until the init behind the connection is ready for a request.
-func Await(ctx context.Context, conn *net.UnixConn) error {
+// SetUp has the init do its setup, and returns when it waits for its request.
+func SetUp(ctx context.Context, conn *net.UnixConn, setup []byte) error {
 	defer unblock(ctx, conn)()
-	b := make([]byte, 1)
-	if _, err := io.ReadFull(conn, b); err != nil {
+	if _, err := conn.Write(setup); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
-	if b[0] != wire.Hello {
+	b := make([]byte, maxRefusal)
+	n, err := conn.Read(b)
+	switch {
+	case err != nil:
+		return errors.Join(ctx.Err(), err)
+	case n == 1 && b[0] == wire.Hello:
+		return nil
+	case b[0] < ' ':
 		return errors.New("the sandbox's init is of another version; build this program with 'make build'")
 	}
-	return nil
+	return &RefusedError{string(b[:n])}
 }
 
 // Send has the init become the process, and returns when it has; a RefusedError where it could not.

@@ -32,21 +32,36 @@ func pair(t *testing.T) (ours, theirs *net.UnixConn) {
 	return ours, theirs
 }
 
-func TestAwait(t *testing.T) {
+func TestSetUp(t *testing.T) {
 	t.Parallel()
-	ours, theirs := pair(t)
-	if _, err := theirs.Write([]byte{wire.Hello, wire.Hello + 1}); err != nil {
-		t.Fatal(err)
+	for _, answer := range []string{string(rune(wire.Hello)), string(rune(wire.Hello + 1)), "mount /: no"} {
+		ours, theirs := pair(t)
+		go func() {
+			b := make([]byte, 4)
+			_, _ = io.ReadFull(theirs, b)
+			_, _ = io.WriteString(theirs, answer)
+		}()
+		err := SetUp(t.Context(), ours, []byte("work"))
+		var refused *RefusedError
+		switch answer[0] {
+		case wire.Hello:
+			if err != nil {
+				t.Error(err)
+			}
+		case wire.Hello + 1:
+			if err == nil || errors.As(err, &refused) {
+				t.Errorf("an init of another version was taken: %v", err)
+			}
+		default:
+			if !errors.As(err, &refused) || refused.Why != answer {
+				t.Errorf("%v", err)
+			}
+		}
 	}
-	if err := Await(t.Context(), ours); err != nil {
-		t.Error(err)
-	}
-	if err := Await(t.Context(), ours); err == nil {
-		t.Error("an init of another version was taken")
-	}
+	ours, _ := pair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Await(ctx, ours); !errors.Is(err, context.Canceled) {
+	if err := SetUp(ctx, ours, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,7 +17,6 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/process"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
 	"github.com/containerd/containerd/v2/core/containers"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -30,25 +28,10 @@ func (d *Driver) adopt(ctx context.Context, exits map[string]functions.Exit) err
 	if err != nil {
 		return err
 	}
-	var unused errgroup.Group
-	unused.SetLimit(drainers)
 	for _, c := range list {
-		if c.Labels[labelPool] == "" {
-			d.adoptOne(ctx, c, nil, exits)
-			continue
-		}
-		a, err := d.readAttachment(c.ID)
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				d.log.Warn("a sandbox cannot be adopted: whose it is cannot be read", "inst", c.ID, "err", err)
-			}
-			// It waited for its function when its maker ended.
-			unused.Go(func() error { d.discard(ctx, d.newBox(functions.InstanceID(c.ID), "", 0)); return nil })
-			continue
-		}
-		d.adoptOne(ctx, c, a, exits)
+		d.adoptOne(ctx, c, exits)
 	}
-	return unused.Wait()
+	return nil
 }
 
 // recordedExits reads how processes ended that ended while nobody looked: their shims wrote it down. It must be read before containerd
@@ -85,20 +68,14 @@ func initGone(bundle string) bool {
 	return err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }
 
-// adoptOne takes over a container: its own, or one made ahead for what was attached to it.
-func (d *Driver) adoptOne(ctx context.Context, c containers.Container, a *attachment, exits map[string]functions.Exit) {
+// adoptOne takes over a container.
+func (d *Driver) adoptOne(ctx context.Context, c containers.Container, exits map[string]functions.Exit) {
 	port, _ := strconv.Atoi(c.Labels[labelPort])
 	b := d.newBox(functions.InstanceID(c.ID), c.Labels[labelArtifact], port)
 	b.made = true
 	b.info.Created = c.CreatedAt
 	if r := c.Extensions[extRecord]; r != nil {
 		b.info.Record = r.GetValue()
-	}
-	if a != nil {
-		b = d.newBox(a.Instance, a.Artifact, a.Port)
-		b.carry(c.ID)
-		b.made, b.function = true, a.Process
-		b.info.Created, b.info.Record = a.Created, a.Record
 	}
 	d.mu.Lock()
 	d.boxes[b.info.ID] = b

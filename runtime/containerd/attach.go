@@ -46,6 +46,8 @@ type attachment struct {
 	Port     int                  `json:"port"`
 	Created  time.Time            `json:"created"`
 	Record   []byte               `json:"record"`
+	// Keeper is the socket of the sandbox's keeper.
+	Keeper string `json:"keeper"`
 	// Process is the function's, for Exec.
 	Process *specs.Process `json:"process"`
 }
@@ -149,7 +151,7 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 // enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
 func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
 	if err := d.writeAttachment(b.sid, attachment{
-		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Process: spec.Process,
+		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Keeper: b.keeper, Process: spec.Process,
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
 	}
@@ -181,7 +183,7 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 	if err := root.Points(points(spec.Mounts)); err != nil {
 		return err
 	}
-	return attach.Enter(sp.place, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
+	return attach.Enter(attach.Place{Process: b.process}, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
 }
 
 // points are the mounts that the waiting sandbox has and the function's root gets: those that lie in no other.
@@ -200,6 +202,7 @@ func points(mounts []specs.Mount) (dirs, files []string) {
 // take makes the box the waiting sandbox's.
 func (b *box) take(sp *spare) {
 	b.carry(sp.box.sid)
+	b.own, b.keeper = true, sp.box.keeper
 	sp.box.mu.Lock()
 	process, netns := sp.box.process, sp.box.netns
 	sp.box.process, sp.box.netns = nil, nil
@@ -213,6 +216,8 @@ func (b *box) take(sp *spare) {
 // leave undoes take, and returns what is to be removed.
 func (b *box) leave() *box {
 	gone := b.d.newBox(functions.InstanceID(b.sid), "", 0)
+	gone.own, gone.keeper = true, b.keeper
+	b.own, b.keeper = false, ""
 	b.mu.Lock()
 	gone.process, gone.netns = b.process, b.netns
 	b.process, b.netns = nil, nil

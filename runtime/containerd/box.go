@@ -43,6 +43,9 @@ type box struct {
 	sid    string
 	digest string
 	port   int
+	// own says that it is no container but of our own making; keeper is the socket of its keeper then.
+	own    bool
+	keeper string
 	// made and stopping are guarded by the driver's lock: made says that the sandbox is listed, stopping that its removal has begun.
 	made, stopping bool
 	done           chan struct{}
@@ -95,7 +98,7 @@ func (b *box) Exit() functions.Exit {
 
 // hold opens what belongs to the process, so that neither its number nor its namespace can come to mean another.
 func (b *box) hold(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
 	}

@@ -99,10 +99,14 @@ func (c Config) workRoot() string {
 	return filepath.Join(c.contentRoot(), "io.containerd.runtime.v2.task", namespace)
 }
 
-// attachments hold what a sandbox made ahead was given to run, as long as it exists; poolRoots what such a sandbox has for a root before.
+// attachments hold what a sandbox made ahead was given to run, as long as it exists; poolRoot is what such a sandbox has for a root before.
 func (c Config) attachments() string         { return filepath.Join(c.RunDir, "attached") }
 func (c Config) attachment(id string) string { return filepath.Join(c.attachments(), id) }
-func (c Config) poolRoots() string           { return filepath.Join(c.DataDir, "pool") }
+func (c Config) poolRoot() string            { return filepath.Join(c.RunDir, "pool") }
+
+// exits hold how sandboxes of our own making ended: a file for each, empty while it runs.
+func (c Config) exits() string         { return filepath.Join(c.RunDir, "exits") }
+func (c Config) exit(id string) string { return filepath.Join(c.exits(), id) }
 
 func (c Config) stdout(id string) string { return filepath.Join(c.logRoot(), id+".out") }
 func (c Config) stderr(id string) string { return filepath.Join(c.logRoot(), id+".err") }

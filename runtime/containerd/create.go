@@ -34,9 +34,6 @@ const (
 	extRecord = "tatami.record"
 	maxRecord = 64 << 10
 
-	// labelPool marks a container that was made before there was an instance for it.
-	labelPool = "tatami.pool"
-
 	// cleanupTime bounds what is done after the caller has gone.
 	cleanupTime = 30 * time.Second
 )
@@ -82,7 +79,11 @@ func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, e
 	d.mu.Lock()
 	b.made = true
 	d.mu.Unlock()
-	d.watch(b)
+	if b.own {
+		d.watchOwn(b)
+	} else {
+		d.watch(b)
+	}
 	d.log.Debug("sandbox made", "inst", s.ID, "pid", b.info.PID, "path", b.info.StartPath, "why", b.info.PathReason, "dur_ms", (b.info.Create + b.info.Start).Milliseconds())
 	return b, nil
 }

@@ -56,6 +56,9 @@ type Driver struct {
 	pulls   singleflight.Group
 	pool    *pool
 	egress  *egress.Network
+	keepers *keepers
+	// filter is the seccomp filter of every sandbox of our own making.
+	filter func() ([]byte, error)
 
 	mu        sync.Mutex
 	started   bool
@@ -87,6 +90,8 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 	if d.egress, err = egress.New(cfg.Egress, log); err != nil {
 		return nil, fmt.Errorf("containerd driver: %w", err)
 	}
+	d.keepers = newKeepers(d, d.keeperLost)
+	d.filter = sync.OnceValues(defaultFilter)
 	return d, nil
 }
 
@@ -123,7 +128,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if d.runc, err = findRunc(); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.cfg.DataDir, d.cfg.RunDir, d.cfg.shimSockets(), d.cfg.runcRoot(), d.cfg.scratchRoot(), d.cfg.logRoot(), d.cfg.mountRoot(), d.cfg.fifoRoot(), d.cfg.attachments()} {
+	for _, dir := range []string{d.cfg.DataDir, d.cfg.RunDir, d.cfg.shimSockets(), d.cfg.runcRoot(), d.cfg.scratchRoot(), d.cfg.logRoot(), d.cfg.mountRoot(), d.cfg.fifoRoot(), d.cfg.attachments(), d.cfg.exits()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("containerd driver: %w", err)
 		}
@@ -151,7 +156,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := d.adopt(ctx, exits); err != nil {
+	if err := errors.Join(d.adopt(ctx, exits), d.adoptOwn()); err != nil {
 		return fmt.Errorf("adopt the sandboxes of an earlier run: %w", err)
 	}
 	d.adoptLinks()
@@ -197,6 +202,7 @@ func (d *Driver) Close() error {
 	d.cancel()
 	d.tasks.Wait()
 	d.pool.drain()
+	d.keepers.close()
 	d.sockets.close()
 	if err := d.egress.Close(); err != nil {
 		d.log.Warn("the host's network settings are not as they were", "err", err)

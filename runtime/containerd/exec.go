@@ -36,6 +36,9 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	if b.ended() {
 		return 0, fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
 	}
+	if b.own {
+		return b.execOwn(ctx, args, stdin, stdout, stderr)
+	}
 	process, err := d.processSpec(ctx, b, args)
 	if err != nil {
 		return 0, err
@@ -87,11 +90,6 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 
 // processSpec is the function's own process with other arguments.
 func (d *Driver) processSpec(ctx context.Context, b *box, args []string) (*anypb.Any, error) {
-	if b.function != nil {
-		process := *b.function
-		process.Args = args
-		return typeurl.MarshalAnyToProto(&process)
-	}
 	c, err := d.client.ContainerService().Get(ctx, b.sid)
 	if err != nil {
 		if isNotFound(err) {
@@ -201,8 +199,12 @@ func execFault(name string, err error) error {
 		return fault.New(fault.CodeUnavailable, "the sandbox does not run any more")
 	}
 	if why, ok := whyNotStarted(err); ok {
-		return fault.New(fault.CodeInvalidRequest, "%s cannot be run in the sandbox: %s", name, strings.TrimPrefix(why, "exec: ")).WithField("args").
-			WithHint("name a program that the image holds; an image of one static binary holds no shell")
+		return cannotRun(name, why)
 	}
 	return fmt.Errorf("run %s in the sandbox: %w", name, err)
+}
+
+func cannotRun(name, why string) error {
+	return fault.New(fault.CodeInvalidRequest, "%s cannot be run in the sandbox: %s", name, strings.TrimPrefix(why, "exec: ")).WithField("args").
+		WithHint("name a program that the image holds; an image of one static binary holds no shell")
 }

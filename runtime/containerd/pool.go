@@ -92,6 +92,9 @@ func (p *pool) drain() {
 	}
 	_ = all.Wait()
 	p.tasks.Wait()
+	if !p.d.hasOwn() {
+		p.d.keepers.leave()
+	}
 }
 
 // startBegins says that a start is under way until the function that it returns is called: the processors are the start's.

@@ -105,12 +105,16 @@ func (b *box) terminate(ctx context.Context, grace time.Duration) error {
 // remove takes everything away that carries the sandbox's id. It can be repeated, and begun where a crash has stopped it.
 func (d *Driver) remove(ctx context.Context, b *box) error {
 	id := b.sid
-	b.release()
-	if err := d.removeTask(ctx, id); err != nil {
-		return err
-	}
-	if err := d.client.ContainerService().Delete(ctx, id); err != nil && !isNotFound(err) {
-		return err
+	if b.own {
+		if err := b.endOwn(ctx); err != nil {
+			return err
+		}
+		b.release()
+	} else {
+		b.release()
+		if err := d.removeContainer(ctx, id); err != nil {
+			return err
+		}
 	}
 	if err := d.removeRemains(id); err != nil {
 		return err
@@ -124,6 +128,16 @@ func (d *Driver) remove(ctx context.Context, b *box) error {
 	b.end(unknownExit)
 	if err := d.dropView(ctx, b.digest); err != nil {
 		d.log.Warn("the layers of a forgotten artifact stay", "artifact", b.digest, "err", err)
+	}
+	return nil
+}
+
+func (d *Driver) removeContainer(ctx context.Context, id string) error {
+	if err := d.removeTask(ctx, id); err != nil {
+		return err
+	}
+	if err := d.client.ContainerService().Delete(ctx, id); err != nil && !isNotFound(err) {
+		return err
 	}
 	return nil
 }
@@ -187,7 +201,7 @@ func (d *Driver) removeRemains(id string) error {
 		return err
 	}
 	// The attachment is last: with it goes the knowledge whose the sandbox was.
-	for _, f := range []string{d.cfg.stdout(id), d.cfg.stderr(id), d.cfg.shimSocket(id), d.cfg.attachment(id)} {
+	for _, f := range []string{d.cfg.stdout(id), d.cfg.stderr(id), d.cfg.shimSocket(id), d.cfg.exit(id), d.cfg.attachment(id)} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -68,6 +68,7 @@ func (d *Driver) remains() []string {
 	add(d.cfg.scratchRoot(), whole)
 	add(filepath.Join(d.cfg.runcRoot(), namespace), whole)
 	add(d.cfg.attachments(), whole)
+	add(d.cfg.exits(), whole)
 	add(d.cfg.logRoot(), func(name string) string { return strings.TrimSuffix(name, filepath.Ext(name)) })
 	if d.engine != nil {
 		add(d.cfg.bundleRoot(), whole)

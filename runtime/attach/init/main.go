@@ -1,6 +1,7 @@
 //go:build linux
 
-// Command init is the first process of a sandbox that was made ahead of time: it waits for a function and becomes it.
+// Command init is the first process of a sandbox that was made ahead of time: it sets its sandbox up, waits for a function and becomes it.
+// Called with the argument "keeper" it is the parent of such processes.
 //
 // It is built without the large packages of the standard library: each waiting sandbox keeps one in memory.
 package main
@@ -8,19 +9,16 @@ package main
 import (
 	"runtime"
 	"syscall"
-	"unsafe"
 
 	"github.com/tatami-faas/tatami/runtime/attach/wire"
 )
 
-// socket leads to the worker.
-const socket = "/ctl"
-
 const (
-	prCapBSetDrop = 24
-	// lastCap is beyond every capability that there is.
-	lastCap        = 63
-	capVersion3    = 0x20080522
+	// passed is the descriptor at which the way to the worker comes, and at which a program looks for a socket that it is given.
+	passed = 3
+	// control is where the way to the worker goes, out of that socket's way.
+	control = 64
+
 	exitUnused     = 0
 	exitImpossible = 1
 )
@@ -28,33 +26,69 @@ const (
 func main() {
 	// What follows changes this thread only: it is the one that becomes the function, and the others end with that.
 	runtime.LockOSThread()
-	conn, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil || syscall.Connect(conn, &syscall.SockaddrUnix{Name: socket}) != nil || !writeAll(conn, []byte{wire.Hello}) {
+	if isKeeper() {
+		keep()
+		return
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
 		syscall.Exit(exitImpossible)
 	}
+	syscall.Close(passed)
+	setup, err := wire.DecodeSetup(receive())
+	if err != nil {
+		fail(err.Error())
+	}
+	for i := range setup.Steps {
+		if why := do(&setup.Steps[i]); why != "" {
+			fail(why)
+		}
+	}
+	if why := confine(&setup); why != "" {
+		fail(why)
+	}
+	if !writeAll(control, []byte{wire.Hello}) {
+		syscall.Exit(exitUnused)
+	}
+	r, err := wire.Decode(receive())
+	if err != nil {
+		fail(err.Error())
+	}
+	if r.Listen != 0 {
+		if why := listen(r.Listen); why != "" {
+			fail(why)
+		}
+	}
+	fail(become(r))
+}
+
+// isKeeper looks for the one argument that there may be: the package os, which has them, is a large one.
+func isKeeper() bool {
+	fd, err := syscall.Open("/proc/self/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	b := make([]byte, 256)
+	n, err := syscall.Read(fd, b)
+	const end = "\x00keeper\x00"
+	return err == nil && n >= len(end) && string(b[n-len(end):n]) == end
+}
+
+// receive reads one message. Where the worker is gone, nobody wants this process any more.
+func receive() []byte {
 	header := make([]byte, wire.HeaderSize)
-	if !readAll(conn, header) {
+	if !readAll(control, header) {
 		syscall.Exit(exitUnused)
 	}
 	n, err := wire.Length(header)
 	if err != nil {
-		fail(conn, err.Error())
+		fail(err.Error())
 	}
 	body := make([]byte, n)
-	if !readAll(conn, body) {
+	if !readAll(control, body) {
 		syscall.Exit(exitUnused)
 	}
-	r, err := wire.Decode(body)
-	if err != nil {
-		fail(conn, err.Error())
-	}
-	if r.Listen != 0 {
-		var why string
-		if conn, why = listen(r.Listen, conn); why != "" {
-			fail(conn, why)
-		}
-	}
-	fail(conn, become(r))
+	return body
 }
 
 // become returns only with why it failed, in the OCI runtime's words.
@@ -77,41 +111,8 @@ func become(r wire.Request) string {
 	return "exec " + path + ": " + err.Error()
 }
 
-// drop becomes the user and gives up every privilege.
-func drop(r wire.Request) string {
-	for c := uintptr(0); c <= lastCap; c++ {
-		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, c, 0); e == syscall.EINVAL {
-			break
-		} else if e != 0 {
-			return "drop capability: " + e.Error()
-		}
-	}
-	var groups unsafe.Pointer
-	if len(r.Groups) > 0 {
-		groups = unsafe.Pointer(&r.Groups[0])
-	}
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(r.Groups)), uintptr(groups), 0); e != 0 {
-		return "setgroups: " + e.Error()
-	}
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SETRESGID, uintptr(r.GID), uintptr(r.GID), uintptr(r.GID)); e != 0 {
-		return "setgid: " + e.Error()
-	}
-	if _, _, e := syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(r.UID), uintptr(r.UID), uintptr(r.UID)); e != 0 {
-		return "setuid: " + e.Error()
-	}
-	header := struct {
-		version uint32
-		pid     int32
-	}{version: capVersion3}
-	var none [6]uint32
-	if _, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0); e != 0 {
-		return "capset: " + e.Error()
-	}
-	return ""
-}
-
-func fail(conn int, why string) {
-	writeAll(conn, []byte(why))
+func fail(why string) {
+	writeAll(control, []byte(why))
 	syscall.Exit(exitImpossible)
 }
 

@@ -1,13 +1,15 @@
-// Package wire is what the worker and the init of a sandbox made ahead say to each other. The init links it: it imports nothing that is large.
+// Package wire is what the worker, the init of a sandbox and the keeper of all inits say to each other. The init links it: it imports
+// nothing that is large.
 //
-// The init says Hello, waits for one request, and answers with why it cannot be done; without an answer the connection ends, as the
-// function's program has taken the init's place.
+// The worker asks the keeper to spawn an init. The init reads its setup from its connection, does it, says Hello (or answers why not),
+// waits for one request, and answers with why it cannot be done; without an answer the connection ends, as the function's program has
+// taken the init's place.
 package wire
 
 import "errors"
 
 const (
-	// Hello is the first byte that the init sends: the version of this protocol.
+	// Hello is the byte that the init sends when its setup is done: the version of this protocol.
 	Hello = 3
 	// MaxRequest is the longest request in bytes.
 	MaxRequest = 2 << 20
@@ -119,14 +121,19 @@ func (d *decoder) count() uint32 {
 	return n
 }
 
-func (d *decoder) text() string {
+func (d *decoder) bytes() []byte {
 	n := int(d.number())
 	if d.bad || n > len(d.b) {
 		d.bad = true
-		return ""
+		return nil
 	}
-	s := string(d.b[:n])
+	b := d.b[:n]
 	d.b = d.b[n:]
+	return b
+}
+
+func (d *decoder) text() string {
+	s := string(d.bytes())
 	for i := range len(s) {
 		// It would end the string for the kernel.
 		if s[i] == 0 {

@@ -1,0 +1,274 @@
+//go:build linux
+
+package main
+
+import (
+	"strconv"
+	"syscall"
+
+	"github.com/tatami-faas/tatami/runtime/attach/wire"
+)
+
+// The keeper is the parent of all inits: it outlives the worker, writes their output and their exit statuses down, and ends when it has no
+// child and no worker is connected. One thread does everything, whenever something can be read.
+
+const (
+	// keeperListener and keeperClient are descriptors that it starts with: where workers connect, and the worker that started it.
+	keeperListener = 3
+	keeperClient   = 4
+
+	sysPidfdOpen = 434
+	readSize     = 64 << 10
+	maxEvents    = 64
+	killedBase   = 128
+	openFiles    = 1 << 19
+	fileMode     = 0o600
+)
+
+// keeper is its state: what each descriptor that it waits for is.
+type keeper struct {
+	epoll   int
+	null    int
+	clients map[int]bool
+	outputs map[int]*output
+	// children are found by the descriptors of their processes.
+	children map[int]*child
+	buffer   []byte
+}
+
+type child struct {
+	pid     int
+	exit    string
+	outputs [2]int
+}
+
+// output is a pipe that a process writes to, and the file, opened when there is something to write.
+type output struct {
+	path string
+	file int
+}
+
+func keep() {
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: openFiles, Max: openFiles})
+	syscall.Umask(0o022)
+	k := keeper{
+		clients: map[int]bool{}, outputs: map[int]*output{}, children: map[int]*child{}, buffer: make([]byte, readSize),
+	}
+	var err error
+	if k.null, err = syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0); err != nil {
+		syscall.Exit(exitImpossible)
+	}
+	if k.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		syscall.Exit(exitImpossible)
+	}
+	syscall.CloseOnExec(keeperListener)
+	syscall.CloseOnExec(keeperClient)
+	if !k.await(keeperListener) {
+		syscall.Exit(exitImpossible)
+	}
+	k.welcome(keeperClient)
+	events := make([]syscall.EpollEvent, maxEvents)
+	for len(k.clients)+len(k.children) > 0 {
+		n, err := syscall.EpollWait(k.epoll, events, -1)
+		if err != nil && err != syscall.EINTR {
+			syscall.Exit(exitImpossible)
+		}
+		for i := range max(n, 0) {
+			k.serve(int(events[i].Fd))
+		}
+	}
+}
+
+func (k *keeper) await(fd int) bool {
+	return syscall.EpollCtl(k.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}) == nil
+}
+
+// serve looks what the descriptor is. One that was closed meanwhile is nothing any more.
+func (k *keeper) serve(fd int) {
+	switch {
+	case fd == keeperListener:
+		if client, _, err := syscall.Accept4(fd, syscall.SOCK_CLOEXEC); err == nil {
+			k.welcome(client)
+		}
+	case k.clients[fd]:
+		k.request(fd)
+	case k.outputs[fd] != nil:
+		k.copy(fd)
+	case k.children[fd] != nil:
+		k.reap(fd)
+	}
+}
+
+func (k *keeper) welcome(fd int) {
+	if k.await(fd) && syscall.Sendto(fd, []byte(wire.KeeperHello), syscall.MSG_NOSIGNAL, nil) == nil {
+		k.clients[fd] = true
+		return
+	}
+	syscall.Close(fd)
+}
+
+// request does what one packet asks for.
+func (k *keeper) request(client int) {
+	packet, rights := make([]byte, wire.MaxSpawn), make([]byte, syscall.CmsgSpace(2*4))
+	n, rn, _, _, err := syscall.Recvmsg(client, packet, rights, syscall.MSG_CMSG_CLOEXEC)
+	if err == syscall.EINTR || err == syscall.EAGAIN {
+		return
+	}
+	if err != nil || n == 0 {
+		delete(k.clients, client)
+		syscall.Close(client)
+		return
+	}
+	fds := descriptors(rights[:rn])
+	defer func() {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+	}()
+	var answer wire.Spawned
+	if s, err := wire.DecodeSpawn(packet[:n]); err != nil {
+		answer.Why = err.Error()
+	} else {
+		answer = k.spawn(&s, fds)
+	}
+	_ = syscall.Sendto(client, answer.Encode(), syscall.MSG_NOSIGNAL, nil)
+}
+
+func descriptors(rights []byte) []int {
+	messages, err := syscall.ParseSocketControlMessage(rights)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for i := range messages {
+		if fds, err := syscall.ParseUnixRights(&messages[i]); err == nil {
+			out = append(out, fds...)
+		}
+	}
+	return out
+}
+
+// spawn starts a process in new namespaces, that waits for its setup.
+func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
+	want := 1
+	sys := &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+	}
+	if s.Cgroup {
+		want = 2
+	}
+	if len(fds) != want {
+		return wire.Spawned{Why: "the packet carries another number of descriptors than it says"}
+	}
+	if s.Cgroup {
+		sys.UseCgroupFD, sys.CgroupFD = true, fds[1]
+	}
+	c := &child{exit: s.Exit}
+	var theirs [2]int
+	for i, path := range []string{s.Stdout, s.Stderr} {
+		var pipe [2]int
+		if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
+			if i == 1 {
+				k.forget(c.outputs[0])
+				syscall.Close(theirs[0])
+			}
+			return wire.Spawned{Why: "pipe: " + err.Error()}
+		}
+		_ = syscall.SetNonblock(pipe[0], true)
+		c.outputs[i], theirs[i] = pipe[0], pipe[1]
+		k.outputs[pipe[0]] = &output{path: path, file: -1}
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"init"}, &syscall.ProcAttr{
+		Dir: "/",
+		// One thread that works, and a collector that never has to.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Files: []uintptr{uintptr(k.null), uintptr(theirs[0]), uintptr(theirs[1]), uintptr(fds[0])},
+		Sys:   sys,
+	})
+	syscall.Close(theirs[0])
+	syscall.Close(theirs[1])
+	pidfd := -1
+	if err == nil {
+		c.pid = pid
+		fd, _, e := syscall.Syscall(sysPidfdOpen, uintptr(pid), 0, 0)
+		if e != 0 || !k.await(int(fd)) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_, _ = syscall.Wait4(pid, nil, 0, nil)
+			err = syscall.EMFILE
+		}
+		pidfd = int(fd)
+	}
+	if err != nil {
+		k.forget(c.outputs[0])
+		k.forget(c.outputs[1])
+		return wire.Spawned{Why: "start the process: " + err.Error()}
+	}
+	k.children[pidfd] = c
+	k.await(c.outputs[0])
+	k.await(c.outputs[1])
+	return wire.Spawned{PID: uint32(pid)}
+}
+
+// copy writes down what can be read at once, up to the buffer's size, and reports whether there may be more.
+func (k *keeper) copy(fd int) bool {
+	n, err := syscall.Read(fd, k.buffer)
+	switch {
+	case err == syscall.EINTR:
+		return true
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil || n == 0:
+		k.forget(fd)
+		return false
+	}
+	o := k.outputs[fd]
+	if o.file < 0 {
+		if o.file, err = syscall.Open(o.path, syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CREAT|syscall.O_CLOEXEC, fileMode); err != nil {
+			o.file = -1
+			// The process must not block on output that nobody takes.
+			return true
+		}
+	}
+	writeAll(o.file, k.buffer[:n])
+	return true
+}
+
+func (k *keeper) forget(fd int) {
+	o := k.outputs[fd]
+	if o == nil {
+		return
+	}
+	if o.file >= 0 {
+		syscall.Close(o.file)
+	}
+	delete(k.outputs, fd)
+	syscall.Close(fd)
+}
+
+// reap writes down how a process ended, after what it had written.
+func (k *keeper) reap(pidfd int) {
+	c := k.children[pidfd]
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(c.pid, &status, 0, nil)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	for _, fd := range c.outputs {
+		for k.outputs[fd] != nil && k.copy(fd) {
+		}
+		k.forget(fd)
+	}
+	code := status.ExitStatus()
+	if status.Signaled() {
+		code = killedBase + int(status.Signal())
+	}
+	// Its sandbox may be gone already: then the directory of exits is, or the worker removes the file.
+	if fd, err := syscall.Open(c.exit, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, fileMode); err == nil {
+		writeAll(fd, []byte(strconv.Itoa(code)+"\n"))
+		syscall.Close(fd)
+	}
+	delete(k.children, pidfd)
+	syscall.Close(pidfd)
+}

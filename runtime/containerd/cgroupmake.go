@@ -1,0 +1,171 @@
+//go:build linux
+
+package containerd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// make makes a sandbox's cgroup as the OCI runtime would, with no process in it. On v1 it takes part in every hierarchy of the node's.
+func (c *cgroups) make(id string, r *specs.LinuxResources) error {
+	for _, tree := range c.controlled() {
+		if err := os.MkdirAll(c.in(tree, ""), 0o755); err != nil {
+			return err
+		}
+		if err := os.Mkdir(c.in(tree, id), 0o755); err != nil {
+			return err
+		}
+		if err := inheritCPUs(tree, c.path(id)); err != nil {
+			return err
+		}
+	}
+	if err := c.limitDevices(id); err != nil {
+		return fmt.Errorf("the device cgroup: %w", err)
+	}
+	return c.limit(id, r)
+}
+
+// controlled are the hierarchies in which the OCI runtime makes cgroups: on v1 not the one of v2's kind that may lie beside.
+func (c *cgroups) controlled() []string {
+	return slices.DeleteFunc(c.trees(), func(tree string) bool {
+		var st unix.Statfs_t
+		return !c.v2 && (unix.Statfs(tree, &st) != nil || st.Type != unix.CGROUP_SUPER_MAGIC)
+	})
+}
+
+// inheritCPUs gives a path of cgroups what processors and memory nodes the one above has, where none are set: on v1 no process may enter before.
+func inheritCPUs(tree, path string) error {
+	dir := tree
+	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		above := dir
+		dir = filepath.Join(dir, part)
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			own, err := os.ReadFile(filepath.Join(dir, file))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if len(bytes.TrimSpace(own)) > 0 {
+				continue
+			}
+			theirs, err := os.ReadFile(filepath.Join(above, file))
+			if err != nil {
+				return err
+			}
+			// On v2 an empty value means the one above.
+			if len(bytes.TrimSpace(theirs)) == 0 {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), theirs, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// enter moves a process into the sandbox's cgroup. On v1 the kernel may let it wait for some milliseconds.
+func (c *cgroups) enter(id string, pid int) error {
+	for _, tree := range c.controlled() {
+		if err := write(c.in(tree, id), "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open returns the directory of the sandbox's cgroup, for a process to be started in it; nil on v1, which cannot do that.
+func (c *cgroups) open(id string) (*os.File, error) {
+	if !c.v2 {
+		return nil, nil
+	}
+	return os.Open(c.dir("", id))
+}
+
+// processes lists the processes of the sandbox.
+func (c *cgroups) processes(id string) []int {
+	raw, err := os.ReadFile(filepath.Join(c.dir("pids", id), "cgroup.procs"))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, field := range strings.Fields(string(raw)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// allowedDevices are those that every OCI container may use. Making a device is allowed, which takes a capability that none has.
+func allowedDevices() []specs.LinuxDeviceCgroup {
+	any := func(kind string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "m"}
+	}
+	char := func(major, minor int64) specs.LinuxDeviceCgroup {
+		d := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"}
+		if minor < 0 {
+			d.Minor = nil
+		}
+		return d
+	}
+	return []specs.LinuxDeviceCgroup{
+		any("c"), any("b"), char(1, 3), char(1, 8), char(1, 7), char(5, 0), char(1, 5), char(1, 9), char(136, -1), char(5, 2),
+	}
+}
+
+func (c *cgroups) limitDevices(id string) error {
+	if c.v2 {
+		return c.limitDevicesV2(id)
+	}
+	dir := c.dir("devices", id)
+	if err := write(dir, "devices.deny", "a"); err != nil {
+		return err
+	}
+	for _, d := range allowedDevices() {
+		if err := write(dir, "devices.allow", deviceRule(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func deviceRule(d specs.LinuxDeviceCgroup) string {
+	number := func(n *int64) string {
+		if n == nil {
+			return "*"
+		}
+		return strconv.FormatInt(*n, 10)
+	}
+	return d.Type + " " + number(d.Major) + ":" + number(d.Minor) + " " + d.Access
+}
+
+// limitDevicesV2 attaches a program that judges, which goes with the cgroup.
+func (c *cgroups) limitDevicesV2(id string) error {
+	rules := append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, allowedDevices()...)
+	program, license, err := cgroup2.DeviceFilter(rules)
+	if err != nil {
+		return err
+	}
+	dir, err := unix.Open(c.dir("", id), unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	_, err = cgroup2.LoadAttachCgroupDeviceFilter(program, license, dir)
+	return err
+}

@@ -1,0 +1,205 @@
+//go:build linux
+
+package containerd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+
+	defaultprofile "github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/runtime/attach/wire"
+	"github.com/tatami-faas/tatami/runtime/seccomp"
+)
+
+// waitingCaps are what becoming another user takes. The init gives them up with that, and the right to ever have them.
+const waitingCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP
+
+// setup writes what an init does to its sandbox before it waits: what the OCI runtime does for a specification, in its order.
+func (d *Driver) setup(id string, spec *specs.Spec, root string) ([]byte, error) {
+	s, err := d.confinement()
+	if err != nil {
+		return nil, err
+	}
+	s.Steps = []wire.Step{
+		// The node's mounts go on to be the node's alone.
+		{Op: wire.OpMount, Path: "/", Number: unix.MS_SLAVE | unix.MS_REC},
+		{Op: wire.OpMount, Source: root, Path: root, Kind: "bind", Number: unix.MS_BIND | unix.MS_REC},
+		{Op: wire.OpUnshare, Number: unix.CLONE_NEWCGROUP},
+		{Op: wire.OpSession},
+		{Op: wire.OpKeyring, Source: "_ses." + id},
+	}
+	for _, m := range spec.Mounts {
+		steps, err := d.mountSteps(m, root)
+		if err != nil {
+			return nil, err
+		}
+		s.Steps = append(s.Steps, steps...)
+		if m.Destination == "/dev" {
+			s.Steps = append(s.Steps, deviceSteps(root)...)
+		}
+	}
+	s.Steps = append(s.Steps, wire.Step{Op: wire.OpPivot, Path: root}, wire.Step{Op: wire.OpLoopback})
+	for key, value := range spec.Linux.Sysctl {
+		s.Steps = append(s.Steps, wire.Step{Op: wire.OpWrite, Path: "/proc/sys/" + strings.ReplaceAll(key, ".", "/"), Data: value})
+	}
+	for _, p := range spec.Linux.ReadonlyPaths {
+		s.Steps = append(s.Steps, wire.Step{Op: wire.OpReadOnly, Path: p})
+	}
+	for _, p := range spec.Linux.MaskedPaths {
+		s.Steps = append(s.Steps, wire.Step{Op: wire.OpMask, Path: p})
+	}
+	return s.Encode()
+}
+
+// confinement is what every process of a sandbox takes upon itself before it takes anything from a function.
+func (d *Driver) confinement() (*wire.Setup, error) {
+	filter, err := d.filter()
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Setup{Keep: waitingCaps, Filter: filter, FilterFlags: unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW}, nil
+}
+
+// defaultFilter is that of a process without capabilities.
+func defaultFilter() ([]byte, error) {
+	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}
+	return seccomp.Compile(defaultprofile.DefaultProfile(spec), goruntime.GOARCH)
+}
+
+// mountSteps make one of the specification's mounts below root, which has a place for it.
+func (d *Driver) mountSteps(m specs.Mount, root string) ([]wire.Step, error) {
+	flags, data := mountOptions(m.Options)
+	at := filepath.Join(root, m.Destination)
+	steps := []wire.Step{}
+	switch {
+	case m.Type == "cgroup":
+		return d.cgroupSteps(at, flags), nil
+	case m.Type == "bind":
+		return append(steps,
+			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags},
+			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags | unix.MS_REMOUNT},
+		), nil
+	case filepath.Dir(m.Destination) != "/":
+		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: at, Number: 0o755})
+	}
+	return append(steps, wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: m.Type, Number: flags, Data: data}), nil
+}
+
+// mountOptions tells a mount's flags from what its file system is told.
+func mountOptions(options []string) (flags uint64, data string) {
+	known := map[string]uint64{
+		"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC, "relatime": unix.MS_RELATIME,
+		"strictatime": unix.MS_STRICTATIME, "bind": unix.MS_BIND, "rbind": unix.MS_BIND | unix.MS_REC,
+	}
+	var rest []string
+	for _, o := range options {
+		if f, ok := known[o]; ok {
+			flags |= f
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	return flags, strings.Join(rest, ",")
+}
+
+// cgroupSteps show the sandbox its own cgroup.
+func (d *Driver) cgroupSteps(at string, flags uint64) []wire.Step {
+	if d.cgroup.v2 {
+		return []wire.Step{{Op: wire.OpMount, Source: "cgroup", Path: at, Kind: "cgroup2", Number: flags}}
+	}
+	const base = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	steps := []wire.Step{{Op: wire.OpMount, Source: "tmpfs", Path: at, Kind: "tmpfs", Number: base, Data: "mode=755"}}
+	for _, tree := range d.cgroup.controlled() {
+		name := filepath.Base(tree)
+		data, source := name, "cgroup"
+		if name == "systemd" {
+			data, source = "name=systemd", "systemd"
+		}
+		dir := filepath.Join(at, name)
+		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: dir, Number: 0o755},
+			wire.Step{Op: wire.OpMount, Source: source, Path: dir, Kind: "cgroup", Number: base | flags&unix.MS_RDONLY, Data: data})
+		for one := range strings.SplitSeq(name, ",") {
+			if one != name {
+				steps = append(steps, wire.Step{Op: wire.OpSymlink, Source: name, Path: filepath.Join(at, one)})
+			}
+		}
+	}
+	return append(steps, wire.Step{
+		Op: wire.OpMount, Source: "tmpfs", Path: at, Number: base | unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, Data: "mode=755",
+	})
+}
+
+// deviceSteps fill /dev.
+func deviceSteps(root string) []wire.Step {
+	dev := filepath.Join(root, "dev")
+	var steps []wire.Step
+	for _, n := range []struct {
+		name         string
+		major, minor uint32
+	}{{"null", 1, 3}, {"random", 1, 8}, {"full", 1, 7}, {"tty", 5, 0}, {"zero", 1, 5}, {"urandom", 1, 9}} {
+		steps = append(steps, wire.Step{
+			Op: wire.OpMknod, Path: filepath.Join(dev, n.name), Number: unix.S_IFCHR | 0o666, Device: unix.Mkdev(n.major, n.minor),
+		})
+	}
+	links := [][2]string{
+		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"},
+	}
+	if _, err := os.Stat("/proc/kcore"); err == nil {
+		links = append(links, [2]string{"/proc/kcore", "core"})
+	}
+	for _, l := range links {
+		steps = append(steps, wire.Step{Op: wire.OpSymlink, Source: l[0], Path: filepath.Join(dev, l[1])})
+	}
+	for _, dir := range []string{"pts", "shm", "mqueue"} {
+		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: filepath.Join(dev, dir), Number: 0o755})
+	}
+	return steps
+}
+
+// prepareProcess sets from outside what the OCI runtime sets of a process: its limits and its score.
+func prepareProcess(pid int, p *specs.Process) error {
+	for _, l := range p.Rlimits {
+		number, ok := map[string]int{"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_NPROC": unix.RLIMIT_NPROC}[l.Type]
+		if !ok {
+			return fmt.Errorf("the limit %s cannot be set", l.Type)
+		}
+		if err := unix.Prlimit(pid, number, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
+			return os.NewSyscallError("prlimit", err)
+		}
+	}
+	if p.OOMScoreAdj == nil {
+		return nil
+	}
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), fmt.Append(nil, *p.OOMScoreAdj), 0)
+}
+
+// firstIn reports whether the process is the first of its pid namespace, below the node's.
+func firstIn(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(v)
+			return len(f) > 1 && f[len(f)-1] == "1"
+		}
+	}
+	return false
+}
+
+// initOf finds the first process of a sandbox of our own making; 0: it has none any more.
+func (d *Driver) initOf(sid string) int {
+	all := d.cgroup.processes(sid)
+	if i := slices.IndexFunc(all, firstIn); i >= 0 {
+		return all[i]
+	}
+	return 0
+}
