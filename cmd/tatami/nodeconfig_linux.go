@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/tatami-faas/tatami/runtime/containerd"
 	"github.com/tatami-faas/tatami/runtime/egress"
 	"github.com/tatami-faas/tatami/worker"
+	"github.com/tatami-faas/tatami/worker/meter"
 )
 
 // nodeConfig is what `tatami up` and `tatami worker` have in common: a process with directories of its own that runs instances.
@@ -65,11 +68,12 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Var((*milliValue)(&c.ReserveCPU), "reserve-cpu", "processor time kept from functions, such as 200m (default a tenth of the machine)")
 	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
-	f.IntVar(&c.SandboxPool, "sandbox-pool", 0, "sandboxes kept made ahead, for cold starts in a few milliseconds; each takes 12Mi")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
 	f.DurationVar(&c.FreezeAfter, "freeze-after", 30*time.Second, "how long an instance stays idle before it is frozen, where its function does not say; 0 freezes none")
+	c.SandboxPool = containerd.PoolAuto
+	f.Var((*poolValue)(&c.SandboxPool), "sandbox-pool", "sandboxes kept made ahead, for cold starts in a few milliseconds: auto (by the starts of late, at most 4% of the memory), a number, or 0")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long running invocations may take to end when the process stops")
 	f.BoolVar(&c.KeepInstances, "keep-instances", false, "leave instances running when the process stops, for the next one to adopt")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -90,9 +94,6 @@ func (c *nodeConfig) validate() error {
 	}
 	if c.MaxInstances < 1 || c.MaxInstances > 100_000 {
 		return fault.New(fault.CodeInvalidRequest, "--max-instances: %d is not between 1 and 100000", c.MaxInstances).WithField("max-instances")
-	}
-	if c.SandboxPool < 0 || c.SandboxPool > 1000 {
-		return fault.New(fault.CodeInvalidRequest, "--sandbox-pool: %d is not between 0 and 1000", c.SandboxPool).WithField("sandbox-pool")
 	}
 	if _, err := c.egress(); err != nil {
 		return err
@@ -150,8 +151,20 @@ func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
 		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
 		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
 		FreezeAfter: freezeAfter,
-		Waiting:     containerd.PoolCost(c.SandboxPool),
+		Waiting:     containerd.PoolCost(c.SandboxPool, c.memory()),
 	}
+}
+
+// memory is what bounds a pool that sizes itself: the grant, or the machine's; 0 where that cannot be read.
+func (c *nodeConfig) memory() int64 {
+	if c.GrantMemory > 0 {
+		return c.GrantMemory
+	}
+	_, memory, err := meter.NewMachine("").Capacity()
+	if err != nil {
+		return 0
+	}
+	return memory
 }
 
 // driver makes the sandbox driver of a worker; cgroup is the name of the one above its sandboxes, which no other process on the machine uses.
@@ -166,7 +179,8 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	}
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
-		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Egress: out,
+		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Memory: c.memory(),
+		Egress: out,
 	}, blobs, log)
 }
 
@@ -206,4 +220,38 @@ func cgroupName(node string) string {
 		return '-'
 	}, node)
 	return "tatami-" + name[:min(len(name), 60)]
+}
+
+// poolValue is the size of the pool of waiting sandboxes: a number, or auto.
+type poolValue int
+
+func (p *poolValue) Type() string { return "size" }
+
+func (p *poolValue) String() string {
+	if *p == containerd.PoolAuto {
+		return "auto"
+	}
+	return strconv.Itoa(int(*p))
+}
+
+func (p *poolValue) Set(s string) error {
+	if s == "auto" {
+		*p = containerd.PoolAuto
+		return nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > containerd.MaxPool {
+		return fmt.Errorf("want auto, or a number between 0 and %d", containerd.MaxPool)
+	}
+	*p = poolValue(n)
+	return nil
+}
+
+// poolSample tells the metrics of the pool.
+func poolSample(p containerd.PoolState) obs.PoolSample {
+	out := obs.PoolSample{Waiting: p.Waiting, Wanted: p.Wanted}
+	for start, n := range p.Starts {
+		out.Starts = append(out.Starts, obs.StartSample{Path: start.Path, Reason: start.Reason, Count: n})
+	}
+	return out
 }

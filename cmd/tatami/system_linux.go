@@ -103,7 +103,11 @@ func (s *system) newGateway() (err error) {
 	if s.auth, err = auth.New(auth.Config{TokenFile: s.tokenFile(), Hosts: s.cfg.ControlHosts}, s.log); err != nil {
 		return err
 	}
-	metrics, err := obs.NewMetrics(obs.MetricsConfig{Version: version}, s.live, s.log)
+	mcfg := obs.MetricsConfig{Version: version}
+	if s.driver != nil {
+		mcfg.Pool = func() obs.PoolSample { return poolSample(s.driver.Pool()) }
+	}
+	metrics, err := obs.NewMetrics(mcfg, s.live, s.log)
 	if err != nil {
 		return err
 	}

@@ -410,6 +410,9 @@ func (c *call) timing(ran time.Duration) string {
 		if ph.Path != "" {
 			b = append(append(append(b, `, path;desc="`...), ph.Path...), '"')
 		}
+		if ph.PathReason != "" {
+			b = strconv.AppendQuoteToASCII(append(b, `, why;desc=`...), ph.PathReason)
+		}
 	} else {
 		b = appendTiming(b, "queue", waited)
 	}

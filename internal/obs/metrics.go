@@ -18,6 +18,8 @@ type MetricsConfig struct {
 	Timeout time.Duration
 	// Bare leaves out the figures of the Go runtime and of the process.
 	Bare bool
+	// Pool, where it is not nil, tells of this process's sandboxes made ahead.
+	Pool func() PoolSample
 }
 
 // Metrics is the set of metrics of one process, with its own registry.
@@ -37,6 +39,9 @@ func NewMetrics(cfg MetricsConfig, src Source, log *slog.Logger) (*Metrics, erro
 	})
 	build.Set(1)
 	all := []prometheus.Collector{build, newCollector(src, cfg.Timeout, log)}
+	if cfg.Pool != nil {
+		all = append(all, newPoolCollector(cfg.Pool))
+	}
 	if !cfg.Bare {
 		all = append(all, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	}

@@ -1,8 +1,11 @@
 // Package attach starts a function in a sandbox that was made ahead of time: late attach.
 //
-// Such a sandbox is an ordinary OCI container whose first process, the init of runtime/attach/init, waits on a connection to this process.
-// It has its namespaces, cgroup, device nodes, masked paths, no_new_privs and seccomp filter already; what it lacks is the function.
-// At a start:
+// The first process of such a sandbox, the init of runtime/attach/init, is started by a keeper, sets its sandbox up as it is told, and waits:
+//
+//	pid, conn, err := keeper.Spawn(ctx, spawn, cgroup) // in new namespaces; it has done nothing yet
+//	err = attach.SetUp(ctx, conn, setup)               // mounts, devices, masked paths, capabilities, no_new_privs, seccomp
+//
+// What it lacks then is the function. At a start:
 //
 //	root, err := attach.NewRoot(lower, upper, work)   // an overlay that is mounted nowhere yet
 //	err = root.Points(points)                         // the places onto which the sandbox's own mounts will be moved
@@ -12,6 +15,8 @@
 // The init has no privilege but to change its user and to give privileges up: all mounting is done from outside, by a thread that enters
 // the sandbox's mount namespace and ends there. No name of the function's image is resolved outside of the image: the places are opened
 // with openat2, without following any link, before the root is attached; an image that has a link in one of them is refused with ErrPlace.
+//
+// Join starts a further process in a sandbox, by the same init. The keeper is the same program again; it outlives this process.
 //
 // The connection lives as long as this process. A waiting init whose connection ends exits: it serves nobody else.
 package attach

@@ -81,15 +81,16 @@ func (d *Driver) readAttachment(sid string) (*attachment, error) {
 // for the reason in its info, and the way through containerd is open.
 func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (bool, error) {
 	begun := time.Now()
-	if d.cfg.SandboxPool == 0 {
+	why := func(class, reason string) (bool, error) {
+		b.info.PathReason = reason
+		d.pool.counted(pathContainerd, class)
 		return false, nil
 	}
-	why := func(reason string) (bool, error) {
-		b.info.PathReason = reason
-		return false, nil
+	if d.pool.bounds.ceiling == 0 {
+		return why("no-pool", "there is no pool")
 	}
 	if reason := notPoolable(s, art); reason != "" {
-		return why(reason)
+		return why("not-poolable", reason)
 	}
 	p := spec.Process
 	request := wire.Request{UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Cwd: p.Cwd, Args: p.Args, Env: p.Env}
@@ -98,11 +99,11 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	}
 	raw, err := request.Encode()
 	if err != nil {
-		return why(err.Error())
+		return why("not-poolable", err.Error())
 	}
 	sp, reason := d.pool.take()
 	if sp == nil {
-		return why(reason)
+		return why("pool-empty", reason)
 	}
 	b.take(sp)
 	b.function, b.info.Created = p, begun
@@ -118,6 +119,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	switch {
 	case err == nil:
 		b.info.StartPath, b.info.Activated = pathAttach, s.Activate
+		d.pool.counted(pathAttach, "")
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil
 	case errors.As(err, &refused):
@@ -133,10 +135,10 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	d.pool.discard(b.leave())
 	if errors.Is(err, attach.ErrPlace) || errors.Is(err, attach.ErrLayers) {
 		art.unpoolable.Store(err.Error())
-		return why(err.Error())
+		return why("not-poolable", err.Error())
 	}
 	d.log.Warn("a function cannot be started in a waiting sandbox", "inst", s.ID, "err", err)
-	return why("the attach failed: " + err.Error())
+	return why("attach-failed", "the attach failed: "+err.Error())
 }
 
 // notPoolable says why the sandbox must be made by the OCI runtime; empty where it need not.

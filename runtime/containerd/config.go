@@ -44,10 +44,13 @@ type Config struct {
 	Allocatable functions.Resources
 	// DockerConfig is the directory of the docker configuration whose credentials registries get; empty: $DOCKER_CONFIG, else ~/.docker.
 	DockerConfig string
-	// SandboxPool is how many sandboxes are kept made ahead; a start in one of them takes a tenth of the time. Default 0, at most 1000.
+	// SandboxPool is how many sandboxes are kept made ahead; a start in one of them takes a tenth of the time. Default 0, at most 1000;
+	// PoolAuto: as many as the starts of late call for, within bounds by the node's memory.
 	SandboxPool int
 	// Egress says what sandboxes with egress may reach. Name and State are the driver's to set.
 	Egress egress.Config
+	// Memory is the node's, in bytes; 0: unknown. It bounds a pool that sizes itself.
+	Memory int64
 }
 
 func (c Config) withDefaults() Config {
@@ -75,8 +78,8 @@ func (c Config) validate() error {
 	if p := c.ParentCgroup; !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 		return fmt.Errorf("ParentCgroup %q is not absolute, clean and below the root", p)
 	}
-	if c.SandboxPool < 0 || c.SandboxPool > maxPool {
-		return fmt.Errorf("SandboxPool %d is not between 0 and %d", c.SandboxPool, maxPool)
+	if c.SandboxPool != PoolAuto && (c.SandboxPool < 0 || c.SandboxPool > MaxPool) {
+		return fmt.Errorf("SandboxPool %d is neither PoolAuto nor between 0 and %d", c.SandboxPool, MaxPool)
 	}
 	return nil
 }

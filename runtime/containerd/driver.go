@@ -140,7 +140,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	}
 	limit := d.cfg.Allocatable
 	if limit.Memory > 0 {
-		limit.Memory += int64(d.cfg.SandboxPool) * spareCharge
+		limit.Memory += int64(boundsOf(d.cfg.SandboxPool, d.cfg.Memory).ceiling) * spareCharge
 	}
 	if err := d.cgroup.setup(limit); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "the cgroup %s cannot be made", d.cfg.ParentCgroup)

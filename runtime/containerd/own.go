@@ -90,6 +90,7 @@ func (d *Driver) keeperLost(path string) {
 	for _, b := range orphans {
 		d.cgroup.kill(b.sid)
 	}
+	d.pool.loseKept(path)
 }
 
 // hasOwn reports whether functions run in sandboxes of our own making.

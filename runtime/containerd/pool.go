@@ -4,22 +4,17 @@ package containerd
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/tatami-faas/tatami/functions"
 )
 
 const (
-	maxPool = 1000
-	// spareCharge is what a waiting sandbox takes of the parent cgroup's memory while it is made, measured at 3.8 MB; then it is 0.9 MB.
-	spareCharge = 4 * functions.MiB
-	// spareCost is what it takes of the node: a shim of 7 MB besides.
-	spareCost = 12 * functions.MiB
-	// drainers is how many waiting sandboxes are removed at once.
+	// makers is how many waiting sandboxes are made at once, drainers how many are removed at once.
+	makers   = 2
 	drainers = 4
 	// settleTime is how long after a start its function has the processors for itself: it still has to become ready.
 	settleTime = 50 * time.Millisecond
@@ -28,16 +23,14 @@ const (
 	// firstRetry and lastRetry are the pauses after a sandbox could not be made.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	// trimEvery is how often a pool that has become too large gives up sandboxes.
+	trimEvery = 10 * time.Second
 )
-
-// PoolCost is what a pool of so many waiting sandboxes takes of the node.
-func PoolCost(size int) functions.Resources {
-	return functions.Resources{Memory: int64(size) * spareCost, Instances: int64(size)}
-}
 
 // pool keeps sandboxes made ahead. Each is used once. What becomes of it afterwards is the box's that took it.
 type pool struct {
-	d *Driver
+	d      *Driver
+	bounds poolBounds
 	// wake tells the goroutine that refills that something has changed.
 	wake   chan struct{}
 	tasks  sync.WaitGroup
@@ -50,15 +43,46 @@ type pool struct {
 	empty string
 	// starts is how many starts are under way, or were until settleTime ago.
 	starts int
+	// making is how many sandboxes are being made.
+	making int
+	counts map[StartPath]uint64
+	demand demand
+	// hungry says that starts have kept the pool from being filled for yieldTime: now they no longer do, until it is full.
+	hungry bool
 }
 
 func newPool(d *Driver) *pool {
-	return &pool{d: d, wake: make(chan struct{}, 1), empty: "the pool is empty"}
+	return &pool{d: d, bounds: boundsOf(d.cfg.SandboxPool, d.cfg.Memory), wake: make(chan struct{}, makers), empty: "the pool is empty", counts: map[StartPath]uint64{}}
+}
+
+// StartPath is a way in which sandboxes were started, and the kind of reason why a faster one was not taken: no-pool, pool-empty,
+// not-poolable, attach-failed.
+type StartPath struct{ Path, Reason string }
+
+// PoolState is what the pool holds now, and what starts there were.
+type PoolState struct {
+	// Waiting is how many sandboxes wait, Wanted how many shall.
+	Waiting, Wanted int
+	Starts          map[StartPath]uint64
+}
+
+// Pool describes the pool.
+func (d *Driver) Pool() PoolState {
+	p := d.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PoolState{Waiting: len(p.idle), Wanted: p.bounds.size(p.demand.burst(time.Now())), Starts: maps.Clone(p.counts)}
+}
+
+func (p *pool) counted(path, reason string) {
+	p.mu.Lock()
+	p.counts[StartPath{path, reason}]++
+	p.mu.Unlock()
 }
 
 // open begins to fill the pool. It must be called on a driver that works.
 func (p *pool) open() {
-	if p.d.cfg.SandboxPool == 0 {
+	if p.bounds.ceiling == 0 {
 		return
 	}
 	root, err := p.d.poolRoot()
@@ -71,7 +95,10 @@ func (p *pool) open() {
 	p.mu.Lock()
 	p.opened, p.cancel = true, cancel
 	p.mu.Unlock()
-	p.tasks.Go(func() { p.refill(ctx, root) })
+	for range makers {
+		p.tasks.Go(func() { p.refill(ctx, root) })
+	}
+	p.tasks.Go(func() { p.trim(ctx) })
 }
 
 // drain removes every waiting sandbox, and returns when none is left and none is being made.
@@ -106,14 +133,20 @@ func (p *pool) startBegins() (ended func()) {
 func (p *pool) count(n int) {
 	p.mu.Lock()
 	p.starts += n
+	if n > 0 {
+		p.demand.started(time.Now())
+	}
 	p.mu.Unlock()
 	p.changed()
 }
 
+// changed has every maker look again.
 func (p *pool) changed() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
+	for range makers {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -141,9 +174,12 @@ func (p *pool) take() (*spare, string) {
 
 // refill makes one sandbox after the other until the pool is full, whenever it is not.
 func (p *pool) refill(ctx context.Context, root string) {
-	pause, hungry := firstRetry, false
-	for p.awaitTurn(ctx, &hungry) {
+	pause := firstRetry
+	for p.awaitTurn(ctx) {
 		s, err := p.d.makeSpare(ctx, root)
+		p.mu.Lock()
+		p.making--
+		p.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -167,19 +203,19 @@ func (p *pool) refill(ctx context.Context, root string) {
 	}
 }
 
-// awaitTurn returns when a sandbox is wanting and no start is under way; false when ctx has ended. Where it has waited for yieldTime it is
-// hungry, and waits for no start until the pool is full.
-func (p *pool) awaitTurn(ctx context.Context, hungry *bool) bool {
+// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start is under way; false when ctx has ended.
+func (p *pool) awaitTurn(ctx context.Context) bool {
 	var late <-chan time.Time
-	for {
+	for ctx.Err() == nil {
 		p.mu.Lock()
-		wanting, busy := len(p.idle) < p.d.cfg.SandboxPool, p.starts > 0
-		p.mu.Unlock()
-		if ctx.Err() != nil {
-			return false
+		wanting := len(p.idle)+p.making < p.bounds.size(p.demand.burst(time.Now()))
+		p.hungry = p.hungry && wanting
+		turn := wanting && (p.starts == 0 || p.hungry)
+		if turn {
+			p.making++
 		}
-		*hungry = *hungry && wanting
-		if wanting && (!busy || *hungry) {
+		p.mu.Unlock()
+		if turn {
 			return true
 		}
 		if wanting && late == nil {
@@ -187,12 +223,65 @@ func (p *pool) awaitTurn(ctx context.Context, hungry *bool) bool {
 		}
 		select {
 		case <-ctx.Done():
-			return false
 		case <-late:
-			*hungry = true
+			p.mu.Lock()
+			p.hungry = true
+			p.mu.Unlock()
+			late = nil
 		case <-p.wake:
 		}
 	}
+	return false
+}
+
+// trim gives up sandboxes of a pool that has become too large, a tenth of what is too much at a time.
+func (p *pool) trim(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		most := p.bounds.size(p.demand.burst(time.Now()))
+		var gone []*spare
+		if over := len(p.idle) - most; over > 0 {
+			keep := len(p.idle) - (over+9)/10
+			gone = slices.Clone(p.idle[keep:])
+			p.idle = p.idle[:keep]
+		}
+		p.mu.Unlock()
+		for _, s := range gone {
+			p.giveUp(s)
+		}
+	}
+}
+
+// giveUp removes a waiting sandbox that is in the pool no more.
+func (p *pool) giveUp(s *spare) {
+	_ = s.stopWatch()
+	s.close()
+	p.remove(s.box)
+}
+
+// loseKept removes the waiting sandboxes of a keeper that has ended.
+func (p *pool) loseKept(path string) {
+	p.mu.Lock()
+	var gone []*spare
+	p.idle = slices.DeleteFunc(p.idle, func(s *spare) bool {
+		if s.box.keeper != path {
+			return false
+		}
+		gone = append(gone, s)
+		return true
+	})
+	p.mu.Unlock()
+	for _, s := range gone {
+		p.giveUp(s)
+	}
+	p.changed()
 }
 
 func (p *pool) add(s *spare) {

@@ -131,9 +131,8 @@ func (d *Driver) cgroupSteps(at string, flags uint64) []wire.Step {
 			}
 		}
 	}
-	return append(steps, wire.Step{
-		Op: wire.OpMount, Source: "tmpfs", Path: at, Number: base | unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, Data: "mode=755",
-	})
+	// Like the OCI runtime's it is not read-only itself: it is root's, and nobody is.
+	return steps
 }
 
 // deviceSteps fill /dev.

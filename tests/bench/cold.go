@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 )
 
-const (
-	coldPerRound = 8
-	// coldPool is the pool of the server that has one.
-	coldPool = "8"
-)
+const coldPerRound = 8
 
 // coldWay is one way in which starts from zero are served, and what was measured of it.
 type coldWay struct {
@@ -23,15 +22,24 @@ type coldWay struct {
 	phases map[string][]float64
 }
 
-// benchCold measures calls from zero through the gateway, with sandboxes made ahead and without, beside the plain containerd client path
-// for the same binary with the same limits: snapshot, container, task, start, first answer. Each sample comes after 100 ms of idleness,
-// and after a check that no instance of the function exists in any state.
-func benchCold(ctx context.Context, binary string) (figures []figure, err error) {
+// benchCold measures calls from zero: spaced, in bursts and in an open loop, beside the kernel's floor, the plain containerd client path
+// and a warm call. Each spaced sample comes after 100 ms of idleness, and after a check that no instance of the function exists in any state.
+func benchCold(ctx context.Context, binary string) ([]figure, error) {
+	spaced, err := coldSpaced(ctx, binary)
+	if err != nil {
+		return nil, err
+	}
+	many, err := coldMany(ctx, binary)
+	return append(spaced, many...), err
+}
+
+// coldSpaced measures one start at a time.
+func coldSpaced(ctx context.Context, binary string) (figures []figure, err error) {
 	ways := []*coldWay{{path: "containerd"}, {path: "attach"}}
 	for _, w := range ways {
 		var more []string
-		if w.path == "attach" {
-			more = []string{"--sandbox-pool", coldPool}
+		if w.path == "containerd" {
+			more = []string{"--sandbox-pool", "0"}
 		}
 		if w.server, err = startServer(ctx, binary, more...); err != nil {
 			return nil, err
@@ -46,29 +54,26 @@ func benchCold(ctx context.Context, binary string) (figures []figure, err error)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if cerr := bare.close(); err == nil {
-			err = cerr
-		}
-	}()
+	defer func() { err = errors.Join(err, bare.close()) }()
+	bottom, err := newFloor(filepath.Join(bare.dir, "hello"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bottom.close()) }()
 
-	var theirs []float64
+	baselines := map[string]*baseline{"containerd-client": {start: bare.start}, "floor": {start: bottom.start}}
+	warm := &baseline{start: func(ctx context.Context) (time.Duration, error) {
+		took, _, err := ways[1].server.get(ctx, "/fn/cold")
+		return took, err
+	}}
 	for round := range rounds {
 		var turns []func() error
 		for _, w := range ways {
 			turns = append(turns, func() error { return w.round(ctx) })
 		}
-		turns = append(turns, func() error {
-			for range coldPerRound {
-				time.Sleep(100 * time.Millisecond)
-				took, err := bare.start(ctx)
-				if err != nil {
-					return err
-				}
-				theirs = append(theirs, ms(took))
-			}
-			return nil
-		})
+		for _, b := range baselines {
+			turns = append(turns, func() error { return b.round(ctx) })
+		}
 		if round%2 == 1 {
 			slices.Reverse(turns)
 		}
@@ -77,23 +82,124 @@ func benchCold(ctx context.Context, binary string) (figures []figure, err error)
 				return nil, err
 			}
 		}
+		// A first call brings the instance back that the others find.
+		if _, _, err := ways[1].server.get(ctx, "/fn/cold"); err != nil {
+			return nil, err
+		}
+		if err := warm.round(ctx); err != nil {
+			return nil, err
+		}
 	}
-	slices.Sort(theirs)
+	baselines["warm"] = warm
 	for _, w := range ways {
 		slices.Sort(w.took)
 		for _, name := range []string{"queue", "place", "prepare", "create", "start", "ready", "run"} {
 			fmt.Printf("  cold, path %-10s phase %-8s p50 %6.2f ms\n", w.path, name, median(w.phases[name]))
 		}
-		fmt.Printf("  cold, path %s over containerd-client: p50 %+.1f ms\n", w.path, quantile(w.took, 0.5)-quantile(theirs, 0.5))
-		suffix := ""
-		if w.path != "containerd" {
-			suffix = "_" + w.path
-		}
+	}
+	plain, fast := ways[0].took, ways[1].took
+	for _, name := range []string{"floor", "containerd-client", "warm"} {
+		took := slices.Sorted(slices.Values(baselines[name].took))
 		figures = append(figures,
-			beside("cold", "p50_ms"+suffix, "ms", quantile(w.took, 0.5), "containerd-client", quantile(theirs, 0.5), len(w.took)),
-			beside("cold", "p99_ms"+suffix, "ms", quantile(w.took, 0.99), "containerd-client", quantile(theirs, 0.99), len(w.took)))
+			beside("cold", "p50_ms", "ms", quantile(fast, 0.5), name, quantile(took, 0.5), len(fast)),
+			beside("cold", "p99_ms", "ms", quantile(fast, 0.99), name, quantile(took, 0.99), len(fast)))
+		if name == "containerd-client" {
+			figures = append(figures, beside("cold", "p50_ms_plain", "ms", quantile(plain, 0.5), name, quantile(took, 0.5), len(plain)))
+		}
 	}
 	return figures, nil
+}
+
+// coldMany measures many starts at once and one after the other, and what waiting and idling take.
+func coldMany(ctx context.Context, binary string) (figures []figure, err error) {
+	dir, err := os.MkdirTemp("/tmp", "ttcold")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	hello, err := buildHello(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	// What a server takes whose pool holds one sandbox only.
+	single, _, err := serverMemory(ctx, binary, "--sandbox-pool", "1")
+	if err != nil {
+		return nil, err
+	}
+	before := available()
+	srv, err := startServer(ctx, binary)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = srv.stopAfter(err) }()
+	f := &coldServer{server: srv}
+	size, err := f.settle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	idle := max(0, before-available()-single)
+	if err := f.deploy(ctx, hello); err != nil {
+		return nil, err
+	}
+	var bursts []float64
+	for range min(rounds, 3) {
+		took, err := f.burst(ctx)
+		if err != nil {
+			return nil, err
+		}
+		bursts = append(bursts, ms(took))
+	}
+	s, err := f.sustain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := f.keptMemory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	alone := func(metric, unit string, v float64, samples int) figure {
+		return figure{Bench: "cold", Metric: metric, Value: v, Unit: unit, samples: samples}
+	}
+	return []figure{
+		alone("burst100_ms", "ms", median(bursts), len(bursts)),
+		alone("sustained_per_s", "/s", s.perSecond, s.cold),
+		alone("sustained_p99_ms", "ms", s.p99, s.cold),
+		alone("cpu_ms_per_start", "ms", s.cpuMs, s.cold),
+		alone("pool_idle_mb", "MB", idle/1e6, int(size)),
+		alone("idle_kb_per_instance", "kB", kept/1e3, burstSize),
+	}, nil
+}
+
+// serverMemory is what a server takes of the machine's memory once its pool is full, in bytes.
+func serverMemory(ctx context.Context, binary string, more ...string) (bytes, waiting float64, err error) {
+	before := available()
+	srv, err := startServer(ctx, binary, more...)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = srv.stopAfter(err) }()
+	if waiting, err = (&coldServer{server: srv}).settle(ctx); err != nil {
+		return 0, 0, err
+	}
+	return before - available(), waiting, nil
+}
+
+// baseline is what is measured in turns with the ways.
+type baseline struct {
+	start func(context.Context) (time.Duration, error)
+	took  []float64
+}
+
+func (b *baseline) round(ctx context.Context) error {
+	for range coldPerRound {
+		time.Sleep(100 * time.Millisecond)
+		took, err := b.start(ctx)
+		if err != nil {
+			return err
+		}
+		b.took = append(b.took, ms(took))
+	}
+	return nil
 }
 
 var startPath = regexp.MustCompile(`path;desc="([^"]*)"`)

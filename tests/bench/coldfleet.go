@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+)
+
+const (
+	// coldFleet is how many functions are deployed for bursts and for the open loop, deployers at once.
+	coldFleet = 150
+	deployers = 3
+	burstSize = 100
+	// sustainTime is the length of the open loop, sustainRate its calls a second.
+	sustainTime = 60 * time.Second
+	sustainRate = 60
+)
+
+// coldServer is a server with many functions at zero.
+type coldServer struct {
+	server *server
+}
+
+func fleetName(i int) string { return fmt.Sprintf("f%d", i) }
+
+// deploy deploys one binary under many names.
+func (f *coldServer) deploy(ctx context.Context, binary string) error {
+	begun := time.Now()
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(deployers)
+	for i := range coldFleet {
+		all.Go(func() error {
+			name := fleetName(i)
+			file := filepath.Join(f.server.dir, name+".yaml")
+			// Small, so that as many fit on the machine at once as the open loop needs.
+			text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\nlimits: {cpu: 10m, memory: 32Mi, ephemeral: 8Mi}\n", name, binary)
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				return err
+			}
+			_, err := f.server.cli(ctx, "deploy", "--file", file)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	fmt.Printf("  cold: %d functions deployed in %s\n", coldFleet, time.Since(begun).Round(time.Second))
+	return nil
+}
+
+// settle waits until no instance exists in any state and the pool is as full as it shall be, and returns what waits in it.
+func (f *coldServer) settle(ctx context.Context) (waiting float64, err error) {
+	for begun := time.Now(); time.Since(begun) < time.Minute; {
+		out, err := f.server.cli(ctx, "inst", "ls", "-o", "json")
+		if err != nil {
+			return 0, err
+		}
+		var all []v1.Instance
+		if err := json.Unmarshal(out, &all); err != nil {
+			return 0, err
+		}
+		left := slices.ContainsFunc(all, func(i v1.Instance) bool { return !i.State.Gone() })
+		m, err := f.server.metrics(ctx)
+		if err != nil {
+			return 0, err
+		}
+		waiting := m[`tatami_sandbox_pool{state="waiting"}`]
+		if !left && waiting >= m[`tatami_sandbox_pool{state="wanted"}`] {
+			return waiting, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return 0, fmt.Errorf("instances are still there, or the pool is not full, after a minute")
+}
+
+// burst calls functions at zero, all at once, and returns how long it took until the last had answered.
+func (f *coldServer) burst(ctx context.Context) (time.Duration, error) {
+	if _, err := f.settle(ctx); err != nil {
+		return 0, err
+	}
+	time.Sleep(100 * time.Millisecond)
+	var mu sync.Mutex
+	paths := map[string]int{}
+	begun := time.Now()
+	var all errgroup.Group
+	for i := range burstSize {
+		all.Go(func() error {
+			_, header, err := f.server.get(ctx, "/fn/"+fleetName(i))
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			paths[pathOf(header)]++
+			return nil
+		})
+	}
+	err := all.Wait()
+	took := time.Since(begun)
+	fmt.Printf("  cold: burst of %d in %.0f ms, start paths %v\n", burstSize, ms(took), paths)
+	return took, err
+}
+
+// sustained is what an open loop of calls to functions at zero brought.
+type sustained struct {
+	perSecond, cpuMs  float64
+	cold              int
+	before, after     float64
+	p50, p99          float64
+	warm, refused     int
+	paths             map[string]int
+	offered, answered int
+}
+
+// sustain calls one function after the other at a fixed rate, whatever the answers do.
+func (f *coldServer) sustain(ctx context.Context) (s sustained, err error) {
+	if s.before, err = f.settle(ctx); err != nil {
+		return s, err
+	}
+	var mu sync.Mutex
+	var took []float64
+	s.paths = map[string]int{}
+	cpu, begun := busyTime(), time.Now()
+	var all sync.WaitGroup
+	for ; ; s.offered++ {
+		at := begun.Add(time.Duration(s.offered) * time.Second / sustainRate)
+		if at.Sub(begun) >= sustainTime {
+			break
+		}
+		time.Sleep(time.Until(at))
+		name := fleetName(s.offered % coldFleet)
+		all.Go(func() {
+			d, header, err := f.server.get(ctx, "/fn/"+name)
+			ended := time.Since(begun)
+			mu.Lock()
+			defer mu.Unlock()
+			switch path := pathOf(header); {
+			case err != nil:
+				s.refused++
+			case ended > sustainTime:
+				// It counts for no second of the window.
+			case path == "":
+				s.warm++
+			default:
+				s.cold++
+				s.paths[path]++
+				took = append(took, ms(d))
+			}
+		})
+	}
+	time.Sleep(time.Until(begun.Add(sustainTime)))
+	cpu = busyTime() - cpu
+	m, err := f.server.metrics(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.after = m[`tatami_sandbox_pool{state="waiting"}`]
+	all.Wait()
+	// What the pool lost was not sustained.
+	made := float64(s.cold) - max(0, s.before-s.after)
+	s.perSecond = made / sustainTime.Seconds()
+	s.cpuMs = ms(cpu) / max(1, made)
+	slices.Sort(took)
+	s.p50, s.p99 = quantile(took, 0.5), quantile(took, 0.99)
+	fmt.Printf("  cold: open loop at %d/s: %d offered, %d cold (paths %v), %d warm, %d refused, p50 %.1f ms, p99 %.1f ms, pool %.0f -> %.0f, %.1f ms CPU a start\n",
+		sustainRate, s.offered, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
+	return s, nil
+}
+
+// keptMemory is what each instance that idles takes of the machine's memory, in bytes. Its sandbox was taken from the pool, which is filled again.
+func (f *coldServer) keptMemory(ctx context.Context) (float64, error) {
+	if _, err := f.settle(ctx); err != nil {
+		return 0, err
+	}
+	before := available()
+	var all errgroup.Group
+	for i := range burstSize {
+		all.Go(func() error { return second3(f.server.get(ctx, "/fn/"+fleetName(i))) })
+	}
+	if err := all.Wait(); err != nil {
+		return 0, err
+	}
+	// Within the instances' keep-alive of one second.
+	time.Sleep(700 * time.Millisecond)
+	return max(0, before-available()) / burstSize, nil
+}
+
+func second3[A, B any](_ A, _ B, err error) error { return err }
+
+// pathOf reads the start path out of an answer; empty for a warm one.
+func pathOf(header http.Header) string {
+	if m := startPath.FindStringSubmatch(header.Get("Server-Timing")); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// metrics reads the server's metrics over its control socket.
+func (s *server) metrics(ctx context.Context) (map[string]float64, error) {
+	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.runDir(), "control.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	out := map[string]float64{}
+	for sc := bufio.NewScanner(resp.Body); sc.Scan(); {
+		name, value, ok := strings.Cut(sc.Text(), " ")
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil && !strings.HasPrefix(name, "#") {
+			out[name] = v
+		}
+	}
+	return out, nil
+}
+
+// busyTime is the time that all processors have worked since the machine started.
+func busyTime() time.Duration {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := bytes.Cut(raw, []byte{'\n'})
+	var sum int64
+	for i, field := range strings.Fields(string(line)) {
+		// user, nice, system; then idle and waiting for a disk; then interrupts.
+		if n, err := strconv.ParseInt(field, 10, 64); err == nil && i != 4 && i != 5 && i <= 7 {
+			sum += n
+		}
+	}
+	const tick = 10 * time.Millisecond
+	return time.Duration(sum) * tick
+}
+
+// available is the memory in bytes that could be had.
+func available() float64 {
+	raw, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		if v, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			kb, _ := strconv.ParseFloat(strings.Fields(v)[0], 64)
+			return kb * 1024
+		}
+	}
+	return 0
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// floor starts a function with what the kernel offers and nothing else: a cgroup of the v2 tree that the process is cloned into, its own
+// mount, pid, network, ipc and uts namespaces, an overlay for a root, a TCP port. No OCI runtime, no limits, no seccomp, no protocol.
+type floor struct {
+	dir, lower, cgroup string
+	n                  int
+}
+
+func newFloor(function string) (*floor, error) {
+	dir, err := os.MkdirTemp("/tmp", "ttfloor")
+	if err != nil {
+		return nil, err
+	}
+	f := &floor{dir: dir, lower: filepath.Join(dir, "lower")}
+	if err := os.Mkdir(f.lower, 0o755); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(function)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(f.lower, "function"), raw, 0o755); err != nil {
+		return nil, err
+	}
+	for _, tree := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		var st unix.Statfs_t
+		if unix.Statfs(tree, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			f.cgroup = filepath.Join(tree, filepath.Base(dir))
+			return f, os.Mkdir(f.cgroup, 0o755)
+		}
+	}
+	return nil, errors.New("this machine has no cgroup v2 tree")
+}
+
+// start runs the function until its first answer, returns how long that took, and removes what it made.
+func (f *floor) start(ctx context.Context) (took time.Duration, err error) {
+	f.n++
+	name := fmt.Sprint(f.n)
+	base, group := filepath.Join(f.dir, name), filepath.Join(f.cgroup, name)
+	begun := time.Now()
+	if err := os.Mkdir(group, 0o755); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, removeGroup(group)) }()
+	dir, err := os.Open(group)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	for _, d := range []string{base, base + "/upper", base + "/work", base + "/root"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return 0, err
+		}
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
+	pid, err := f.spawn(base, dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, werr := unix.Wait4(pid, nil, 0, nil)
+		err = errors.Join(err, werr)
+	}()
+	if err := firstAnswer(ctx, pid); err != nil {
+		return 0, err
+	}
+	return time.Since(begun), nil
+}
+
+// spawn makes the surroundings on a thread that ends afterwards, and starts the function from there.
+func (f *floor) spawn(base string, group *os.File) (pid int, err error) {
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine.
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
+				return err
+			}
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				return err
+			}
+			options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", f.lower, base, base)
+			if err := unix.Mount("overlay", base+"/root", "overlay", 0, options); err != nil {
+				return err
+			}
+			if err := loopbackUp(); err != nil {
+				return err
+			}
+			if err := unix.Chdir(base + "/root"); err != nil {
+				return err
+			}
+			if err := unix.PivotRoot(".", "."); err != nil {
+				return err
+			}
+			if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+				return err
+			}
+			var err error
+			pid, err = syscall.ForkExec("/function", []string{"/function"}, &syscall.ProcAttr{
+				Dir: "/", Env: []string{"PORT=8080"},
+				Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(group.Fd())},
+			})
+			return err
+		}()
+	}()
+	return pid, <-done
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(request)))
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// removeGroup waits until the killed process is out of it.
+func removeGroup(dir string) (err error) {
+	for range 1000 {
+		if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+func (f *floor) close() error { return errors.Join(unix.Rmdir(f.cgroup), os.RemoveAll(f.dir)) }
+
+// buildHello builds the example hello and returns the path of the static binary in dir.
+func buildHello(ctx context.Context, dir string) (string, error) {
+	out := filepath.Join(dir, "hello")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, ".")
+	cmd.Dir, cmd.Env = filepath.Join("functions", "examples", "hello"), append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building hello: %w\n%s", err, text)
+	}
+	return out, nil
+}
