@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -61,7 +60,7 @@ func StartKeeper(program *Program, path string) (_ *Keeper, err error) {
 	}
 	defer theirs.Close()
 	cmd := exec.Command(program.path())
-	cmd.Args = []string{"tatami-keeper", filepath.Dir(path), "keeper"}
+	cmd.Args = []string{"tatami-keeper", path}
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1"}
 	cmd.ExtraFiles = []*os.File{listener, theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -118,6 +119,8 @@ func (k *keepers) add(path string, keeper *attach.Keeper) {
 		k.mu.Unlock()
 		if !expected {
 			keeper.Close()
+			// One that was killed has not done that itself.
+			_ = os.Remove(path)
 			k.lost(path)
 		}
 	})

@@ -22,7 +22,6 @@ const (
 	maxEvents    = 64
 	killedBase   = 128
 	openFiles    = 1 << 19
-	fileMode     = 0o600
 )
 
 // keeper is its state: what each descriptor that it waits for is.
@@ -48,7 +47,7 @@ type output struct {
 	file int
 }
 
-func keep() {
+func keep(path string) {
 	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: openFiles, Max: openFiles})
 	syscall.Umask(0o022)
 	k := keeper{
@@ -77,6 +76,7 @@ func keep() {
 			k.serve(int(events[i].Fd))
 		}
 	}
+	_ = syscall.Unlink(path)
 }
 
 func (k *keeper) await(fd int) bool {
@@ -223,7 +223,7 @@ func (k *keeper) copy(fd int) bool {
 	}
 	o := k.outputs[fd]
 	if o.file < 0 {
-		if o.file, err = syscall.Open(o.path, syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CREAT|syscall.O_CLOEXEC, fileMode); err != nil {
+		if o.file, err = syscall.Open(o.path, syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CLOEXEC, 0); err != nil {
 			o.file = -1
 			// The process must not block on output that nobody takes.
 			return true
@@ -264,8 +264,8 @@ func (k *keeper) reap(pidfd int) {
 	if status.Signaled() {
 		code = killedBase + int(status.Signal())
 	}
-	// Its sandbox may be gone already: then the directory of exits is, or the worker removes the file.
-	if fd, err := syscall.Open(c.exit, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, fileMode); err == nil {
+	// Where its sandbox is gone already, so is the file.
+	if fd, err := syscall.Open(c.exit, syscall.O_WRONLY|syscall.O_CLOEXEC, 0); err == nil {
 		writeAll(fd, []byte(strconv.Itoa(code)+"\n"))
 		syscall.Close(fd)
 	}

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command init is the first process of a sandbox that was made ahead of time: it sets its sandbox up, waits for a function and becomes it.
-// Called with the argument "keeper" it is the parent of such processes.
+// Called by the name of tatami-keeper, with the path of its socket, it is the parent of such processes.
 //
 // It is built without the large packages of the standard library: each waiting sandbox keeps one in memory.
 package main
@@ -26,8 +26,8 @@ const (
 func main() {
 	// What follows changes this thread only: it is the one that becomes the function, and the others end with that.
 	runtime.LockOSThread()
-	if isKeeper() {
-		keep()
+	if path := keeperPath(); path != "" {
+		keep(path)
 		return
 	}
 	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
@@ -61,17 +61,21 @@ func main() {
 	fail(become(r))
 }
 
-// isKeeper looks for the one argument that there may be: the package os, which has them, is a large one.
-func isKeeper() bool {
+// keeperPath is the path of the socket of the keeper that this process is to be; empty: of none. It looks for the one argument that there
+// may be itself: the package os, which has them, is a large one.
+func keeperPath() string {
 	fd, err := syscall.Open("/proc/self/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer syscall.Close(fd)
 	b := make([]byte, 256)
 	n, err := syscall.Read(fd, b)
-	const end = "\x00keeper\x00"
-	return err == nil && n >= len(end) && string(b[n-len(end):n]) == end
+	const name = "tatami-keeper\x00"
+	if err != nil || n <= len(name) || string(b[:len(name)]) != name {
+		return ""
+	}
+	return string(b[len(name) : n-1])
 }
 
 // receive reads one message. Where the worker is gone, nobody wants this process any more.
