@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -163,7 +164,8 @@ func serving(t *testing.T, sb sandbox.Sandbox) *client {
 		}
 		select {
 		case <-sb.Done():
-			t.Fatalf("the process ended before it served: %+v", sb.Exit())
+			said, _ := os.ReadFile(sb.Info().Stderr)
+			t.Fatalf("the process ended before it served: %+v: %.2000s", sb.Exit(), said)
 		case <-ctx.Done():
 			t.Fatalf("the process does not serve: %v", err)
 		case <-time.After(time.Millisecond):
