@@ -69,6 +69,8 @@ func StartKeeper(program *Program, path string) (_ *Keeper, err error) {
 		return nil, fmt.Errorf("start the keeper: %w", err)
 	}
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte(keeperScore), 0)
+	// Where it ends at once, the connection must too.
+	theirs.Close()
 	// Only to take its exit status when it ends, which may be long after this process's work: nobody waits for this.
 	go func() { _ = cmd.Wait() }()
 	return meetKeeper(ours)
