@@ -17,7 +17,7 @@ func compact(st *state.State, limit int) bus.CompactPlan {
 	for _, in := range st.Instances {
 		held[in.Reservation] = in
 	}
-	plan := st.Engine().Compact(limit)
+	plan := st.Engine().Compact(limit, nil)
 	for _, ref := range plan.Freed {
 		n := nodes[ref]
 		out.Nodes = append(out.Nodes, bus.CompactNode{Node: n.ID, Name: n.Name, Reserved: st.Reserved(n)})

@@ -15,15 +15,29 @@ type Config struct {
 	PlaceTimeout time.Duration
 	// TrafficDelay is how long a replaced revision's instances stay after the traffic moved. Default 250ms.
 	TrafficDelay time.Duration
+	// Compact is CompactOff or CompactIdle; CompactAfter is how long no function must have lacked room before a node is emptied, and between two
+	// nodes. Default CompactOff, 1m.
+	Compact      string
+	CompactAfter time.Duration
 	// Tick and IdleTick are the times between looks at what time changes, with something under way and without. Default 100ms, 1s.
 	Tick     time.Duration
 	IdleTick time.Duration
 }
 
+// What is done by itself to use fewer nodes.
+const (
+	// CompactOff: nothing.
+	CompactOff = "off"
+	// CompactIdle: a node whose instances do nothing and fit on others that run something already is emptied.
+	CompactIdle = "idle"
+)
+
 func (c Config) withDefaults() Config {
 	c.Settle = cmp.Or(c.Settle, 300*time.Millisecond)
 	c.PlaceTimeout = cmp.Or(c.PlaceTimeout, time.Minute)
 	c.TrafficDelay = cmp.Or(c.TrafficDelay, 250*time.Millisecond)
+	c.Compact = cmp.Or(c.Compact, CompactOff)
+	c.CompactAfter = cmp.Or(c.CompactAfter, time.Minute)
 	c.Tick = cmp.Or(c.Tick, 100*time.Millisecond)
 	c.IdleTick = cmp.Or(c.IdleTick, time.Second)
 	return c
@@ -31,11 +45,14 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	for field, d := range map[string]time.Duration{
-		"settle": c.Settle, "placeTimeout": c.PlaceTimeout, "trafficDelay": c.TrafficDelay, "tick": c.Tick, "idleTick": c.IdleTick,
+		"settle": c.Settle, "placeTimeout": c.PlaceTimeout, "trafficDelay": c.TrafficDelay, "tick": c.Tick, "idleTick": c.IdleTick, "compact-after": c.CompactAfter,
 	} {
 		if d < 0 {
 			return fault.New(fault.CodeInvalidRequest, "scheduler: %s: %s is negative", field, d).WithField(field)
 		}
+	}
+	if c.Compact != CompactOff && c.Compact != CompactIdle {
+		return fault.New(fault.CodeInvalidRequest, "compact: %.40q is neither %s nor %s", c.Compact, CompactOff, CompactIdle).WithField("compact")
 	}
 	return nil
 }

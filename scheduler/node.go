@@ -12,9 +12,9 @@ import (
 )
 
 func nodeStatus(st *state.State, n *state.Node) bus.NodeStatus {
+	intent, why := n.Intent()
 	out := bus.NodeStatus{
-		ID: n.ID, NodeState: n.Report, Reserved: st.Reserved(n), Cordoned: n.Cordoned, LastSeen: n.LastSeen,
-		Intent: cmp.Or(n.Settings.Intent, functions.NodeOpen), IntentReason: n.Settings.Reason,
+		ID: n.ID, NodeState: n.Report, Reserved: st.Reserved(n), Cordoned: n.Cordoned, LastSeen: n.LastSeen, Intent: intent, IntentReason: why,
 	}
 	if n.Drained() {
 		out.Drain = drainStatus(st, n)

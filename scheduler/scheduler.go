@@ -49,6 +49,7 @@ func New(cfg Config, b *bus.Bus, log *slog.Logger) (*Scheduler, error) {
 		log: log,
 		core: reconcile.New(reconcile.Config{
 			Settle: cfg.Settle, PlaceTimeout: cfg.PlaceTimeout, TrafficDelay: cfg.TrafficDelay,
+			Compact: cfg.Compact == CompactIdle, CompactAfter: cfg.CompactAfter,
 		}, functions.NewInstanceID),
 		in:       make(chan input, inputs),
 		demand:   make(chan input, inputs),
@@ -144,6 +145,8 @@ func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 			if err := s.bus.Conn().Publish(bus.SubjectReportsWanted, nil); err != nil {
 				s.log.Error("asking for reports failed", "err", err)
 			}
+		case reconcile.Tell:
+			s.log.Info(e.Reason)
 		default:
 			select {
 			case s.write <- e:

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler/reconcile"
 )
 
 // TestScripts plays scenarios against the pure core, with workers and a store that act as commanded. Goldens: go test ./scheduler -run Scripts -rewrite.
@@ -30,6 +31,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "open":
 		w.do(w.core.Synced(w.now))
 		w.pass(a.dur("after", 300*time.Millisecond))
+	case "tidy":
+		w.cfg = reconcile.Config{Compact: true, CompactAfter: a.dur("after", 0)}
+		w.restart()
 	case "node":
 		w.node(a)
 	case "quota":

@@ -27,6 +27,7 @@ type world struct {
 	revs  map[functions.RevisionID]functions.Revision
 	// deaf drops commands, held holds changes of records back.
 	deaf, held bool
+	cfg        reconcile.Config
 	// still keeps nodes from reporting by themselves.
 	still     bool
 	demandSeq uint64
@@ -51,7 +52,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) restart() {
-	w.core = reconcile.New(reconcile.Config{}, func() functions.InstanceID {
+	w.core = reconcile.New(w.cfg, func() functions.InstanceID {
 		w.ids++
 		return functions.InstanceID(fmt.Sprintf("ins_%d", w.ids))
 	})
@@ -67,6 +68,8 @@ func (w *world) do(effects []reconcile.Effect) {
 			w.obey(e.Command)
 		case reconcile.AskReports:
 			w.say("ask for reports")
+		case reconcile.Tell:
+			w.say("tell: %s", e.Reason)
 		default:
 			w.record(e)
 		}

@@ -64,7 +64,7 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	if err := s.newWorker(); err != nil {
 		return nil, err
 	}
-	if s.scheduler, err = scheduler.New(scheduler.Config{}, s.bus, log); err != nil {
+	if s.scheduler, err = scheduler.New(scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter}, s.bus, log); err != nil {
 		return nil, err
 	}
 	return s, s.newGateway()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/scheduler"
 )
 
 // upPlaces are where `tatami up` keeps its things. The config file is read when --config is not given and the file exists.
@@ -29,6 +30,8 @@ type upConfig struct {
 	MaxStore       int64
 	ResultTTL      time.Duration
 	RequireDurable bool
+	Compact        string
+	CompactAfter   time.Duration
 }
 
 func (c *upConfig) flags(f *pflag.FlagSet) {
@@ -44,6 +47,8 @@ func (c *upConfig) flags(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxConnections, "max-connections", 0, "largest number of connections to the public address (default a third of the files that the process may open)")
 	f.Var((*bytesValue)(&c.MaxStore), "max-store", "largest size of the store: queue, results and artifacts together (default what the disk has, less a reserve)")
 	f.DurationVar(&c.ResultTTL, "result-ttl", 24*time.Hour, "how long results of queued invocations are kept")
+	f.StringVar(&c.Compact, "compact", scheduler.CompactOff, "off, or idle: empty nodes whose instances do nothing and fit on others, one at a time")
+	f.DurationVar(&c.CompactAfter, "compact-after", time.Minute, "how long no function must have lacked room before a node is emptied")
 	f.BoolVar(&c.RequireDurable, "require-durable", false, "refuse to start where power loss may lose accepted work")
 }
 
@@ -53,6 +58,12 @@ func (c *upConfig) validate() error {
 	}
 	if c.ResultTTL < time.Second {
 		return fault.New(fault.CodeInvalidRequest, "--result-ttl: %s is less than 1s", c.ResultTTL).WithField("result-ttl")
+	}
+	if c.Compact != scheduler.CompactOff && c.Compact != scheduler.CompactIdle {
+		return fault.New(fault.CodeInvalidRequest, "--compact: %.40q is neither %s nor %s", c.Compact, scheduler.CompactOff, scheduler.CompactIdle).WithField("compact")
+	}
+	if c.CompactAfter < time.Second {
+		return fault.New(fault.CodeInvalidRequest, "--compact-after: %s is less than 1s", c.CompactAfter).WithField("compact-after")
 	}
 	if c.NoWorker && c.WorkerListen == "" {
 		return fault.New(fault.CodeInvalidRequest, "--no-worker: nothing could run: no worker may join either").WithField("no-worker").

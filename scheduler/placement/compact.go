@@ -22,9 +22,10 @@ type Plan struct {
 // failuresInARow is after how many nodes that cannot be emptied planning ends: those that follow hold more.
 const failuresInARow = 32
 
-// Compact plans to empty up to limit nodes, the emptiest first, by moving what runs on them to others that run something already. Nothing is changed:
-// the plan's moves fit in their order as long as nothing else happens. Its time grows with what is reserved.
-func (e *Engine) Compact(limit int) Plan {
+// Compact plans to empty up to limit nodes, the emptiest first, by moving what runs on them to others that run something already. Only nodes of which
+// may is true are emptied; nil allows all. Nothing is changed: the plan's moves fit in their order as long as nothing else happens. Its time grows with
+// what is reserved.
+func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	on := map[int32][]int32{}
 	for k := 1; k < len(e.reservations); k++ {
 		if i := e.reservations[k].node; i != 0 {
@@ -50,7 +51,7 @@ func (e *Engine) Compact(limit int) Plan {
 	received := map[int32]bool{}
 	for failed := 0; len(used) > 0 && failed < failuresInARow && len(plan.Freed) < limit; used = used[1:] {
 		i := used[0]
-		if received[i] {
+		if received[i] || may != nil && !may(NodeRef(i)) {
 			continue
 		}
 		e.leave(i)

@@ -205,7 +205,7 @@ func TestCompactGivesNodesBack(t *testing.T) {
 			e.Adopt(e.Ref(id), &placement.Request{Resources: res(cpu/2, 50, 1)})
 		}
 	}
-	p := e.Compact(10)
+	p := e.Compact(10, nil)
 	if len(p.Freed) != 2 || len(p.Moves) < 4 {
 		t.Fatalf("freed %v by %v", p.Freed, p.Moves)
 	}
@@ -224,7 +224,7 @@ func TestCompactGivesNodesBack(t *testing.T) {
 			t.Errorf("%d still holds %v", f, held)
 		}
 	}
-	if p := engineOf(node("a", nil)).Compact(1); len(p.Freed) != 0 {
+	if p := engineOf(node("a", nil)).Compact(1, nil); len(p.Freed) != 0 {
 		t.Errorf("nothing runs, yet %v", p)
 	}
 }

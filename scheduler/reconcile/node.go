@@ -37,7 +37,7 @@ func (r *Reconciler) nodeChanged(now time.Time, id functions.NodeID) {
 	r.decide(now, slices.Collect(maps.Keys(refs))...)
 }
 
-// leaveNodes drains the function's instances on nodes that their operator wants empty. As many of the live revision as demand needs stay until
+// leaveNodes drains the function's instances on nodes that are to be empty. As many of the live revision as demand needs stay until
 // others are ready elsewhere: scale does not count those on such a node, and so starts them.
 func (r *Reconciler) leaveNodes(now time.Time, f *state.Function) {
 	var on []*state.Instance
@@ -65,8 +65,8 @@ func (r *Reconciler) leaveNodes(now time.Time, f *state.Function) {
 		}
 		n := r.state.Nodes[in.Node]
 		why := "node " + n.Name + " is drained"
-		if n.Settings.Reason != "" {
-			why += ": " + n.Settings.Reason
+		if _, reason := n.Intent(); reason != "" {
+			why += ": " + reason
 		}
 		r.drain(now, f, in, why)
 	}

@@ -20,6 +20,10 @@ type Config struct {
 	PlaceTimeout time.Duration
 	// TrafficDelay is how long the old revision's instances stay after the traffic moved: gateways learn of it in that time. Default 250ms.
 	TrafficDelay time.Duration
+	// Compact has nodes emptied whose instances fit elsewhere, while they do nothing. CompactAfter is how long no function must have lacked room before
+	// that, and between two nodes. Default 1m.
+	Compact      bool
+	CompactAfter time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -27,6 +31,8 @@ func (c Config) withDefaults() Config {
 		Settle:       cmp.Or(c.Settle, 300*time.Millisecond),
 		PlaceTimeout: cmp.Or(c.PlaceTimeout, time.Minute),
 		TrafficDelay: cmp.Or(c.TrafficDelay, 250*time.Millisecond),
+		Compact:      c.Compact,
+		CompactAfter: cmp.Or(c.CompactAfter, time.Minute),
 	}
 }
 
@@ -83,6 +89,8 @@ const (
 	MarkReady
 	// AskReports asks for full reports of all workers.
 	AskReports
+	// Tell asks for Reason to be told to the operator.
+	Tell
 )
 
 // Effect is something to be done in the world. Each may be repeated without harm.
@@ -114,6 +122,7 @@ type Reconciler struct {
 	starts  int
 	more    bool
 	reclaim reclaim
+	tidying tidying
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time
@@ -261,6 +270,9 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 	c.Freed = false
 	r.changed(now, c)
 	r.holdForFirst(now)
+	if r.cfg.Compact && r.opened {
+		r.tidy(now)
+	}
 	return r.out
 }
 

@@ -149,7 +149,8 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 	}
 	var all []keepalive.Instance
 	for _, in := range f.Instances {
-		if in.Revision == live.Record.ID && in.Active() && !r.leaving(in.Node) {
+		// One that starts may never get ready: it replaces none.
+		if in.Revision == live.Record.ID && in.Active() && in.State == functions.InstanceReady && !r.leaving(in.Node) {
 			all = append(all, idleness(f, in))
 		}
 	}

@@ -1,6 +1,10 @@
 package state
 
-import "github.com/tatami-faas/tatami/functions"
+import (
+	"cmp"
+
+	"github.com/tatami-faas/tatami/functions"
+)
 
 // SetNode records what an operator wants of a node, whether it was heard of or not.
 func (s *State) SetNode(set functions.NodeSettings) {
@@ -22,7 +26,17 @@ func (s *State) want(id functions.NodeID, set functions.NodeSettings) {
 	if set.Intent != functions.NodeDrained {
 		n.DrainedFrom = 0
 	}
-	n.Settings = set
+	n.Settings, n.Emptying = set, ""
+	n.restrict()
+	s.place(n)
+}
+
+// Empty has a node's instances leave although its operator wants nothing of it, and says why; an empty reason ends that.
+func (s *State) Empty(n *Node, why string) {
+	if why == "" {
+		n.DrainedFrom = 0
+	}
+	n.Emptying = why
 	n.restrict()
 	s.place(n)
 }
@@ -33,5 +47,13 @@ func (n *Node) restrict() {
 	n.Draining = n.Report.Draining || n.Drained()
 }
 
-// Drained reports whether the operator wants the node's instances to leave.
-func (n *Node) Drained() bool { return n.Settings.Intent == functions.NodeDrained }
+// Drained reports whether the node's instances are to leave.
+func (n *Node) Drained() bool { return n.Settings.Intent == functions.NodeDrained || n.Emptying != "" }
+
+// Intent is what is wanted of the node now, and why: its operator's wish, unless it has none and the node is being emptied.
+func (n *Node) Intent() (functions.NodeIntent, string) {
+	if n.Emptying != "" {
+		return functions.NodeDrained, n.Emptying
+	}
+	return cmp.Or(n.Settings.Intent, functions.NodeOpen), n.Settings.Reason
+}

@@ -69,6 +69,8 @@ type Node struct {
 	Settings functions.NodeSettings
 	// Asked is when its worker was last asked for a full report.
 	Asked time.Time
+	// Emptying is why its instances are to leave by the scheduler's own choice; empty where they are not.
+	Emptying string
 	// DrainedFrom is the most instances that it had while it was to be drained.
 	DrainedFrom int
 	// Unlisted says that a report which listed the artifacts may have been missed.

@@ -148,7 +148,7 @@ func (p *packed) flat(m mix, seed uint64, samples int) {
 // compact gives back the nodes that can be emptied, and carries the plan out.
 func (x *indexed) compact(f *fleet) {
 	for {
-		plan := x.engine.Compact(len(f.nodes))
+		plan := x.engine.Compact(len(f.nodes), nil)
 		if len(plan.Freed) == 0 {
 			return
 		}

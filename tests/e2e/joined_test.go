@@ -39,13 +39,22 @@ type fleet struct {
 // newFleet runs a worker for each grant of memory, in MiB; each gets enough of the processor.
 func newFleet(t *testing.T, grants ...int) *fleet {
 	t.Helper()
-	addr, flags := harness.WorkersAt(t)
-	f := &fleet{Server: harness.Start(t, harness.WithFlags(append(flags, "--no-worker")...)), t: t, addr: addr}
+	var workers [][]string
 	for _, mib := range grants {
-		w := harness.Join(t, f.Server, addr, "--grant-cpu", "1", "--grant-memory", fmt.Sprintf("%dMi", mib), "--label", fmt.Sprintf("grant=%d", mib))
-		f.workers = append(f.workers, w)
+		workers = append(workers, []string{"--grant-memory", fmt.Sprintf("%dMi", mib), "--label", fmt.Sprintf("grant=%d", mib)})
 	}
-	eventually(t, 10*time.Second, "every worker shows", func() bool { return len(f.nodes()) == len(grants) })
+	return newFleetOf(t, nil, workers...)
+}
+
+// newFleetOf runs a server with flags, and a worker for each list of flags; each gets enough of the processor.
+func newFleetOf(t *testing.T, server []string, workers ...[]string) *fleet {
+	t.Helper()
+	addr, flags := harness.WorkersAt(t)
+	f := &fleet{Server: harness.Start(t, harness.WithFlags(append(append(flags, "--no-worker"), server...)...)), t: t, addr: addr}
+	for _, flags := range workers {
+		f.workers = append(f.workers, harness.Join(t, f.Server, addr, append([]string{"--grant-cpu", "1"}, flags...)...))
+	}
+	eventually(t, 10*time.Second, "every worker shows", func() bool { return len(f.nodes()) == len(workers) })
 	return f
 }
 
