@@ -95,6 +95,12 @@ func (e *endpoints) apply(t *bus.EndpointTable, now time.Time) {
 			e.log.Error("an endpoint is not usable", "inst", ep.Instance, "node", ep.Node, "slots", ep.Slots)
 			continue
 		}
+		if f := e.reg.find(ep.Ref()); f != nil {
+			if owner := f.pool.nodeOf(ep.Instance); owner != "" && owner != t.Node {
+				e.log.Error("an endpoint is another node's", "inst", ep.Instance, "node", t.Node, "owner", owner)
+				continue
+			}
+		}
 		n.insts[ep.Instance] = ep.Ref()
 		for !e.reg.get(ep.Ref()).pool.add(ep, e.workers, now) {
 			// The registry was forgetting the function just then.

@@ -329,6 +329,16 @@ func (p *pool) add(ep *bus.Endpoint, w Workers, now time.Time) bool {
 	return true
 }
 
+// nodeOf returns the node of an instance; empty when it is not known.
+func (p *pool) nodeOf(id functions.InstanceID) functions.NodeID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := p.insts[id]; i != nil {
+		return i.ep.Node
+	}
+	return ""
+}
+
 // remove lets an instance go; nil when it is not known.
 func (p *pool) remove(id functions.InstanceID) *instance {
 	p.mu.Lock()

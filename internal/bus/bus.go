@@ -90,9 +90,12 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		return err
 	}
 	b.pass = newPasswords()
-	door := &doorman{pass: b.pass, self: b.identity.Node}
+	door := &doorman{pass: b.pass, self: b.identity.Node, log: b.log}
 	if b.cfg.WorkerListen != "" {
 		if door.token, err = joinToken(cfg.DataDir); err != nil {
+			return err
+		}
+		if door.roster, err = openRoster(cfg.DataDir); err != nil {
 			return err
 		}
 		if err := checkFree(ctx, b.cfg.WorkerListen); err != nil {

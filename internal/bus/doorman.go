@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -37,6 +39,10 @@ type doorman struct {
 	self functions.NodeID
 	// srv is set before the server starts.
 	srv *server.Server
+	log *slog.Logger
+	// roster is nil where no worker may join. One worker at a time is let in.
+	roster  *roster
+	joining sync.Mutex
 }
 
 // Check lets a client in, or not.
@@ -49,7 +55,35 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 		return equal(o.Password, d.pass.system) && d.register(c, AccountSystem, nil)
 	}
 	node := functions.NodeID(o.Username)
-	return d.token != "" && node.Valid() && node != d.self && equal(o.Password, d.token) && d.register(c, AccountTatami, workerPermissions(node))
+	token, secret, _ := strings.Cut(o.Password, " ")
+	if d.token == "" || !node.Valid() || node == d.self || !equal(token, d.token) {
+		return false
+	}
+	d.joining.Lock()
+	defer d.joining.Unlock()
+	err := d.roster.admit(node, secret)
+	if err == nil {
+		err = d.alone(c, node)
+	}
+	if err != nil {
+		d.log.Warn("a worker is not let in", "node", node, "err", err)
+		return false
+	}
+	return d.register(c, AccountTatami, workerPermissions(node))
+}
+
+// alone reports whether no other process is connected as the node. The process itself may be: it comes back before its last connection is seen to be gone.
+func (d *doorman) alone(c server.ClientAuthentication, node functions.NodeID) error {
+	conns, err := d.srv.Connz(&server.ConnzOptions{Username: true, User: string(node), Account: AccountTatami})
+	if err != nil {
+		return fmt.Errorf("looking for another worker of the node: %w", err)
+	}
+	for _, o := range conns.Conns {
+		if o.Cid != c.GetID() && o.Name != c.GetOpts().Name {
+			return fault.New(fault.CodeDenied, "another process is connected as %s, from %s:%d", node, o.IP, o.Port)
+		}
+	}
+	return nil
 }
 
 func (d *doorman) register(c server.ClientAuthentication, account string, p *server.Permissions) bool {
@@ -88,8 +122,11 @@ func checkFree(ctx context.Context, addr string) error {
 const minToken = 32
 
 // joinToken reads the workers' token from the data directory, or makes it.
-func joinToken(dir string) (string, error) {
-	path := filepath.Join(dir, WorkerTokenFile)
+func joinToken(dir string) (string, error) { return secretIn(dir, WorkerTokenFile) }
+
+// secretIn reads a secret from a file of the data directory, or makes it.
+func secretIn(dir, name string) (string, error) {
+	path := filepath.Join(dir, name)
 	token, err := ReadToken(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return token, err
@@ -98,8 +135,8 @@ func joinToken(dir string) (string, error) {
 	// crypto/rand.Read never fails.
 	_, _ = rand.Read(b[:])
 	token = hex.EncodeToString(b[:])
-	if err := writeDurably(dir, WorkerTokenFile, []byte(token+"\n")); err != nil {
-		return "", fmt.Errorf("writing the workers' token: %w", err)
+	if err := writeDurably(dir, name, []byte(token+"\n")); err != nil {
+		return "", fmt.Errorf("writing %s: %w", path, err)
 	}
 	return token, nil
 }

@@ -216,6 +216,62 @@ func TestWhoMayJoin(t *testing.T) {
 	wantCode(t, err, fault.CodeInvalidRequest)
 }
 
+// A node belongs to the worker that joined as it first, one process at a time, whatever token others have.
+func TestANodeIsOneWorker(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, token, stop := server(t, bus.Config{DataDir: dir})
+	home, other := t.TempDir(), t.TempDir()
+	first := bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token}
+	l := join(t, first)
+	copied := func(names ...string) bus.JoinConfig {
+		for _, name := range names {
+			data, err := os.ReadFile(filepath.Join(home, name))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(other, name), data, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return bus.JoinConfig{DataDir: other, URL: first.URL, Token: token}
+	}
+	// The id is known to many, the secret is not.
+	_, err := bus.Join(copied(bus.IdentityFile), discard())
+	wantCode(t, err, fault.CodeDenied)
+	// A copy of all that the worker has is refused as long as the worker is there.
+	_, err = bus.Join(copied("join.secret"), discard())
+	wantCode(t, err, fault.CodeDenied)
+	l.Close(t.Context())
+	twin := join(t, bus.JoinConfig{DataDir: other, URL: first.URL, Token: token})
+	_, err = bus.Join(first, discard())
+	wantCode(t, err, fault.CodeDenied)
+	twin.Close(t.Context())
+	stop()
+
+	// The next server knows who is who.
+	_, _, stop = server(t, bus.Config{DataDir: dir, WorkerListen: strings.TrimPrefix(first.URL, "nats://")})
+	join(t, first)
+	stranger := t.TempDir()
+	data, err := os.ReadFile(filepath.Join(home, bus.IdentityFile))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(stranger, bus.IdentityFile), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = bus.Join(bus.JoinConfig{DataDir: stranger, URL: first.URL, Token: token}, discard())
+	wantCode(t, err, fault.CodeDenied)
+	stop()
+	for _, text := range []string{"", "{}", `{"schema":2,"workers":{}}`, `{"schema":1,"workers":[]}`} {
+		if err := os.WriteFile(filepath.Join(dir, bus.RosterFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := bus.Open(t.Context(), bus.Config{DataDir: dir, WorkerListen: "127.0.0.1:0"}, discard())
+		wantCode(t, err, fault.CodeConflict)
+	}
+}
+
 func TestNobodyJoinsUnlessAskedFor(t *testing.T) {
 	t.Parallel()
 	b := open(t, bus.Config{})

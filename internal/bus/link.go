@@ -43,13 +43,15 @@ const (
 	// The wait between two tries to find the server again grows from the first to the last, give or take a half.
 	firstRejoin = 50 * time.Millisecond
 	lastRejoin  = 2 * time.Second
+	// refusedFor is how long a refusal may last that is due to an earlier process of this worker, whose connection is not seen to be gone yet.
+	refusedFor = 2 * time.Second
 	// pingEvery and maxPings bound how long a server that vanished is taken to be there.
 	pingEvery = 2 * time.Second
 	maxPings  = 2
 )
 
 // Join takes the data directory and connects to the server. A server that does not answer is tried again until it does, without end; one
-// that refuses the token is a denied fault. Close must be called.
+// that refuses the token, or the node because another worker has joined as it, is a denied fault. Close must be called.
 func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
@@ -59,8 +61,12 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	if l.lock, err = lockDir(dir, ModeWorker); err != nil {
 		return nil, err
 	}
+	var secret string
 	if l.identity, err = loadIdentity(dir, ModeWorker, time.Now()); err == nil {
-		l.nc, err = l.connect(cfg)
+		secret, err = secretIn(dir, secretFile)
+	}
+	if err == nil {
+		l.nc, err = l.connect(cfg, secret)
 	}
 	if err != nil {
 		_ = l.lock.Close()
@@ -69,9 +75,9 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	return l, nil
 }
 
-func (l *Link) connect(cfg JoinConfig) (*nats.Conn, error) {
+func (l *Link) connect(cfg JoinConfig, secret string) (*nats.Conn, error) {
 	opts := []nats.Option{
-		nats.Name(string(l.identity.Node)), nats.UserInfo(string(l.identity.Node), cfg.Token), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
+		nats.Name(l.boot), nats.UserInfo(string(l.identity.Node), cfg.Token+" "+secret), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
 		nats.Timeout(joinTimeout), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(maxPings),
 		nats.MaxReconnects(-1), nats.CustomReconnectDelay(rejoinDelay), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(),
 		// What is not sent at once is told again in full on the next connection.
@@ -91,12 +97,17 @@ func (l *Link) connect(cfg JoinConfig) (*nats.Conn, error) {
 		}),
 	}
 	nc, err := nats.Connect(cfg.URL, opts...)
+	for begun := time.Now(); errors.Is(err, nats.ErrAuthorization) && time.Since(begun) < refusedFor; {
+		time.Sleep(firstRejoin)
+		nc, err = nats.Connect(cfg.URL, opts...)
+	}
 	switch {
 	case err == nil:
 		return nc, nil
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token", cfg.URL).WithField("token-file").
-			WithHint("give the file %s of the server's data directory with --token-file", WorkerTokenFile)
+		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token, or this worker as %s", cfg.URL, l.identity.Node).WithField("token-file").
+			WithHint("give the file %s of the server's data directory with --token-file; if it is that, the server's log says why: a copy of this data directory is in use, "+
+				"or its %s was lost, and then start on a new one", WorkerTokenFile, secretFile)
 	}
 	l.log.Warn("the server does not answer yet; trying again", "server", cfg.URL, "err", err)
 	nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)

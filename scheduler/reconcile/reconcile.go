@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -226,6 +227,9 @@ func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 	c := r.state.ApplyReport(now, rep)
 	if c.ReportsWanted {
 		r.askNode(now, r.state.Nodes[rep.Node])
+	}
+	if len(c.Foreign) > 0 {
+		r.out = append(r.out, Effect{Kind: Tell, Reason: fmt.Sprintf("node %s reports instances of other nodes, which is not taken: %v", rep.Node, c.Foreign)})
 	}
 	r.changed(now, c)
 	return r.out

@@ -24,6 +24,8 @@ type Change struct {
 	Gone []Departure
 	// Ready lists the instances that became ready.
 	Ready []*Instance
+	// Foreign lists the instances of other nodes that the report spoke of: nothing of that was taken.
+	Foreign []functions.InstanceID
 }
 
 // Departure is an instance that is no more.
@@ -123,6 +125,11 @@ func (n *Node) describe(st bus.NodeState) (stays bool) {
 
 func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *Change) {
 	in := s.Instances[ir.Instance]
+	if in != nil && in.Node != n.ID {
+		// A worker speaks for its own node only. What is known of the instance stays until the worker of its node says otherwise, or is lost.
+		c.Foreign = append(c.Foreign, ir.Instance)
+		return
+	}
 	if ir.State.Gone() {
 		if in == nil {
 			return
@@ -133,11 +140,6 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		s.Remove(ir.Instance)
 		c.gone(was, before, false)
 		return
-	}
-	if in != nil && in.Node != n.ID {
-		// The id is on two nodes: cannot be, and the newer news wins.
-		s.Remove(ir.Instance)
-		in = nil
 	}
 	if in == nil {
 		c.Functions = append(c.Functions, ir.Ref())

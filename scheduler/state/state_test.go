@@ -423,6 +423,33 @@ var same = cmp.Options{
 	cmpopts.EquateEmpty(),
 }
 
+// A worker speaks for its own node: what it says of another's instances is not taken, whatever it says.
+func TestAReportSpeaksForItsOwnNode(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	before := s.Instances["ins_a"].InstanceReport
+	for i, st := range []functions.InstanceState{functions.InstanceReady, functions.InstanceDraining, functions.InstanceStopped, functions.InstanceFailed} {
+		c := s.ApplyReport(start, report("n2", "b2", uint64(i+1), i == 0, instance("ins_a", st)))
+		if len(c.Foreign) != 1 || c.Foreign[0] != "ins_a" || len(c.Gone) != 0 || len(c.Ready) != 0 {
+			t.Errorf("%s: %+v", st, c)
+		}
+	}
+	known(t, s, "ins_a")
+	if in := s.Instances["ins_a"]; in.Node != "n1" || in.State != before.State || reserved(s, "n1") != size || reserved(s, "n2") != (functions.Resources{}) {
+		t.Errorf("%+v; reserved %s and %s", in, reserved(s, "n1"), reserved(s, "n2"))
+	}
+	// Once its node is lost, the instance is whose worker has it.
+	s.ApplyReport(start.Add(5*time.Second), report("n2", "b2", 9, true))
+	s.Expire(start.Add(state.NodeTimeout))
+	if c := s.ApplyReport(start.Add(state.NodeTimeout), report("n2", "b2", 10, true, instance("ins_a", functions.InstanceReady))); len(c.Foreign) != 0 {
+		t.Errorf("%+v", c)
+	}
+	if in := s.Instances["ins_a"]; in == nil || in.Node != "n2" {
+		t.Errorf("%+v", in)
+	}
+}
+
 // Each input applied twice leaves what it left the first time, and what is reserved is always the sum over the instances.
 func TestReducersAreIdempotentAndTheirSumsHold(t *testing.T) {
 	t.Parallel()
