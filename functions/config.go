@@ -91,11 +91,12 @@ type Scale struct {
 	Min int `json:"min"`
 	// Max is never exceeded. Default 100, at most 10000.
 	Max int `json:"max"`
-	// KeepAlive is how long an instance stays idle before it is stopped. Default 5m; at least 1s.
+	// KeepAlive is how long an instance stays idle at least before it is stopped, and at most where KeepAliveMax is 0. Default 1m, or KeepAliveMax where
+	// that is shorter; at least 1s.
 	KeepAlive Duration `json:"keepAlive"`
 	// KeepAliveMax lets the scheduler choose, by the function's own idle times and the price of idle memory: an instance stays for KeepAlive
-	// at least and for this long at most, and one is started ahead of a need that comes regularly. Default, stored as 0: always KeepAlive.
-	// At most 24h.
+	// at least and for this long at most, and one is started ahead of a need that comes regularly. Default 1h where KeepAlive is not set either; else 0,
+	// which is always KeepAlive. At most 24h.
 	KeepAliveMax Duration `json:"keepAliveMax,omitempty"`
 	// FreezeAfter is how long an instance stays idle before it is frozen: nothing of it runs then until the next request, which costs that one less
 	// than a millisecond. Default, stored as 0: the node's, which is 30s. 100ms to 24h.
@@ -153,7 +154,8 @@ const (
 
 	defaultTimeout          = Duration(time.Minute)
 	defaultIdleTimeout      = Duration(5 * time.Minute)
-	defaultKeepAlive        = Duration(5 * time.Minute)
+	defaultKeepAlive        = Duration(time.Minute)
+	defaultKeepAliveMax     = Duration(time.Hour)
 	defaultReadinessTimeout = Duration(30 * time.Second)
 	defaultMaxAge           = Duration(6 * time.Hour)
 	defaultCPU              = 250
@@ -198,7 +200,11 @@ func (c Config) WithDefaults() Config {
 	if c.Scale.Utilization == DefaultUtilization {
 		c.Scale.Utilization = 0
 	}
-	orDur(&c.Scale.KeepAlive, defaultKeepAlive)
+	if c.Scale.KeepAlive == 0 {
+		// Whoever sets a time alone gets that time.
+		orDur(&c.Scale.KeepAliveMax, defaultKeepAliveMax)
+		c.Scale.KeepAlive = min(defaultKeepAlive, c.Scale.KeepAliveMax)
+	}
 	orDur(&c.Readiness.Timeout, defaultReadinessTimeout)
 	orDur(&c.Queue.MaxAge, defaultMaxAge)
 	orInt(&c.Queue.MaxPending, DefaultMaxPending)

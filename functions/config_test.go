@@ -44,7 +44,7 @@ func TestProblemsNameTheField(t *testing.T) {
 		"scale.utilization":  func(c *functions.Config) { c.Scale.Utilization = 101 },
 		"scale.window":       func(c *functions.Config) { c.Scale.Window = functions.Duration(5 * time.Second) },
 		"scale.downDelay":    func(c *functions.Config) { c.Scale.DownDelay = -1 },
-		"scale.keepAliveMax": func(c *functions.Config) { c.Scale.KeepAliveMax = functions.Duration(time.Second) },
+		"scale.keepAliveMax": func(c *functions.Config) { c.Scale.KeepAliveMax = functions.Duration(25 * time.Hour) },
 		"scale.freezeAfter":  func(c *functions.Config) { c.Scale.FreezeAfter = 1 },
 		"scale.awake": func(c *functions.Config) {
 			c.Scale.FreezeAfter, c.Scale.Awake = functions.Duration(time.Second), true
@@ -117,5 +117,30 @@ func TestResources(t *testing.T) {
 	}
 	if err := (functions.Quota{Namespace: "x", Rate: -2}).Validate(); fault.CodeOf(err) != fault.CodeInvalidRequest {
 		t.Error(err)
+	}
+}
+
+// A keep-alive that is set alone is a fixed time; without any the scheduler chooses within the defaults.
+func TestKeepAliveDefaults(t *testing.T) {
+	t.Parallel()
+	const second, minute, hour = functions.Duration(time.Second), functions.Duration(time.Minute), functions.Duration(time.Hour)
+	for _, c := range []struct{ least, most, wantLeast, wantMost functions.Duration }{
+		{0, 0, minute, hour},
+		{3 * second, 0, 3 * second, 0},
+		{2 * hour, 0, 2 * hour, 0},
+		{0, 2 * hour, minute, 2 * hour},
+		{0, 30 * second, 30 * second, 30 * second},
+		{5 * minute, 10 * hour, 5 * minute, 10 * hour},
+	} {
+		got := functions.Config{Scale: functions.Scale{KeepAlive: c.least, KeepAliveMax: c.most}}.WithDefaults()
+		if got.Scale.KeepAlive != c.wantLeast || got.Scale.KeepAliveMax != c.wantMost {
+			t.Errorf("%s to %s becomes %s to %s", c.least, c.most, got.Scale.KeepAlive, got.Scale.KeepAliveMax)
+		}
+		if again := got.WithDefaults(); again.Scale != got.Scale {
+			t.Errorf("%s to %s becomes %+v, then %+v", c.least, c.most, got.Scale, again.Scale)
+		}
+		if err := got.Validate(); err != nil {
+			t.Error(err)
+		}
 	}
 }

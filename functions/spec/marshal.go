@@ -21,6 +21,13 @@ func Marshal(f *File) ([]byte, error) {
 	scale := f.Config.Scale
 	defaults.Config = functions.Config{Scale: functions.Scale{Min: scale.Min, Initial: scale.Initial, Reserved: scale.Reserved}}.WithDefaults()
 	defaults.Config.Scale.Min, defaults.Config.Scale.Initial, defaults.Config.Scale.Reserved = 0, 0, 0
+	// The least alone is a fixed time.
+	switch {
+	case scale.KeepAliveMax == 0:
+		defaults.Config.Scale.KeepAlive, defaults.Config.Scale.KeepAliveMax = 0, 0
+	case scale.KeepAlive != defaults.Config.Scale.KeepAlive:
+		defaults.Config.Scale.KeepAliveMax = 0
+	}
 	full := *f
 	full.Config = f.Config.WithDefaults()
 	root := mapping(table(), &full, defaults)

@@ -58,7 +58,11 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Timeout = span(t, "timeout", time.Millisecond, time.Hour)
 		c.Scale.Min = rapid.IntRange(0, 10000).Draw(t, "min")
 		c.Scale.Max = rapid.IntRange(max(1, c.Scale.Min), 10000).Draw(t, "max")
-		c.Scale.KeepAlive = span(t, "keepAlive", time.Second, 24*time.Hour)
+		c.Scale.KeepAlive = functions.Duration(rapid.SampledFrom([]time.Duration{time.Second, time.Minute, 24 * time.Hour}).Draw(t, "keepAlive"))
+		c.Scale.KeepAliveMax = functions.Duration(rapid.SampledFrom([]time.Duration{0, time.Hour, 24 * time.Hour}).Draw(t, "keepAliveMax"))
+		if c.Scale.KeepAliveMax > 0 {
+			c.Scale.KeepAlive = min(c.Scale.KeepAlive, c.Scale.KeepAliveMax)
+		}
 		c.Scale.Initial = rapid.IntRange(0, c.Scale.Max).Draw(t, "initial")
 		c.Scale.Reserved = rapid.IntRange(0, c.Scale.Max).Draw(t, "reserved")
 		c.Scale.Burst = rapid.IntRange(0, 10000).Draw(t, "burst")
