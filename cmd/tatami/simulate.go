@@ -28,6 +28,7 @@ type simulation struct {
 	policies   []string
 	memory     string
 	svg        string
+	whole      bool
 }
 
 // simulated is a policy's line of the output.
@@ -57,6 +58,7 @@ func newSimulateCmd(a *app) *cobra.Command {
 	f.IntVar(&s.days, "days", 7, "days of a generated trace")
 	f.StringSliceVar(&s.policies, "policy", []string{"auto", "fixed-10m"}, "policies: auto, clairvoyant, fixed-DURATION, hybrid-DURATION")
 	f.StringVar(&s.memory, "memory", "", "memory that auto may keep idle, such as 64Gi")
+	f.BoolVar(&s.whole, "whole", false, "drive the whole scheduler, messages included: for auto and fixed windows; many times slower")
 	f.StringVar(&s.svg, "svg", "", "file to draw the curves to")
 	_ = cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"auto", "clairvoyant", "fixed-10m", "hybrid-4h"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -87,7 +89,14 @@ func (s *simulation) run(a *app, cmd *cobra.Command) error {
 		if err != nil {
 			return err
 		}
-		one.Result = sim.Play(site, p, sim.NewFleet())
+		if s.whole {
+			one.Result, err = s.drive(name, one.Budget, trace)
+		} else {
+			one.Result = sim.Play(site, p, sim.NewFleet())
+		}
+		if err != nil {
+			return err
+		}
 		out = append(out, one)
 		curves = append(curves, sim.Curve{Name: name, Result: one.Result})
 	}
@@ -151,6 +160,20 @@ func (s *simulation) policy(name string, site *sim.Site, base *sim.Result, budge
 		return sim.Hybrid(site, d), err
 	}
 	return sim.Fixed(d), err
+}
+
+// drive plays the trace against the whole scheduler.
+func (s *simulation) drive(name string, budget int64, trace *sim.Trace) (*sim.Result, error) {
+	d := sim.Drive{Start: sim.StartTime, IdleMemory: budget, KeepAlive: time.Second, KeepAliveMax: sim.Ceiling}
+	if name != "auto" {
+		kind, window, err := window(name)
+		if err != nil || kind != "fixed" {
+			return nil, fault.New(fault.CodeInvalidRequest, "policy: the scheduler has auto and fixed windows, not %.40q", name).WithField("policy").
+				WithHint("leave --whole out, or name --policy auto,fixed-10m")
+		}
+		d.KeepAlive, d.KeepAliveMax = window, 0
+	}
+	return d.Run(trace), nil
 }
 
 // load reads or generates the trace.

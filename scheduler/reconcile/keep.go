@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tatami-faas/tatami/scheduler/autoscale"
@@ -99,7 +100,7 @@ func (r *Reconciler) price(now time.Time) {
 			all += n.Allocatable.Memory
 		}
 	}
-	r.market.Adjust(now, idle, all/idleShare)
+	r.market.Adjust(now, idle, cmp.Or(r.cfg.IdleMemory, all/idleShare))
 }
 
 // took remembers how long a start lasted, the later ones more than the earlier.

@@ -25,6 +25,8 @@ type Config struct {
 	// that, and between two nodes. Default 1m.
 	Compact      bool
 	CompactAfter time.Duration
+	// IdleMemory is how much memory may be idle before its price rises, in bytes. Default a quarter of what the open nodes have.
+	IdleMemory int64
 }
 
 func (c Config) withDefaults() Config {
@@ -34,6 +36,7 @@ func (c Config) withDefaults() Config {
 		TrafficDelay: cmp.Or(c.TrafficDelay, 250*time.Millisecond),
 		Compact:      c.Compact,
 		CompactAfter: cmp.Or(c.CompactAfter, time.Minute),
+		IdleMemory:   c.IdleMemory,
 	}
 }
 

@@ -160,26 +160,34 @@ func (g *game) end(f *Fleet) *Result {
 		if a.next > 0 && a.to < g.site.length {
 			g.idled(i, a, g.site.length)
 		}
+	}
+	r.conclude(len(g.apps), func(i int) (cold, calls int) { return g.apps[i].cold, g.apps[i].calls }, g.waste, g.slow)
+	if f != nil {
+		r.MostNodes = f.most
+	}
+	return r
+}
+
+// conclude works out what follows from the counts: those of each application, the idle memory in bytes times milliseconds, and how much longer the calls
+// took that waited.
+func (r *Result) conclude(apps int, of func(app int) (cold, calls int), waste float64, slow []float64) {
+	for i := range apps {
 		share := -1.0
-		if a.calls > 0 {
-			share = float64(a.cold) / float64(a.calls)
+		if cold, calls := of(i); calls > 0 {
+			share = float64(cold) / float64(calls)
 			r.shares = append(r.shares, share)
 		}
 		r.apps = append(r.apps, share)
 	}
 	slices.Sort(r.shares)
-	slices.Sort(g.slow)
-	r.Waste = g.waste / gibHour
+	slices.Sort(slow)
+	r.Waste = waste / gibHour
 	r.Rate = float64(r.Cold) / float64(max(r.Invocations, 1))
 	r.AppQ50, r.AppQ75 = quantile(r.shares, 0.50), quantile(r.shares, 0.75)
 	r.Slowdown = 1
-	if beyond := r.Invocations / 100; r.Cold > beyond {
-		r.Slowdown = g.slow[r.Cold-beyond-1]
+	if beyond := r.Invocations / 100; len(slow) > beyond {
+		r.Slowdown = slow[len(slow)-beyond-1]
 	}
-	if f != nil {
-		r.MostNodes = f.most
-	}
-	return r
 }
 
 // Beside returns the shares of the applications that have fewer cold starts than in another result of the same trace, and more.
