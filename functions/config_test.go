@@ -61,6 +61,8 @@ func TestProblemsNameTheField(t *testing.T) {
 		"env":                   func(c *functions.Config) { c.Env = map[string]string{"A=B": ""} },
 		"env.PORT":              func(c *functions.Config) { c.Env = map[string]string{"PORT": "1"} },
 		"command":               func(c *functions.Config) { c.Command = []string{""} },
+		"placement.near":       func(c *functions.Config) { c.Placement.Near = []string{"a b"} },
+		"placement.apart":      func(c *functions.Config) { c.Placement.Near, c.Placement.Apart = []string{"a"}, []string{"b", "a"} },
 		"placement.spread":      func(c *functions.Config) { c.Placement.Spread = "rack" },
 		"placement.require.a b": func(c *functions.Config) { c.Placement.Require = map[string]string{"a b": ""} },
 		"placement.prefer.zone": func(c *functions.Config) { c.Placement.Prefer = map[string]string{"zone": "a\n"} },

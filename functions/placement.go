@@ -19,6 +19,10 @@ type Placement struct {
 	Avoid   map[string]string `json:"avoid,omitempty"`
 	// Prefer names labels that a node should have: each counts as much as the others, and all together as a quarter of a node's room.
 	Prefer map[string]string `json:"prefer,omitempty"`
+	// Near names functions of the namespace whose nodes are preferred: one that hosts an instance of them may be an eighth of its room less tight. Apart
+	// names those whose nodes are avoided where another one has room.
+	Near  []string `json:"near,omitempty"`
+	Apart []string `json:"apart,omitempty"`
 }
 
 // What instances may be spread over.
@@ -30,8 +34,11 @@ const (
 // LabelZone is the label of a node that says which part of the site fails together with it.
 const LabelZone = "zone"
 
-// maxPlacementLabels bounds the labels that a function's placement names.
-const maxPlacementLabels = 16
+// maxPlacementLabels bounds the labels that a function's placement names, maxPlacementFunctions the functions.
+const (
+	maxPlacementLabels    = 16
+	maxPlacementFunctions = 8
+)
 
 func (p Placement) problems() []*fault.Error {
 	var out []*fault.Error
@@ -53,6 +60,18 @@ func (p Placement) problems() []*fault.Error {
 		for _, k := range slices.Sorted(maps.Keys(part.labels)) {
 			if err := CheckNodeLabel(k, part.labels[k]); err != nil {
 				bad(part.field+"."+k, "%s", err)
+			}
+		}
+	}
+	for field, names := range map[string][]string{"near": p.Near, "apart": p.Apart} {
+		if len(names) > maxPlacementFunctions {
+			bad(field, "%d functions are named, %d are allowed", len(names), maxPlacementFunctions)
+		}
+		for _, name := range names {
+			if err := ValidateName("placement."+field, name); err != nil {
+				bad(field, "%.80q is no function's name", name)
+			} else if field == "apart" && slices.Contains(p.Near, name) {
+				bad(field, "%s cannot be near and apart", name)
 			}
 		}
 	}

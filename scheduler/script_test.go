@@ -109,6 +109,14 @@ func (a args) labels(name string) map[string]string {
 	return out
 }
 
+// names reads names with a plus between them.
+func (a args) names(name string) []string {
+	if s := a.str(name, ""); s != "" {
+		return strings.Split(s, "+")
+	}
+	return nil
+}
+
 func (w *world) node(a args) {
 	name := a.d.CmdArgs[0].Key
 	id := functions.NodeID("nod_" + name)
@@ -156,7 +164,7 @@ func (w *world) deploy(a args) {
 		rev.Config.Scale = functions.Scale{Min: int(a.num("min", 0)), Max: int(a.num("max", 100)), KeepAlive: functions.Duration(a.dur("keep", time.Minute)),
 			Initial: int(a.num("initial", 0)), Reserved: int(a.num("reserved", 0)), Burst: int(a.num("burst", 0)), Utilization: int(a.num("util", 0)),
 			Window: functions.Duration(a.dur("window", 0)), DownDelay: functions.Duration(a.dur("delay", 0))}
-		rev.Config.Placement = functions.Placement{Spread: a.str("spread", ""), Require: a.labels("require"), Avoid: a.labels("avoid"), Prefer: a.labels("prefer")}
+		rev.Config.Placement = functions.Placement{Spread: a.str("spread", ""), Require: a.labels("require"), Avoid: a.labels("avoid"), Prefer: a.labels("prefer"), Near: a.names("near"), Apart: a.names("apart")}
 	} else if rev.State == functions.RevisionFailed {
 		rev.State = functions.RevisionPending
 	}

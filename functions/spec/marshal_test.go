@@ -18,7 +18,7 @@ func TestMarshalLeavesDefaultsOut(t *testing.T) {
 		t.Errorf("got %q, %v", out, err)
 	}
 	f.Config.Limits.Memory = 256 * functions.MiB
-	f.Config.Scale.KeepAlive = functions.Duration(3 * time.Second)
+	f.Config.Scale.KeepAlive, f.Config.Scale.KeepAliveMax = functions.Duration(3*time.Second), 0
 	out, err = Marshal(f)
 	if err != nil || string(out) != "name: hello\nmemory: 256Mi\nscale:\n  keepAlive: 3s\n" {
 		t.Errorf("got %q, %v", out, err)
@@ -49,6 +49,8 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Labels = rapid.MapOfN(rapid.StringMatching(`[a-z./:? -]{0,8}x`), word, 1, 5).Draw(t, "labels")
 		c.Placement.Spread = rapid.SampledFrom([]string{"", "zone", "node"}).Draw(t, "spread")
 		c.Placement.Require = rapid.MapOfN(rapid.StringMatching(`[a-z./-]{0,8}x`), rapid.StringMatching(`[ -~]{0,9}`), 1, 5).Draw(t, "require")
+		c.Placement.Near = []string{"cache"}
+		c.Placement.Apart = rapid.SampledFrom([][]string{{"batch"}, {"batch", "noise"}}).Draw(t, "apart")
 		c.Command = append([]string{"/x"}, rapid.SliceOfN(word, 0, 3).Draw(t, "command")...)
 		c.Port = rapid.IntRange(1, 65535).Draw(t, "port")
 		c.Limits = functions.Limits{

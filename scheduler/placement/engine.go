@@ -27,6 +27,12 @@ const manyClasses = 32
 // homesLooked is how many of the nodes that hold an artifact are looked at, those that came to hold it last.
 const homesLooked = 4
 
+// nearLooked is how many of the nodes that host what a request should be near are looked at, the first; nearCost is how much less tight one may be.
+const (
+	nearLooked = 64
+	nearCost   = one / 8
+)
+
 // homeCost is how much less tight a node may be for holding the artifact: a share of the node.
 const homeCost = one / 256
 
@@ -34,8 +40,9 @@ const homeCost = one / 256
 //
 // Among the nodes that a request fits it takes the tightest: the least mean share of CPU and memory left free with the instance on it, then
 // the smaller id. Instance slots bound, and do not weigh. Preferences are exact too, and bounded: preferred labels that a node lacks add up to a
-// quarter to its share, and of the nodes that came to hold the artifact last one is taken that is no more than 1/256 less tight. A spread that is
-// asked for comes first: the zone, then the node with the fewest peers.
+// quarter to its share; of the nodes that host what the instance should be near one is taken that is no more than 1/8 less tight, else of those that came
+// to hold the artifact last one that is no more than 1/256 less tight. A spread that is asked for comes first: the zone, then the node with the fewest
+// peers, those that it should be apart from counted in.
 type Engine struct {
 	nodes []node
 	about []about

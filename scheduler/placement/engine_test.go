@@ -237,6 +237,7 @@ func TestADecisionAllocatesNothing(t *testing.T) {
 	r := placement.Request{
 		Resources: res(100, 100, 1), Architecture: "amd64", Digest: "d", Namespace: "team", Affinity: e.Affinity(placement.Term{Key: "disk", Preferred: true}),
 		Spread: placement.SpreadZones | placement.SpreadNodes, Peers: []placement.NodeRef{e.Ref("n001"), e.Ref("n002")},
+		Near: []placement.NodeRef{e.Ref("n004"), e.Ref("n005")}, Apart: []placement.NodeRef{e.Ref("n003")},
 	}
 	e.SetQuota(functions.Quota{Namespace: "team", CPU: 1 << 40})
 	e.Hold(e.Ref("n100"), "d")

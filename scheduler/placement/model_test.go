@@ -94,7 +94,14 @@ func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
 	if m.refuses(r.Namespace, demand(r)) != (Bound{}) {
 		return "", 0
 	}
-	peers, zones := map[functions.NodeID]int{}, map[string]int{}
+	peers, zones, apart := map[functions.NodeID]int{}, map[string]int{}, map[functions.NodeID]int{}
+	for _, n := range m.nodes {
+		for _, p := range r.Apart {
+			if n.ref == p {
+				apart[n.ID]++
+			}
+		}
+	}
 	if r.Spread != 0 {
 		for _, n := range m.nodes {
 			for _, p := range r.Peers {
@@ -113,6 +120,7 @@ func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
 		if r.Spread&SpreadNodes != 0 {
 			k[1] = peers[n.ID]
 		}
+		k[1] += apart[n.ID]
 		return k
 	}
 	tier := [2]int{math.MaxInt, 0}
@@ -129,18 +137,38 @@ func (m *model) choose(r *Request) (id functions.NodeID, cost int64) {
 		}
 	}
 	homes := m.homes[r.Digest]
-	if id == "" || slices.Contains(homes, id) || tier[1] > 0 {
+	if id == "" || tier[1] > 0 {
 		return id, cost
 	}
-	limit, best := cost+homeCost, functions.NodeID("")
-	for _, h := range homes[max(len(homes)-homesLooked, 0):] {
-		n := m.nodes[h]
-		c, ok := costOf(n, r)
-		if ok && rank(n) == tier && (c < limit || c == limit && (best == "" || h < best)) {
-			best, limit = h, c
+	among := func(hosts []functions.NodeID, slack int64) (best functions.NodeID, limit int64) {
+		limit = cost + slack
+		for _, h := range hosts {
+			n := m.nodes[h]
+			c, ok := costOf(n, r)
+			if ok && rank(n) == tier && (c < limit || c == limit && (best == "" || h < best)) {
+				best, limit = h, c
+			}
+		}
+		return best, limit
+	}
+	var near []functions.NodeID
+	for _, p := range r.Near[:min(len(r.Near), nearLooked)] {
+		for _, n := range m.nodes {
+			if n.ref == p {
+				near = append(near, n.ID)
+			}
 		}
 	}
-	if best != "" {
+	if slices.Contains(near, id) {
+		return id, cost
+	}
+	if best, limit := among(near, nearCost); best != "" {
+		return best, limit
+	}
+	if slices.Contains(homes, id) {
+		return id, cost
+	}
+	if best, limit := among(homes[max(len(homes)-homesLooked, 0):], homeCost); best != "" {
 		return best, limit
 	}
 	return id, cost
@@ -271,6 +299,23 @@ func randomRequest(rng *rand.Rand, terms []*Affinity, live []placed, nodes map[f
 		for range rng.IntN(12) {
 			r.Peers = append(r.Peers, nodes[live[rng.IntN(len(live))].node].ref)
 		}
+	}
+	// Now and then more than are looked at, and nodes that are gone.
+	some := func() (out []NodeRef) {
+		for range rng.IntN(rng.IntN(2)*140 + 4) {
+			if rng.IntN(8) == 0 {
+				out = append(out, NodeRef(rng.IntN(len(nodes)+2)))
+			} else {
+				out = append(out, nodes[live[rng.IntN(len(live))].node].ref)
+			}
+		}
+		return out
+	}
+	if rng.IntN(6) == 0 && len(live) > 0 {
+		r.Near = some()
+	}
+	if rng.IntN(6) == 0 && len(live) > 0 {
+		r.Apart = some()
 	}
 	return r
 }

@@ -48,6 +48,8 @@ type Request struct {
 	// Spread keeps the function's instances apart: the peers are the nodes that host one, each as often as it does.
 	Spread Spread
 	Peers  []NodeRef
+	// Near are nodes that host what the instance should be near, Apart those that host what it should be apart from, each as often as it does.
+	Near, Apart []NodeRef
 }
 
 func compatible(node, image string) bool { return node == "" || image == "" || node == image }

@@ -19,18 +19,23 @@ type Choice struct {
 	// Quota is the bound that refused; zero when the quotas allow the instance.
 	Quota Bound
 	// Home says that the node was taken for holding the artifact, before a tighter one; Spread that it is among those that host the fewest of the
-	// function's instances, Weighed that labels counted besides.
-	Home, Spread, Weighed bool
+	// function's instances, Weighed that labels counted besides. Near says that it hosts what the instance should be near, Apart that it is among those that
+	// host the least of what it should be apart from.
+	Home, Spread, Weighed, Near, Apart bool
 }
 
 // Reason says for people why the node was chosen.
 func (c *Choice) Reason() string {
 	why := "the tightest that fits"
 	switch {
+	case c.Near:
+		why = "nearly the tightest that fits, and it hosts what the function is to be near"
 	case c.Home:
 		why = "nearly the tightest that fits, and it holds the artifact"
 	case c.Spread:
 		why = "the tightest of those that host the fewest of the function's instances"
+	case c.Apart:
+		why = "the tightest of those that host the least of what the function is to be apart from"
 	case c.Weighed:
 		why = "the tightest that fits, its labels weighed"
 	}
@@ -67,15 +72,34 @@ func (e *Engine) Place(r *Request) Choice {
 	if bound := e.exceeds(q.namespace, demand(r)); bound.Name != "" {
 		return Choice{Quota: bound}
 	}
-	if r.Spread != 0 && len(r.Peers) > 0 {
+	if r.Spread != 0 && len(r.Peers) > 0 || len(r.Apart) > 0 {
 		return e.apart(r)
 	}
 	e.search()
 	if q.best == 0 {
 		return Choice{}
 	}
-	home := e.home(r.Digest)
-	return e.choice(home)
+	return e.choice(r, e.settle(r))
+}
+
+// pull is for whose sake a node was taken that is not the tightest.
+type pull uint8
+
+const (
+	none pull = iota
+	byNear
+	byHome
+)
+
+// settle turns from the best node to one that is nearly as tight and has what the request would like to find there.
+func (e *Engine) settle(r *Request) pull {
+	switch {
+	case e.near(r.Near):
+		return byNear
+	case e.home(r.Digest):
+		return byHome
+	}
+	return none
 }
 
 // demand is what a request takes: an instance takes a slot at least.
@@ -100,12 +124,13 @@ func (e *Engine) ask(r *Request) *query {
 	return q
 }
 
-func (e *Engine) choice(home bool) Choice {
+func (e *Engine) choice(r *Request, by pull) Choice {
 	i := e.q.best
 	n := &e.nodes[i]
 	q := &e.q
 	return Choice{
-		Node: NodeRef(i), ID: n.id, Score: score(n.cost(q.cpu, q.memory)), Home: home, Spread: q.spread,
+		Node: NodeRef(i), ID: n.id, Score: score(n.cost(q.cpu, q.memory)), Home: by == byHome, Near: by == byNear,
+		Spread: q.spread && r.Spread != 0 && len(r.Peers) > 0, Apart: len(r.Apart) > 0,
 		Weighed: q.affinity != nil && q.affinity.preferred > 0,
 	}
 }
@@ -243,6 +268,31 @@ func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	return n.cost(q.cpu, q.memory) + penalty, true
 }
 
+// near turns to a node that hosts what the request should be near if one is nearly as tight as the best, and reports whether the best hosts that.
+func (e *Engine) near(hosts []NodeRef) bool {
+	q := &e.q
+	hosts = hosts[:min(len(hosts), nearLooked)]
+	var best int32
+	limit := q.cost + nearCost
+	for _, h := range hosts {
+		if int32(h) == q.best {
+			return true
+		}
+		if !e.valid(h) {
+			continue
+		}
+		cost, ok := e.fits(int32(h))
+		if ok && (cost < limit || cost == limit && (best == 0 || e.nodes[h].order < e.nodes[best].order)) {
+			best, limit = int32(h), cost
+		}
+	}
+	if best == 0 {
+		return false
+	}
+	q.best, q.cost = best, limit
+	return true
+}
+
 // home turns to a node that holds the artifact if one is nearly as tight as the best, and reports whether it did.
 func (e *Engine) home(digest string) bool {
 	id, ok := e.byDigest[digest]
@@ -273,43 +323,57 @@ func (e *Engine) home(digest string) bool {
 	return true
 }
 
-// apart places away from the peers: in the zones with the fewest, there on the nodes with the fewest.
+// apart places away from the peers: in the zones with the fewest, there on the nodes with the fewest; and away from what is to be apart.
 func (e *Engine) apart(r *Request) Choice {
 	q := &e.q
 	if r.Spread&SpreadZones != 0 && !e.zonal {
 		e.zonal = true
 		e.rebuild()
 	}
+	onNodes := r.Spread&SpreadNodes != 0
 	for _, p := range r.Peers {
 		if e.valid(p) {
-			e.nodes[p].peers++
+			if onNodes {
+				e.nodes[p].peers++
+			}
 			e.zones[e.about[p].zone].peers++
 		}
 	}
+	for _, p := range r.Apart {
+		if e.valid(p) {
+			e.nodes[p].peers++
+		}
+	}
 	q.zoned, q.spread, q.tier = r.Spread&SpreadZones != 0, true, -1
-	home := false
+	by := none
 	for e.nextTier() && q.best == 0 {
-		q.apart = r.Spread&SpreadNodes != 0
+		q.apart = onNodes || len(r.Apart) > 0
 		e.search()
 		if q.best != 0 {
-			home = e.home(r.Digest)
+			by = e.settle(r)
 		} else if q.apart {
 			q.apart = false
-			e.fewest(r.Peers)
+			least := int32(math.MaxInt32)
+			if onNodes {
+				e.fewest(r.Peers, &least)
+			}
+			e.fewest(r.Apart, &least)
 		}
 		if !q.zoned {
 			break
 		}
 	}
-	for _, p := range r.Peers {
-		if e.valid(p) {
-			e.nodes[p].peers, e.zones[e.about[p].zone].peers = 0, 0
+	for _, list := range [2][]NodeRef{r.Peers, r.Apart} {
+		for _, p := range list {
+			if e.valid(p) {
+				e.nodes[p].peers, e.zones[e.about[p].zone].peers = 0, 0
+			}
 		}
 	}
 	if q.best == 0 {
 		return Choice{}
 	}
-	return e.choice(home)
+	return e.choice(r, by)
 }
 
 // nextTier turns to the zones with the next larger number of peers, and reports whether there are any.
@@ -325,21 +389,20 @@ func (e *Engine) nextTier() bool {
 	return tier != math.MaxInt32
 }
 
-// fewest chooses among the peers the one with the fewest instances, then by cost and id.
-func (e *Engine) fewest(peers []NodeRef) {
+// fewest chooses among the peers the one with the fewest instances, which is least so far, then by cost and id.
+func (e *Engine) fewest(peers []NodeRef, least *int32) {
 	q := &e.q
-	least := int32(math.MaxInt32)
 	for _, p := range peers {
 		if !e.valid(p) {
 			continue
 		}
 		cost, ok := e.fits(int32(p))
 		n := &e.nodes[p]
-		if !ok || n.peers > least {
+		if !ok || n.peers > *least {
 			continue
 		}
-		if n.peers < least || cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
-			q.best, q.cost, least = int32(p), cost, n.peers
+		if n.peers < *least || cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
+			q.best, q.cost, *least = int32(p), cost, n.peers
 		}
 	}
 }

@@ -125,7 +125,7 @@ func (w *walk) place(i int) error {
 		w.model.hold(c.ID, r.Digest)
 	}
 	p := placed{handle: c.Reservation, node: c.ID, req: r}
-	p.req.Peers = nil
+	p.req.Peers, p.req.Near, p.req.Apart = nil, nil, nil
 	w.model.live = append(w.model.live, p)
 	w.model.add(p, 1)
 	if refused := w.model.refuses(r.Namespace, functions.Resources{}); refused != (Bound{}) {

@@ -59,7 +59,7 @@ func (r *Reconciler) tidy(now time.Time) {
 	r.nodeChanged(now, n.ID)
 }
 
-// mayTidy reports whether a node may be emptied: all on it is ready, does nothing and is wanted by its function, whose instances need not be apart.
+// mayTidy reports whether a node may be emptied: all on it is ready, does nothing and is wanted by its function, whose instances need not be apart or near others.
 // What is not wanted goes by itself.
 func (r *Reconciler) mayTidy(now time.Time, n *state.Node) bool {
 	if at, tried := r.tidying.tried[n.ID]; tried && now.Sub(at) < tidyAgain*r.cfg.CompactAfter {
@@ -72,7 +72,7 @@ func (r *Reconciler) mayTidy(now time.Time, n *state.Node) bool {
 			return false
 		}
 		live := f.Revision(in.Revision)
-		if live == nil || live.Request.Spread != 0 || len(f.Instances) > f.Desired {
+		if live == nil || live.Request.Spread != 0 || len(live.Record.Config.Placement.Near)+len(live.Record.Config.Placement.Apart) > 0 || len(f.Instances) > f.Desired {
 			return false
 		}
 		if k := idleness(f, in); k.Busy || now.Sub(k.LastUsed) < evictIdle {

@@ -79,7 +79,7 @@ type Deploy struct {
 // Revision is a revision's record and how its starts went.
 type Revision struct {
 	Record *functions.Revision
-	// Request is what placement is asked for an instance of it; the peers of one that spreads are not in it.
+	// Request is what placement is asked for an instance of it; the nodes of its own and of other functions' instances are not in it.
 	Request placement.Request
 	// Failures counts starts that failed in a row. No start is tried before Retry.
 	Failures int
@@ -143,15 +143,32 @@ func (f *Function) request(id functions.RevisionID) placement.Request {
 // Request returns what placement is asked for an instance of a function's revision now.
 func (s *State) Request(f *Function, rev *Revision) placement.Request {
 	r := rev.Request
-	if r.Spread == 0 {
+	if r.Spread != 0 {
+		r.Peers = s.hosts(r.Peers, f)
+	}
+	if rev.Record == nil {
 		return r
 	}
-	for _, in := range f.Instances {
-		if n := s.Nodes[in.Node]; n != nil && in.Active() {
-			r.Peers = append(r.Peers, n.Ref)
-		}
+	for _, name := range rev.Record.Config.Placement.Near {
+		r.Near = s.hosts(r.Near, s.Functions[functions.Ref{Namespace: f.Namespace, Name: name}])
+	}
+	for _, name := range rev.Record.Config.Placement.Apart {
+		r.Apart = s.hosts(r.Apart, s.Functions[functions.Ref{Namespace: f.Namespace, Name: name}])
 	}
 	return r
+}
+
+// hosts adds the nodes of a function's instances, in the order of the instances' ids; f may be nil.
+func (s *State) hosts(to []placement.NodeRef, f *Function) []placement.NodeRef {
+	if f == nil {
+		return to
+	}
+	for _, in := range f.Ordered() {
+		if n := s.Nodes[in.Node]; n != nil && in.Active() {
+			to = append(to, n.Ref)
+		}
+	}
+	return to
 }
 
 // Count returns how many instances of a revision are active, and how many of those are ready. Instances on nodes that are leaving do not
