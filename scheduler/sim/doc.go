@@ -2,7 +2,7 @@
 //
 // Its unit is the application, whose functions share their instances, as where the published traces were taken: one instance runs
 // everything of an application that overlaps. There are two players. Play is fast: keep-alive and placement are the scheduler's own packages, without
-// the messages around them. Drive runs the scheduler's whole Reconciler between a simulated gateway and simulated workers. On what both model they agree:
+// the messages around them. Drive, on Linux, runs the scheduler's whole Reconciler between a simulated gateway and simulated workers. On what both model they agree:
 // with a fixed window and starts that take no time in every cold start and in the waste; with the scheduler's own policy, which learns from messages
 // there, to a tenth.
 //
