@@ -146,7 +146,7 @@ func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 				s.log.Error("asking for reports failed", "err", err)
 			}
 		case reconcile.Tell:
-			s.log.Info(e.Reason)
+			s.log.Info("to the operator", "text", e.Reason)
 		default:
 			select {
 			case s.write <- e:
