@@ -337,6 +337,9 @@ func (d *Driver) load(ctx context.Context, img images.Image) (*artifact, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPlaces(lower); err != nil {
+		return nil, err
+	}
 	user, err := d.resolveUser(config.Config.User, mounts, lower)
 	if err != nil {
 		return nil, err

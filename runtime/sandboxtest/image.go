@@ -89,6 +89,8 @@ type Entry struct {
 	Mode int64
 	// Link makes it a symbolic link.
 	Link string
+	// Major and Minor make it the node of a character device.
+	Major, Minor int64
 }
 
 // Layer packs entries in their order.
@@ -103,6 +105,8 @@ func Layer(t testing.TB, entries ...Entry) v1.Layer {
 			h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
 		case strings.HasSuffix(e.Name, "/"):
 			h.Typeflag = tar.TypeDir
+		case e.Major != 0:
+			h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, e.Major, e.Minor
 		}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -143,15 +147,27 @@ func Image(t testing.TB, config v1.Config, architecture string, layers ...v1.Lay
 // BuildFunction builds the test function and returns it as a layer with the one file /testfn.
 func BuildFunction(t testing.TB) v1.Layer {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "testfn")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "github.com/tatami-faas/tatami/runtime/sandboxtest/testfn")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("the test function cannot be built: %v\n%s", err, msg)
+	return Layer(t, Entry{Name: "testfn", Body: Program(t, "runtime/sandboxtest/testfn"), Mode: 0o755})
+}
+
+// EnvPrograms names a directory that has the tests' programs by the last part of their package, for a machine without a compiler.
+const EnvPrograms = "TATAMI_TEST_PROGRAMS"
+
+// Program builds a package of this module, static and for Linux, and returns the program.
+func Program(t testing.TB, pkg string) []byte {
+	t.Helper()
+	out := filepath.Join(os.Getenv(EnvPrograms), filepath.Base(pkg))
+	if os.Getenv(EnvPrograms) == "" {
+		out = filepath.Join(t.TempDir(), filepath.Base(pkg))
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "github.com/tatami-faas/tatami/"+pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("the test program %s cannot be built: %v\n%s", pkg, err, msg)
+		}
 	}
 	body, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Layer(t, Entry{Name: "testfn", Body: body, Mode: 0o755})
+	return body
 }
