@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PURE := scheduler/{placement,autoscale,keepalive,state,reconcile}/*.go
 # The packages that hold tests on real containers or mounts.
-E2E := ./tests/e2e/... ./runtime/containerd ./internal/bus
+E2E := ./tests/e2e/... ./runtime/attach ./runtime/containerd ./internal/bus
 
 .PHONY: help
 help: ## List the targets
@@ -122,6 +122,17 @@ mutate: build ## Break one promise after the other in a copy of the tree and sho
 	@echo 'time limit: 20 minutes (about 6 on two idle cores)'
 	timeout 1200 $(GO) run ./tests/mutate
 
+.PHONY: soak
+soak: deps-test build ## 10,000 starts and ends with random kills, 200 instances under churn, a full node (root)
+	@echo 'time limit: 100 minutes'
+	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode)$$' -count=1 -v -timeout 100m \
+		-args -cycles.n 10000 -identity.instances 200 -identity.requests 100000 -full.instances 100
+
+.PHONY: test-v2
+test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine
+	@echo 'time limit: 40 minutes'
+	timeout 2400 $(GO) run ./tests/v2
+
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that running functions needs
 	@deploy/packages.sh runc
@@ -129,6 +140,10 @@ deps-demo: ## Install the Debian packages that running functions needs
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests and benchmarks need
 	@deploy/packages.sh runc wrk chromium
+
+.PHONY: deps-v2
+deps-v2:
+	@deploy/packages.sh runc qemu-system-x86_64
 
 .PHONY: clean
 clean: ## Remove what was built; the figures in out/bench.jsonl stay

@@ -7,15 +7,16 @@ why() {
 	runc) echo "the OCI runtime that makes the containers; containerd itself is inside the binary" ;;
 	wrk) echo "the HTTP load of the end-to-end tests and benchmarks" ;;
 	chromium) echo "the browser that tests the dashboard" ;;
+	qemu-system-x86_64) echo "the emulated machine in which the suites run on cgroup v2" ;;
 	*) echo "unknown package $1" >&2 && exit 2 ;;
 	esac
 }
 
 known() { apt-cache show "$1" >/dev/null 2>&1; }
 
-# Ubuntu has chromium as a snap, behind a package of another name.
+# Ubuntu has chromium as a snap, behind a package of another name; Debian names the emulator for all its machines.
 package() {
-	if [ "$1" = chromium ] && ! known chromium && known chromium-browser; then echo chromium-browser; else echo "$1"; fi
+	if [ "$1" = qemu-system-x86_64 ]; then echo qemu-system-x86; elif [ "$1" = chromium ] && ! known chromium && known chromium-browser; then echo chromium-browser; else echo "$1"; fi
 }
 
 missing=()
