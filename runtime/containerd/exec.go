@@ -55,7 +55,7 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	if _, err := svc.Exec(ctx, &tasks.ExecProcessRequest{
 		ContainerID: id, ExecID: execID, Spec: process, Stdin: streams.stdin, Stdout: streams.stdout, Stderr: streams.stderr,
 	}); err != nil {
-		return 0, execFault(args[0], err)
+		return 0, execFault(ctx, args[0], err)
 	}
 	late := context.WithoutCancel(ctx)
 	defer func() {
@@ -65,7 +65,7 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 		}
 	}()
 	if _, err := svc.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
-		return 0, execFault(args[0], err)
+		return 0, execFault(ctx, args[0], err)
 	}
 	if stdin != nil {
 		// Once our side is closed the process must read the end of its input: the shim holds a write end too.
@@ -191,7 +191,15 @@ func (s *streams) close() {
 	_ = os.RemoveAll(s.dir)
 }
 
-func execFault(name string, err error) error {
+// execFault tells what the caller did from what the platform did. An end of ctx comes from the shim as words only.
+func execFault(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	// The shim has the same deadline, and may be the first to see it pass.
+	if _, ok := ctx.Deadline(); ok && strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error()) {
+		return errors.Join(context.DeadlineExceeded, err)
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

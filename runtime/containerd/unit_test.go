@@ -320,14 +320,14 @@ func TestExecFault(t *testing.T) {
 	t.Parallel()
 	raw := status.Error(codes.Unknown, `failed to exec in container: failed to start exec "exec-X": OCI runtime exec failed: exec failed: `+
 		`unable to start container process: exec: "sh": executable file not found in $PATH: unknown`)
-	f := fault.From(execFault("sh", raw))
+	f := fault.From(execFault(t.Context(), "sh", raw))
 	if f == nil || f.Code != fault.CodeInvalidRequest || f.Message != `sh cannot be run in the sandbox: "sh": executable file not found in $PATH` || f.Err != nil || f.Hint == "" {
 		t.Errorf("%+v", f)
 	}
-	if f := fault.From(execFault("sh", status.Error(codes.NotFound, "task ins_x not found"))); f == nil || f.Code != fault.CodeUnavailable || strings.Contains(f.Error(), "rpc") {
+	if f := fault.From(execFault(t.Context(), "sh", status.Error(codes.NotFound, "task ins_x not found"))); f == nil || f.Code != fault.CodeUnavailable || strings.Contains(f.Error(), "rpc") {
 		t.Errorf("%+v", f)
 	}
-	if err := execFault("sh", context.Canceled); !errors.Is(err, context.Canceled) {
+	if err := execFault(t.Context(), "sh", context.Canceled); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

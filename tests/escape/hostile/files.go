@@ -68,7 +68,6 @@ type watcher struct {
 	stop chan struct{}
 	done sync.WaitGroup
 
-	mu   sync.Mutex
 	got  map[string]bool
 	pids map[string]bool
 }

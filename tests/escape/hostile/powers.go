@@ -20,7 +20,7 @@ func text(s string) uintptr { return uintptr(unsafe.Pointer(unsafe.StringData(s)
 
 // garbage is no module, no kernel and no handle; what gets as far as reading it says so.
 func garbage() uintptr {
-	return text("garbage garbage garbage garbage garbage garbage garbage garbage garbage\x00")
+	return text("this is neither a module nor a kernel nor a handle, whatever one asks of it\x00")
 }
 
 // powers are the calls that change the machine, and those that widen what the process may do.
