@@ -44,7 +44,7 @@ func TestIdentity(t *testing.T) {
 	if _, err := d.Prepare(t.Context(), art); err != nil {
 		t.Fatal(err)
 	}
-	c := &crowd{t: t, d: d, art: art, slots: make([]slot, *identityInstances)}
+	c := &crowd{t: t, d: d, art: art, slots: make([]place, *identityInstances)}
 	var begin errgroup.Group
 	begin.SetLimit(8)
 	for i := range c.slots {
@@ -110,12 +110,12 @@ type crowd struct {
 	t                                testing.TB
 	d                                *Driver
 	art                              functions.Artifact
-	slots                            []slot
+	slots                            []place
 	answered, lost, starts, attached atomic.Int64
 }
 
-// slot has one instance after the other.
-type slot struct {
+// place has one instance after the other.
+type place struct {
 	turn sync.Mutex
 	now  atomic.Pointer[member]
 }

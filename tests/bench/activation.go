@@ -25,7 +25,7 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 			return nil, err
 		}
 	}
-	bare, err := newBareContainerd(ctx, s.runDir())
+	bare, err := newBareContainerd(ctx, s.RunDir)
 	if err != nil {
 		return nil, err
 	}

@@ -217,7 +217,7 @@ func pathOf(header http.Header) string {
 // metrics reads the server's metrics over its control socket.
 func (s *server) metrics(ctx context.Context) (map[string]float64, error) {
 	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.runDir(), "control.sock"))
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.RunDir, "control.sock"))
 	}}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/metrics", nil)
 	if err != nil {

@@ -48,7 +48,7 @@ func benchThaw(ctx context.Context, binary string) (figures []figure, err error)
 	if err := s.deploy(ctx, "ice", "hello", "scale: {min: 1, max: 1, freezeAfter: 100ms, keepAlive: 10m}\n"); err != nil {
 		return nil, err
 	}
-	c, err := client.New("unix://" + filepath.Join(s.runDir(), "control.sock"))
+	c, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 		return nil, err
 	}
 	defer func() { err = s.stopAfter(err) }()
-	c, err := client.New("unix://" + filepath.Join(s.runDir(), "control.sock"))
+	c, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func deployMany(ctx context.Context, c *client.Client, i int, a functions.Artifa
 }
 
 func callOnce(ctx context.Context, s *server, i int) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.public+"/fn/"+manyName(i), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Public+"/fn/"+manyName(i), nil)
 	if err != nil {
 		return err
 	}
