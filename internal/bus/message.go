@@ -32,14 +32,17 @@ func Decode[T any](data []byte) (T, error) {
 		}
 		return zero, fmt.Errorf("decoding: %w", err)
 	}
-	if n := schemaField(&v); n > Schema {
+	if n := schemaIn(&v); n > Schema {
 		return zero, newer(n)
 	}
 	return v, nil
 }
 
-// schemaField reads the number from the decoded value: the data may be large.
-func schemaField(v any) int {
+// schemaIn reads the number from the decoded value: the data may be large. Messages, of which there are many, know theirs.
+func schemaIn(v any) int {
+	if m, ok := v.(interface{ schema() int }); ok {
+		return m.schema()
+	}
 	s := reflect.ValueOf(v).Elem()
 	if s.Kind() != reflect.Struct {
 		return 0

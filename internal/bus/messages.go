@@ -21,6 +21,8 @@ type Envelope struct {
 	Epoch uint64 `json:"epoch"`
 }
 
+func (e *Envelope) schema() int { return e.Schema }
+
 // Demand is what a gateway knows of the need for instances. It states levels, so that repeating it is harmless: functions that are not
 // named have no need and no traffic. It is repeated while anything waits, and once a second while there is traffic. When a function's
 // waiting list becomes longer than what is known to be starting, a partial one goes out at once.

@@ -16,6 +16,8 @@ import (
 // controlPlan is what the control plane is measured with.
 type controlPlan struct {
 	nodes, functions int
+	// connections are the workers' to the bus; they share them where there are fewer.
+	connections int
 	// rate is of the open loop in cold starts a second, for so long a round; clients are those of the closed loop.
 	rate    float64
 	length  time.Duration
@@ -32,6 +34,7 @@ func controlMain(args []string) int {
 	flags.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
 	p := controlPlan{}
 	flags.IntVar(&p.nodes, "nodes", 1000, "workers")
+	flags.IntVar(&p.connections, "connections", 1000, "connections of the workers to the bus, which share them where there are fewer")
 	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
 	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop")
 	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")
@@ -62,7 +65,8 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 	if float64(p.functions) < p.rate*p.length.Seconds() {
 		return nil, fmt.Errorf("%d functions are too few for %s at %.0f a second", p.functions, p.length, p.rate)
 	}
-	fmt.Printf("control: %d workers, %d functions: filling…\n", p.nodes, p.functions)
+	fmt.Printf("control: %d workers on %d connections, %d functions; added latency is from the time a call is due to its answer, less the sandbox's %s: filling…\n",
+		p.nodes, min(p.connections, p.nodes), p.functions, sandboxTime)
 	w, err := newControlWorld(ctx, p)
 	if err != nil {
 		return nil, err

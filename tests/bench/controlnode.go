@@ -30,9 +30,10 @@ const (
 	reportEvery = 2 * time.Second
 )
 
-// fakeWorkers are workers without sandboxes, each with a connection of its own. They send the messages of real ones, at the same times.
+// fakeWorkers are workers without sandboxes. They send the messages of real ones, at the same times.
 type fakeWorkers struct {
 	nodes map[functions.NodeID]*fakeNode
+	conns []*nats.Conn
 	live  atomic.Int64
 }
 
@@ -81,28 +82,30 @@ type fakeInstance struct {
 	held   int
 }
 
-func newFakeWorkers(b *bus.Bus, n int) (*fakeWorkers, error) {
+// newFakeWorkers connects n workers over so many connections.
+func newFakeWorkers(b *bus.Bus, n, connections int) (*fakeWorkers, error) {
 	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n)}
-	for i := range n {
-		node := &fakeNode{
-			all: w, id: functions.NewNodeID(), name: fmt.Sprintf("node-%04d", i), wake: make(chan struct{}, 1),
-			insts: map[functions.InstanceID]*fakeInstance{}, held: map[string]struct{}{},
-		}
-		w.nodes[node.id] = node
-		var err error
-		if node.nc, err = b.Connect(node.name); err != nil {
+	for i := range max(min(connections, n), 1) {
+		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
+		if err != nil {
 			w.close()
 			return nil, err
 		}
+		w.conns = append(w.conns, nc)
+	}
+	for i := range n {
+		node := &fakeNode{
+			all: w, id: functions.NewNodeID(), name: fmt.Sprintf("node-%04d", i), wake: make(chan struct{}, 1),
+			insts: map[functions.InstanceID]*fakeInstance{}, held: map[string]struct{}{}, nc: w.conns[i%len(w.conns)],
+		}
+		w.nodes[node.id] = node
 	}
 	return w, nil
 }
 
 func (w *fakeWorkers) close() {
-	for _, n := range w.nodes {
-		if n.nc != nil {
-			n.nc.Close()
-		}
+	for _, nc := range w.conns {
+		nc.Close()
 	}
 }
 

@@ -65,7 +65,7 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	if err := w.deploy(ctx, p.functions); err != nil {
 		return err
 	}
-	if w.workers, err = newFakeWorkers(w.bus, p.nodes); err != nil {
+	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections); err != nil {
 		return err
 	}
 	w.part(ctx, "workers", w.workers.run)
