@@ -148,20 +148,29 @@ func (w *world) do(effects []reconcile.Effect) {
 			w.obey(&e.Command)
 		case reconcile.AskReports:
 			for _, n := range w.order {
-				list := make([]bus.InstanceReport, 0, len(n.inst))
-				for _, in := range n.inst {
-					list = append(list, in.InstanceReport)
-				}
-				slices.SortFunc(list, func(a, b bus.InstanceReport) int { return cmp.Compare(a.Instance, b.Instance) })
-				w.report(n, true, list...)
+				w.reportAll(n)
 			}
 		}
 	}
 }
 
+// reportAll tells all that is on a node.
+func (w *world) reportAll(n *simNode) {
+	list := make([]bus.InstanceReport, 0, len(n.inst))
+	for _, in := range n.inst {
+		list = append(list, in.InstanceReport)
+	}
+	slices.SortFunc(list, func(a, b bus.InstanceReport) int { return cmp.Compare(a.Instance, b.Instance) })
+	w.report(n, true, list...)
+}
+
 func (w *world) obey(c *bus.Command) {
 	in := w.at[c.Instance]
 	switch {
+	case c.Action == bus.ActionReport && in != nil:
+		w.report(in.node, false, in.InstanceReport)
+	case c.Action == bus.ActionReport:
+		w.reportAll(w.nodes[c.Node])
 	case c.Action == bus.ActionStart && in == nil:
 		w.start(c)
 	case c.Action != bus.ActionStart && in != nil && in.Held == 0 && in.State == functions.InstanceReady:
