@@ -150,7 +150,7 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 	var all []keepalive.Instance
 	for _, in := range f.Instances {
 		// One that starts may never get ready: it replaces none.
-		if in.Revision == live.Record.ID && in.Active() && in.State == functions.InstanceReady && !r.leaving(in.Node) {
+		if in.Revision == live.Record.ID && in.Active() && in.State != functions.InstanceStarting && !r.leaving(in.Node) {
 			all = append(all, idleness(f, in))
 		}
 	}
