@@ -88,6 +88,12 @@ bench-frozen: deps-test build ## Calls to frozen instances, and what 300 of them
 	@mkdir -p out
 	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only frozen
 
+.PHONY: bench-cold
+bench-cold: deps-test build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 7 minutes); appends to out/bench.jsonl
+	@echo 'time limit: 12 minutes'
+	@mkdir -p out
+	timeout 720 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cold
+
 .PHONY: bench-noisy
 bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 5 minutes'

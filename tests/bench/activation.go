@@ -59,7 +59,7 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 // coldSample is a call from zero that finds a sandbox made ahead, in milliseconds.
 func coldSample(ctx context.Context, s *server, fn string) (float64, error) {
 	for range 10 {
-		if err := s.awaitZero(ctx, fn); err != nil {
+		if err := s.AwaitZero(ctx, fn); err != nil {
 			return 0, err
 		}
 		time.Sleep(100 * time.Millisecond)

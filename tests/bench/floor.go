@@ -86,6 +86,11 @@ func (f *floor) start(ctx context.Context) (took time.Duration, err error) {
 
 // spawn makes the surroundings on a thread that ends afterwards, and starts the function from there.
 func (f *floor) spawn(base string, group *os.File) (pid int, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
 	done := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine.
@@ -116,7 +121,8 @@ func (f *floor) spawn(base string, group *os.File) (pid int, err error) {
 			var err error
 			pid, err = syscall.ForkExec("/function", []string{"/function"}, &syscall.ProcAttr{
 				Dir: "/", Env: []string{"PORT=8080"},
-				Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(group.Fd())},
+				Files: []uintptr{null.Fd(), null.Fd(), null.Fd()},
+				Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, UseCgroupFD: true, CgroupFD: int(group.Fd())},
 			})
 			return err
 		}()

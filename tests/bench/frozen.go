@@ -127,7 +127,7 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.awaitZero(ctx, "first"); err != nil {
+	if err := s.AwaitZero(ctx, "first"); err != nil {
 		return nil, err
 	}
 	before, err := nodeNow()
