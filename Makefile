@@ -118,11 +118,6 @@ bench-control: ## Cold starts through gateway, bus and scheduler with 1,000 work
 	@mkdir -p out
 	timeout 180 $(GO) run ./tests/bench control -out out/bench.jsonl
 
-.PHONY: soak-scheduler
-soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)
-	@echo 'time limit: 40 minutes (about 6 on two idle cores)'
-	$(GO) test ./scheduler/placement -run '^TestRandomSteps$$' -count=1 -v -timeout 40m -args -steps 100000000
-
 .PHONY: mutate
 mutate: build ## Break one promise after the other in a copy of the tree and show that the tests notice (no root)
 	@echo 'time limit: 20 minutes (about 6 on two idle cores)'
@@ -138,6 +133,11 @@ soak: deps-test build ## 10,000 starts and ends with random kills, 200 instances
 test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine
 	@echo 'time limit: 40 minutes'
 	timeout 2400 $(GO) run ./tests/v2
+
+.PHONY: soak-scheduler
+soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)
+	@echo 'time limit: 40 minutes (about 6 on two idle cores)'
+	$(GO) test ./scheduler/placement -run '^TestRandomSteps$$' -count=1 -v -timeout 40m -args -steps 100000000
 
 .PHONY: deps-demo
 deps-demo: ## Install the Debian packages that running functions needs
