@@ -74,10 +74,14 @@ e2e: deps-test build ## End-to-end tests on real containers (root)
 	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -p 1 -timeout 20m $(E2E)
 
 .PHONY: bench
-bench: deps-test build ## Figures beside their baselines, measured in one run (about 12 minutes); appends to out/bench.jsonl
-	@echo 'time limit: 20 minutes'
+bench: deps-test build ## Every figure beside its baselines, measured in one run; appends to out/bench.jsonl
+	@echo 'time limit: 15 minutes, then those of the parts'
 	@mkdir -p out
-	timeout 1200 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl
+	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only queue,noisy
+	@$(MAKE) --no-print-directory bench-cold
+	@$(MAKE) --no-print-directory bench-frozen
+	@$(MAKE) --no-print-directory bench-warm
+	@$(MAKE) --no-print-directory bench-overload
 	@$(MAKE) --no-print-directory bench-scheduler
 	@$(MAKE) --no-print-directory bench-keepalive
 	@$(MAKE) --no-print-directory bench-control
@@ -93,6 +97,18 @@ bench-cold: deps-test build ## Cold starts: spaced, in bursts and in an open loo
 	@echo 'time limit: 12 minutes'
 	@mkdir -p out
 	timeout 720 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cold
+
+.PHONY: bench-warm
+bench-warm: deps-test build ## Warm calls beside a direct connection, nginx and ReverseProxy, and with 1,000 functions deployed (about 8 minutes)
+	@echo 'time limit: 15 minutes'
+	@mkdir -p out
+	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only warm
+
+.PHONY: bench-overload
+bench-overload: deps-test build ## A function that is asked for five times what it can serve, for a minute (about 2 minutes)
+	@echo 'time limit: 5 minutes'
+	@mkdir -p out
+	timeout 300 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only overload
 
 .PHONY: bench-noisy
 bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl
@@ -145,7 +161,7 @@ deps-demo: ## Install the Debian packages that running functions needs
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests and benchmarks need
-	@deploy/packages.sh runc wrk chromium
+	@deploy/packages.sh runc wrk chromium nginx
 
 .PHONY: deps-v2
 deps-v2:

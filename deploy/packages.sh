@@ -6,6 +6,7 @@ why() {
 	case $1 in
 	runc) echo "the OCI runtime that makes the containers; containerd itself is inside the binary" ;;
 	wrk) echo "the HTTP load of the end-to-end tests and benchmarks" ;;
+	nginx) echo "the proxy that the warm path's figures are compared with; it is not started as a service" ;;
 	chromium) echo "the browser that tests the dashboard" ;;
 	qemu-system-x86_64) echo "the emulated machine in which the suites run on cgroup v2" ;;
 	*) echo "unknown package $1" >&2 && exit 2 ;;

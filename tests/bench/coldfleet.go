@@ -46,13 +46,13 @@ func (f *coldServer) deploy(ctx context.Context, binary string) error {
 	for i := range coldFleet {
 		all.Go(func() error {
 			name := fleetName(i)
-			file := filepath.Join(f.server.dir, name+".yaml")
+			file := filepath.Join(f.server.Dir, name+".yaml")
 			// Small, so that as many fit on the machine at once as the open loop needs.
 			text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\nlimits: {cpu: 10m, memory: 32Mi, ephemeral: 8Mi}\n", name, binary)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				return err
 			}
-			_, err := f.server.cli(ctx, "deploy", "--file", file)
+			_, err := f.server.CLI(ctx, "deploy", "--file", file)
 			return err
 		})
 	}
@@ -66,7 +66,7 @@ func (f *coldServer) deploy(ctx context.Context, binary string) error {
 // settle waits until no instance exists in any state and the pool is as full as it shall be, and returns what waits in it.
 func (f *coldServer) settle(ctx context.Context) (waiting float64, err error) {
 	for begun := time.Now(); time.Since(begun) < time.Minute; {
-		out, err := f.server.cli(ctx, "inst", "ls", "-o", "json")
+		out, err := f.server.CLI(ctx, "inst", "ls", "-o", "json")
 		if err != nil {
 			return 0, err
 		}

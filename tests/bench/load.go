@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -163,32 +162,44 @@ func one(addr string, request []byte, h *hdrhistogram.Histogram, begun time.Time
 
 // skipResponse reads one response with a Content-Length and returns its status.
 func skipResponse(r *bufio.Reader) (status string, err error) {
-	line, err := r.ReadSlice('\n')
+	status, length, err := readHead(r, nil)
 	if err != nil {
 		return "", err
 	}
+	_, err = r.Discard(length)
+	return status, err
+}
+
+// readHead reads the head of a response with a Content-Length and shows each line of its header to see, which may be nil.
+func readHead(r *bufio.Reader, see func(string)) (status string, length int, err error) {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return "", 0, err
+	}
 	if len(line) < 12 {
-		return "", fmt.Errorf("answer %q", line)
+		return "", 0, fmt.Errorf("answer %q", line)
 	}
 	status = string(line[9:12])
-	length := -1
+	length = -1
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
 		if len(line) <= 2 {
 			break
 		}
+		if see != nil {
+			see(string(line))
+		}
 		if len(line) > 16 && strings.EqualFold(string(line[:15]), "Content-Length:") {
 			if length, err = strconv.Atoi(strings.TrimSpace(string(line[15:]))); err != nil {
-				return "", err
+				return "", 0, err
 			}
 		}
 	}
 	if length < 0 {
-		return "", errors.New("an answer without Content-Length")
+		return "", 0, errors.New("an answer without Content-Length")
 	}
-	_, err = io.CopyN(io.Discard, r, int64(length))
-	return status, err
+	return status, length, nil
 }

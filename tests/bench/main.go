@@ -18,9 +18,18 @@ import (
 // rounds is how often the contenders take turns.
 var rounds = 5
 
+// overloadFor is how long the overload lasts.
+var overloadFor = time.Minute
+
+// flatFunctions is how many functions are deployed for the second measurement of the warm path.
+var flatFunctions = 1000
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "load" {
 		os.Exit(loadMain(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "openload" {
+		os.Exit(openLoadMain(os.Args[2:]))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "scheduler" {
 		os.Exit(schedulerMain(os.Args[2:]))
@@ -34,7 +43,9 @@ func main() {
 	binary := flag.String("tatami", "bin/tatami", "the binary to measure")
 	out := flag.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
 	flag.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
-	only := flag.String("only", "", "benches to run, with commas: warm, cold, frozen, queue, noisy (default all)")
+	flag.DurationVar(&overloadFor, "overload", overloadFor, "how long the overload lasts")
+	flag.IntVar(&flatFunctions, "functions", flatFunctions, "functions deployed for the second measurement of the warm path; 0: none")
+	only := flag.String("only", "", "benches to run, with commas: warm, cold, frozen, queue, noisy, overload (default all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -56,7 +67,7 @@ func run(ctx context.Context, binary, out, only string) error {
 	for _, b := range []struct {
 		name string
 		run  func(context.Context, string) ([]figure, error)
-	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold", benchCold}, {"cold", benchActivation}, {"frozen", benchFrozen}, {"noisy", benchNoisy}} {
+	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold", benchCold}, {"cold", benchActivation}, {"frozen", benchFrozen}, {"noisy", benchNoisy}, {"overload", benchOverload}} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), b.name) {
 			continue
 		}

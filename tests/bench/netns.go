@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialerInto returns a dialer whose connections are made inside the network namespace of a process, as the worker makes its own.
+// dialerInto returns a dialer to the function's port inside the network namespace of a process, which makes connections as the worker does.
 func dialerInto(pid int) (func(context.Context, string, string) (net.Conn, error), error) {
+	return dialerTo(pid, 8080)
+}
+
+func dialerTo(pid, port int) (func(context.Context, string, string) (net.Conn, error), error) {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return nil, err
@@ -25,7 +29,7 @@ func dialerInto(pid int) (func(context.Context, string, string) (net.Conn, error
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 8080, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			unix.Close(fd)
 			return nil, err
 		}

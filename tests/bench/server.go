@@ -7,8 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/client"
 	"github.com/tatami-faas/tatami/tests/process"
 )
 
@@ -47,6 +53,49 @@ func (s *server) deploy(ctx context.Context, name, example, spec string) error {
 	}
 	_, err = s.CLI(ctx, "deploy", "--file", file)
 	return err
+}
+
+// deployMany deploys further functions from the artifact of one, and returns when all have been ready and none of them runs any more.
+func (s *server) deployMany(ctx context.Context, of string, n int) error {
+	c, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	fn, err := c.Function(ctx, functions.Ref{Namespace: functions.DefaultNamespace, Name: of})
+	if err != nil {
+		return err
+	}
+	req := v1.DeployRequest{Digest: fn.Current.Artifact.Digest, Config: functions.Config{Limits: functions.Limits{CPU: 100, Memory: 32 * functions.MiB}}}
+	req.Config.Scale.KeepAlive = functions.Duration(time.Second)
+	begun := time.Now()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i := range n {
+		g.Go(func() error {
+			_, err := c.Deploy(gctx, functions.Ref{Namespace: functions.DefaultNamespace, Name: fmt.Sprintf("%s-%d", of, i)}, req)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for {
+		all, err := c.Instances(ctx, client.InstanceFilter{})
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(all, func(i v1.Instance) bool { return i.Function != of && !i.State.Gone() }) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+	fmt.Printf("deployed %d more functions in %v\n", n, time.Since(begun).Round(time.Second))
+	return nil
 }
 
 func (s *server) instancePID(ctx context.Context, fn string) (int, error) {

@@ -8,20 +8,38 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"time"
 )
 
 const warmSpec = "cpu: 1500m\nmemory: 256Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h}\n"
 
-// benchWarm measures calls to one running instance: directly from inside its network namespace, through the standard library's
-// ReverseProxy that reaches the instance as the gateway does, and through the gateway.
+// warmPhase is how long each load lasts.
+const warmPhase = 2 * time.Second
+
+// warmMetrics are measured of each contender, in the order in which they are printed.
+var warmMetrics = []struct{ metric, unit string }{
+	{"p50_us_c1", "us"}, {"p99_us_c1", "us"}, {"rps_c1", "1/s"}, {"rps_c32", "1/s"}, {"p50_us_c32", "us"}, {"p99_us_c32", "us"},
+	{"p99_us_open30", "us"}, {"cpu_us_per_call_c32", "us"},
+}
+
+// warmWay is a way to the instance.
+type warmWay struct {
+	name, addr, path string
+	// netns is a process in whose network namespace the client runs; 0 for the machine's own.
+	netns int
+}
+
+// benchWarm measures calls to one running instance: directly and through nginx, both from inside its network namespace, through the standard
+// library's ReverseProxy that reaches the instance as the gateway does, and through the gateway; then the gateway again with many functions
+// deployed.
 func benchWarm(ctx context.Context, binary string) (figures []figure, err error) {
 	s, err := startServer(ctx, binary)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = s.stopAfter(err) }()
-	if err := s.deploy(ctx, "warm", "hello", warmSpec); err != nil {
+	if err := s.deploy(ctx, "warm", "plain", warmSpec); err != nil {
 		return nil, err
 	}
 	pid, err := s.instancePID(ctx, "warm")
@@ -33,64 +51,115 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 		return nil, err
 	}
 	defer proxy.Close()
+	front, err := startNginx(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = front.stopAfter(err) }()
 
-	type contender struct {
-		name, addr, path string
-		netns            int
+	tatami := warmWay{"tatami", s.Public, "/fn/warm", 0}
+	m := measures{}
+	if err := m.rounds(ctx, []warmWay{
+		{"direct", "127.0.0.1:8080", "/", pid}, {"nginx", fmt.Sprintf("127.0.0.1:%d", nginxPort), "/", pid}, {"reverseproxy", proxy.addr, "/", 0}, tatami,
+	}); err != nil {
+		return nil, err
 	}
-	contenders := []contender{
-		{"direct", "127.0.0.1:8080", "/", pid},
-		{"reverseproxy", proxy.addr, "/", 0},
-		{"tatami", s.Public, "/fn/warm", 0},
-	}
-	got := map[string]map[string][]float64{}
-	add := func(name, metric string, v float64) {
-		if got[metric] == nil {
-			got[metric] = map[string][]float64{}
-		}
-		got[metric][name] = append(got[metric][name], v)
-	}
-	requests := map[string]int{}
-	var openRate float64
-	for round := range rounds {
-		for i := range contenders {
-			c := contenders[(i+round)%len(contenders)]
-			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 1, d: 2 * time.Second, netns: c.netns})
-			if err != nil {
-				return nil, err
-			}
-			add(c.name, "p50_us_c1", r.P50us)
-			add(c.name, "p99_us_c1", r.P99us)
-			add(c.name, "rps_c1", r.RPS)
-			requests["c1"] += r.Requests
-			if r, err = load(ctx, c.addr, c.path, loadOptions{conns: 32, d: 2 * time.Second, netns: c.netns}); err != nil {
-				return nil, err
-			}
-			add(c.name, "rps_c32", r.RPS)
-			add(c.name, "p50_us_c32", r.P50us)
-			add(c.name, "p99_us_c32", r.P99us)
-			requests["c32"] += r.Requests
-		}
-		if openRate == 0 {
-			openRate = 0.3 * median(got["rps_c1"]["direct"])
-		}
-		for i := range contenders {
-			c := contenders[(i+round)%len(contenders)]
-			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 4, d: 2 * time.Second, rate: openRate, netns: c.netns})
-			if err != nil {
-				return nil, err
-			}
-			add(c.name, "p99_us_open30", r.P99us)
+	for _, w := range warmMetrics {
+		for _, base := range []string{"direct", "nginx", "reverseproxy"} {
+			figures = append(figures, beside("warm", w.metric, w.unit, median(m["tatami"][w.metric]), base, median(m[base][w.metric]), rounds))
 		}
 	}
-	for _, m := range []struct{ metric, unit string }{
-		{"p50_us_c1", "us"}, {"p99_us_c1", "us"}, {"rps_c1", "1/s"}, {"rps_c32", "1/s"}, {"p50_us_c32", "us"}, {"p99_us_c32", "us"}, {"p99_us_open30", "us"},
-	} {
-		for _, base := range []string{"direct", "reverseproxy"} {
-			figures = append(figures, beside("warm", m.metric, m.unit, median(got[m.metric]["tatami"]), base, median(got[m.metric][base]), len(got[m.metric]["tatami"])))
+	if flatFunctions <= 1 {
+		return figures, nil
+	}
+	if err := s.deployMany(ctx, "warm", flatFunctions-1); err != nil {
+		return nil, err
+	}
+	many := measures{}
+	if err := many.rounds(ctx, []warmWay{{"direct", "127.0.0.1:8080", "/", pid}, tatami}); err != nil {
+		return nil, err
+	}
+	for _, w := range warmMetrics {
+		if w.metric == "p50_us_c1" || w.metric == "rps_c32" {
+			name := fmt.Sprintf("%s_f%d", w.metric, flatFunctions)
+			figures = append(figures,
+				beside("warm", name, w.unit, median(many["tatami"][w.metric]), "one-function", median(m["tatami"][w.metric]), rounds),
+				beside("warm", name, w.unit, median(many["tatami"][w.metric]), "direct", median(many["direct"][w.metric]), rounds))
 		}
 	}
 	return figures, nil
+}
+
+// measures holds the samples of each contender's metrics.
+type measures map[string]map[string][]float64
+
+func (m measures) add(way, metric string, v float64) {
+	if m[way] == nil {
+		m[way] = map[string][]float64{}
+	}
+	m[way][metric] = append(m[way][metric], v)
+}
+
+// rounds lets the contenders take turns; the first of them is the direct connection, whose rate the open loop goes by.
+func (m measures) rounds(ctx context.Context, contenders []warmWay) error {
+	for round := range rounds {
+		for i := range contenders {
+			if err := m.closed(ctx, contenders[(i+round)%len(contenders)]); err != nil {
+				return err
+			}
+		}
+		rate := 0.3 * median(m[contenders[0].name]["rps_c1"])
+		for i := range contenders {
+			c := contenders[(i+round)%len(contenders)]
+			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 4, d: warmPhase, rate: rate, netns: c.netns})
+			if err != nil {
+				return err
+			}
+			m.add(c.name, "p99_us_open30", r.P99us)
+		}
+	}
+	return nil
+}
+
+// closed measures one contender, each connection asking again as soon as it is answered.
+func (m measures) closed(ctx context.Context, c warmWay) error {
+	r, err := load(ctx, c.addr, c.path, loadOptions{conns: 1, d: warmPhase, netns: c.netns})
+	if err != nil {
+		return err
+	}
+	m.add(c.name, "p50_us_c1", r.P50us)
+	m.add(c.name, "p99_us_c1", r.P99us)
+	m.add(c.name, "rps_c1", r.RPS)
+	before, err := cpuBusy()
+	if err != nil {
+		return err
+	}
+	if r, err = load(ctx, c.addr, c.path, loadOptions{conns: 32, d: warmPhase, netns: c.netns}); err != nil {
+		return err
+	}
+	after, err := cpuBusy()
+	if err != nil {
+		return err
+	}
+	m.add(c.name, "rps_c32", r.RPS)
+	m.add(c.name, "p50_us_c32", r.P50us)
+	m.add(c.name, "p99_us_c32", r.P99us)
+	m.add(c.name, "cpu_us_per_call_c32", float64((after-before).Microseconds())/float64(r.Requests))
+	return nil
+}
+
+// cpuBusy is how long the machine's processors have worked: client, proxy and function together.
+func cpuBusy() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	// user, nice, system, idle, iowait, irq, softirq, in hundredths of a second.
+	var f [7]int64
+	if _, err := fmt.Sscanf(string(b), "cpu %d %d %d %d %d %d %d", &f[0], &f[1], &f[2], &f[3], &f[4], &f[5], &f[6]); err != nil {
+		return 0, fmt.Errorf("reading /proc/stat: %w", err)
+	}
+	return time.Duration(f[0]+f[1]+f[2]+f[5]+f[6]) * 10 * time.Millisecond, nil
 }
 
 // reverseProxy is the standard library's, on a listener of its own.
