@@ -161,7 +161,7 @@ deps-demo: ## Install the Debian packages that running functions needs
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests and benchmarks need
-	@deploy/packages.sh runc wrk chromium nginx
+	@deploy/packages.sh runc wrk chromium nginx busybox
 
 .PHONY: deps-v2
 deps-v2:

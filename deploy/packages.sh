@@ -7,6 +7,7 @@ why() {
 	runc) echo "the OCI runtime that makes the containers; containerd itself is inside the binary" ;;
 	wrk) echo "the HTTP load of the end-to-end tests and benchmarks" ;;
 	nginx) echo "the proxy that the warm path's figures are compared with; it is not started as a service" ;;
+	busybox) echo "the programs of the end-to-end tests' stock images" ;;
 	chromium) echo "the browser that tests the dashboard" ;;
 	qemu-system-x86_64) echo "the emulated machine in which the suites run on cgroup v2" ;;
 	*) echo "unknown package $1" >&2 && exit 2 ;;
@@ -17,6 +18,7 @@ known() { apt-cache show "$1" >/dev/null 2>&1; }
 
 # Ubuntu has chromium as a snap, behind a package of another name; Debian names the emulator for all its machines.
 package() {
+	if [ "$1" = busybox ]; then echo busybox-static; return; fi
 	if [ "$1" = qemu-system-x86_64 ]; then echo qemu-system-x86; elif [ "$1" = chromium ] && ! known chromium && known chromium-browser; then echo chromium-browser; else echo "$1"; fi
 }
 

@@ -34,6 +34,8 @@ type Phases struct {
 	// Path names the way in which the sandbox was started, PathReason why a faster one was not taken. Empty where the node does not say.
 	Path       string `json:"path,omitempty"`
 	PathReason string `json:"pathReason,omitempty"`
+	// User says for people which user the process was started as, and why.
+	User string `json:"user,omitempty"`
 }
 
 // Exit is how an instance's process ended.

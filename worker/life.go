@@ -115,7 +115,7 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	defer in.mu.Unlock()
 	in.phases = in.record.Phases
 	in.phases.Create, in.phases.Start = functions.Duration(info.Create), functions.Duration(info.Start)
-	in.phases.Path, in.phases.PathReason = info.StartPath, info.PathReason
+	in.phases.Path, in.phases.PathReason, in.phases.User = info.StartPath, info.PathReason, info.RunsAs
 	if cfg.Readiness.Activation && !info.Activated {
 		in.phases.PathReason = strings.TrimPrefix(info.PathReason+"; the function listens by itself", "; ")
 	}
@@ -172,6 +172,9 @@ func (w *Worker) endStart(in *instance, sb sandbox.Sandbox, cause error) {
 	if sb != nil {
 		if exit = exitOf(sb); exit != nil && asked == nil {
 			reason = fmt.Sprintf("%s before it listened on port %d", describe(*exit, in.record.Limits), in.record.Port)
+			if why := sb.Info().NotRoot; why != "" {
+				reason += "; its image asks for root, and it ran as another user, as " + why
+			}
 		}
 		w.stop(in, sb, grace)
 	}

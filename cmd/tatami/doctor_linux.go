@@ -25,7 +25,7 @@ import (
 // machineChecks looks at what running functions needs of this machine.
 func machineChecks(ctx context.Context, m machine) []v1.Check {
 	out := []v1.Check{checkKernel(), checkRoot(), checkCgroup(), checkFilesystem("overlayfs", "overlay"), checkRunc(ctx)}
-	out = append(out, checkSpace(m.dataDir), checkDurable(m.dataDir), checkRunDir(m.runDir), checkEgress())
+	out = append(out, checkSpace(m.dataDir), checkDurable(m.dataDir), checkRunDir(m.runDir), checkEgress(), checkUserNamespaces())
 	if !m.serverUp {
 		for _, p := range m.ports {
 			out = append(out, checkPort(ctx, p))
@@ -204,6 +204,30 @@ func checkRunDir(dir string) v1.Check {
 		return v1.Check{Name: "run directory", State: v1.CheckFail, Detail: fmt.Sprintf("%s: %v", probe, err), Fix: "choose another one with --run-dir"}
 	}
 	return okCheck("run directory", "%s", dir)
+}
+
+// checkUserNamespaces looks for what images that ask for root need.
+func checkUserNamespaces() v1.Check {
+	const name = "user namespaces"
+	bad := func(detail, fix string) v1.Check {
+		return v1.Check{Name: name, State: v1.CheckWarn, Detail: "images that ask for root run as user 65532: " + detail, Fix: fix}
+	}
+	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
+	if err != nil {
+		return bad("the kernel has none", "install a kernel with CONFIG_USER_NS")
+	}
+	if n := strings.TrimSpace(string(b)); n == "0" {
+		return bad("there may be none", "sudo sysctl user.max_user_namespaces=10000")
+	}
+	var u unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&u); err == nil {
+		_, err = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+		if err == nil && (major < 5 || major == 5 && minor < 19) {
+			return bad("overlayfs takes layers with mapped owners from Linux 5.19 on", "install a newer kernel")
+		}
+	}
+	return okCheck(name, "images that ask for root run as root of one")
 }
 
 // checkEgress tries what functions with egress need of the kernel, in a network namespace of its own.

@@ -136,6 +136,7 @@ func instanceFields(i v1.Instance, now time.Time) []field {
 		{"cold start", fmt.Sprintf("%s: place %s, prepare %s, create %s, start %s, ready %s", brief(startTime(p)), brief(p.Place.Std()),
 			brief(p.Prepare.Std()), brief(p.Create.Std()), brief(p.Start.Std()), brief(p.Ready.Std()))},
 		{"start path", startPath(p)},
+		{"user", i.Phases.User},
 		{"pid", pid},
 		{"last lines", strings.Join(i.Logs, "\n")},
 	}

@@ -44,6 +44,7 @@ type nodeConfig struct {
 	LogLevel          string
 	LogFormat         string
 	DockerConfig      string
+	UserNamespaces    bool
 	EgressRange       string
 	EgressAllow       []string
 	EgressDNS         []string
@@ -68,6 +69,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Var((*milliValue)(&c.ReserveCPU), "reserve-cpu", "processor time kept from functions, such as 200m (default a tenth of the machine)")
 	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
+	f.BoolVar(&c.UserNamespaces, "user-namespaces", true, "run images that ask for root as root of a user namespace, where this machine can; else as user 65532")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
@@ -180,7 +182,7 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
 		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Memory: c.memory(),
-		Egress: out,
+		Egress: out, UserNamespaces: c.UserNamespaces,
 	}, blobs, log)
 }
 

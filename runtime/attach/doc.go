@@ -7,7 +7,7 @@
 //
 // What it lacks then is the function. At a start:
 //
-//	root, err := attach.NewRoot(lower, upper, work)   // an overlay that is mounted nowhere yet
+//	root, err := attach.NewRoot(lower, upper, work, nil)   // an overlay that is mounted nowhere yet
 //	err = root.Points(points)                         // the places onto which the sandbox's own mounts will be moved
 //	err = attach.Enter(place, root)                   // it becomes the sandbox's root; the old root is gone
 //	err = attach.Send(conn, request)                  // the init becomes the function's user and then the function, as pid 1

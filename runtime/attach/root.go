@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +33,17 @@ type point struct {
 	fd   int
 }
 
-// NewRoot makes an overlay, nosuid and nodev, that is mounted nowhere. lower has the topmost layer first.
-func NewRoot(lower []string, upper, work string) (*Root, error) {
+// NewRoot makes an overlay, nosuid and nodev, that is mounted nowhere. lower has the topmost layer first. Where mapping is a user
+// namespace, the layers' files are owned as its users see them.
+func NewRoot(lower []string, upper, work string, mapping *os.File) (*Root, error) {
+	if mapping != nil {
+		views, err := mapAll(lower, mapping)
+		defer views.close()
+		if err != nil {
+			return nil, err
+		}
+		lower = views.paths()
+	}
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("fsopen", err)
@@ -55,6 +65,40 @@ func NewRoot(lower []string, upper, work string) (*Root, error) {
 		return nil, os.NewSyscallError("fsmount", err)
 	}
 	return &Root{mount: mount}, nil
+}
+
+// views are layers seen with other owners: mounts that are nowhere but in their descriptors.
+type views []int
+
+// mapAll makes a view of each layer. What was made is returned with an error, too.
+func mapAll(lower []string, mapping *os.File) (views, error) {
+	var v views
+	for _, dir := range lower {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return v, &fs.PathError{Op: "open_tree", Path: dir, Err: err}
+		}
+		v = append(v, fd)
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(mapping.Fd())}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return v, fmt.Errorf("map the owners of the layer %s: %w", dir, err)
+		}
+	}
+	return v, nil
+}
+
+func (v views) paths() []string {
+	out := make([]string, len(v))
+	for i, fd := range v {
+		out[i] = "/proc/self/fd/" + strconv.Itoa(fd)
+	}
+	return out
+}
+
+func (v views) close() {
+	for _, fd := range v {
+		unix.Close(fd)
+	}
 }
 
 // setLower names the layers in one value as long as that fits, as every kernel takes it; else one by one, which Linux 6.7 takes.
@@ -155,6 +199,14 @@ func (r *Root) create(path string, dir bool) error {
 		}
 		unix.Close(at)
 		at = next
+	}
+	return nil
+}
+
+// Mount puts the root onto a directory of this process's mount namespace.
+func (r *Root) Mount(dir string) error {
+	if err := unix.MoveMount(r.mount, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "mount", Path: dir, Err: err}
 	}
 	return nil
 }

@@ -85,6 +85,7 @@ func (d *Driver) adoptOne(ctx context.Context, c containers.Container, exits map
 	if err == nil && running {
 		// The number is the process's own only if it still runs after we have taken hold of it.
 		if err = d.holdRunning(ctx, b); err == nil {
+			b.ids = d.ids.claim(b.info.PID)
 			d.watch(b)
 			d.log.Info("sandbox adopted", "inst", b.info.ID, "pid", b.info.PID)
 			return

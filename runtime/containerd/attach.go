@@ -120,6 +120,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	case err == nil:
 		b.info.StartPath, b.info.Activated = pathAttach, s.Activate
 		d.pool.counted(pathAttach, "")
+		d.tellUser(b, art)
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil
 	case errors.As(err, &refused):
@@ -145,6 +146,9 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 func notPoolable(s sandbox.Spec, art *artifact) string {
 	if l := s.Limits; l.CPU <= 0 || l.Memory <= 0 || l.Ephemeral <= 0 || l.PIDs <= 0 {
 		return "the function lacks a limit"
+	}
+	if art.user.mapped {
+		return "the image runs as root in a user namespace, which no sandbox made ahead has"
 	}
 	reason, _ := art.unpoolable.Load().(string)
 	return reason
@@ -177,7 +181,7 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 			return fmt.Errorf("give the output to the function: %w", err)
 		}
 	}
-	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work())
+	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work(), nil)
 	if err != nil {
 		return err
 	}

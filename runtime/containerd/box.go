@@ -51,6 +51,8 @@ type box struct {
 	done           chan struct{}
 	endOnce        sync.Once
 	exit           functions.Exit
+	// ids is the first host id of the sandbox's user namespace; 0: it has none.
+	ids uint32
 	// turn is held by the one Stop that works.
 	turn chan struct{}
 

@@ -47,6 +47,9 @@ type Config struct {
 	// SandboxPool is how many sandboxes are kept made ahead; a start in one of them takes a tenth of the time. Default 0, at most 1000;
 	// PoolAuto: as many as the starts of late call for, within bounds by the node's memory.
 	SandboxPool int
+	// UserNamespaces has images that name root, or no user, run as root of a user namespace, where this machine can do that; else they run
+	// as user 65532.
+	UserNamespaces bool
 	// Egress says what sandboxes with egress may reach. Name and State are the driver's to set.
 	Egress egress.Config
 	// Memory is the node's, in bytes; 0: unknown. It bounds a pool that sizes itself.

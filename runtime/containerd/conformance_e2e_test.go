@@ -273,3 +273,29 @@ func TestConformance(t *testing.T) {
 		Left: func(t testing.TB) []string { return settled(t, cfg) },
 	})
 }
+
+// Images that name root keep the contract as root of a user namespace.
+func TestConformanceMapped(t *testing.T) {
+	needRoot(t)
+	cfg := mappedConfig(t)
+	blobs := sandboxtest.Blobs(t.TempDir())
+	sandboxtest.Run(t, sandboxtest.Setup{
+		Blobs: blobs, Mapped: true,
+		Open: func(t testing.TB) sandbox.Driver { return open(t, cfg, blobs) },
+		Crash: func(t testing.TB, spec sandbox.Spec, in sandboxtest.Step, after time.Duration) *sandbox.Info {
+			return crash(t, childJob{cfg, string(blobs), spec, in}, after)
+		},
+		Left: func(t testing.TB) []string { return settled(t, cfg) },
+	})
+}
+
+// mappedConfig is testConfig with user namespaces, whose users can get through to their roots.
+func mappedConfig(t testing.TB) Config {
+	t.Helper()
+	cfg := testConfig(t)
+	cfg.UserNamespaces = true
+	if err := os.Chmod(filepath.Dir(cfg.RunDir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}

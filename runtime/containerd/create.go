@@ -108,13 +108,20 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {
 		return err
 	}
-	if err := d.createTask(ctx, b, plan{
+	p := plan{
 		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
 		record: s.Record, spec: spec, root: sc.rootfs(art),
 		// The process may open /dev/stdout again: the pipe must be its own.
 		uid: art.user.uid, gid: art.user.gid,
 		files: func() error { return sc.make(s.Limits, told) },
-	}); err != nil {
+	}
+	if art.user.mapped {
+		if err := d.mapIDs(b, &p, art, sc); err != nil {
+			return err
+		}
+	}
+	d.tellUser(b, art)
+	if err := d.createTask(ctx, b, p); err != nil {
 		return startFault(s, err)
 	}
 	if s.Egress {

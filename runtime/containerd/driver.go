@@ -59,6 +59,10 @@ type Driver struct {
 	keepers *keepers
 	// filter is the seccomp filter of every sandbox of our own making.
 	filter func() ([]byte, error)
+	ids    idRanges
+	// noRoot says why images that name root run as another user; empty where they are root of a user namespace. It does not change once
+	// the driver works.
+	noRoot string
 
 	mu        sync.Mutex
 	started   bool
@@ -144,6 +148,16 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	}
 	if err := d.cgroup.setup(limit); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "the cgroup %s cannot be made", d.cfg.ParentCgroup)
+	}
+	if d.cfg.UserNamespaces {
+		// Sandboxes' users must get through to their own roots.
+		if err := os.Chmod(d.cfg.RunDir, 0o711); err != nil {
+			return fmt.Errorf("containerd driver: %w", err)
+		}
+		err = d.tryUserNamespaces()
+	}
+	if d.noRoot = d.whyNoRoot(err); d.noRoot != "" {
+		d.log.Info("images that name root run as another user", "uid", nobody, "why", d.noRoot)
 	}
 	exits := d.recordedExits()
 	if err := d.connect(); err != nil {

@@ -26,6 +26,7 @@ func (d *Driver) scratch(id string) scratch { return scratch(filepath.Join(d.cfg
 
 func (s scratch) upper() string           { return filepath.Join(string(s), "upper") }
 func (s scratch) work() string            { return filepath.Join(string(s), "work") }
+func (s scratch) root() string            { return filepath.Join(string(s), "root") }
 func (s scratch) tmp() string             { return filepath.Join(string(s), "tmp") }
 func (s scratch) shm() string             { return filepath.Join(string(s), "shm") }
 func (s scratch) file(name string) string { return filepath.Join(string(s), name) }

@@ -79,6 +79,10 @@ func (d *Driver) ociSpec(art *artifact, s sandbox.Spec, sc scratch) (*specs.Spec
 			Sysctl: map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
 		},
 	}
+	if art.user.mapped {
+		caps := rootCapabilities()
+		spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	}
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}

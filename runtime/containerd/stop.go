@@ -121,10 +121,13 @@ func (d *Driver) remove(ctx context.Context, b *box) error {
 	}
 	b.mu.Lock()
 	b.removed = true
+	ids := b.ids
+	b.ids = 0
 	b.mu.Unlock()
 	d.mu.Lock()
 	delete(d.boxes, b.info.ID)
 	d.mu.Unlock()
+	d.ids.give(ids)
 	b.end(unknownExit)
 	if err := d.dropView(ctx, b.digest); err != nil {
 		d.log.Warn("the layers of a forgotten artifact stay", "artifact", b.digest, "err", err)

@@ -17,7 +17,7 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// nobody is whom a process runs as whose image names no user, or root.
+// nobody is whom a process runs as whose image names no user, or root, where there is no user namespace for it.
 const nobody = 65532
 
 const maxUserFile = 1 << 20
@@ -30,11 +30,16 @@ type identityOf struct {
 	home string
 	// chosen says that the image did not name a user that may be used.
 	chosen bool
+	// mapped says that the image names root, or nobody, and that the process is root of a user namespace.
+	mapped bool
 }
 
 // resolveUser finds the numbers for the image's user, by the image's own files.
 func (d *Driver) resolveUser(name string, view []mount.Mount, lower []string) (identityOf, error) {
-	if name == "" || name == "root" || name == "0" {
+	if name == "" || name == "root" {
+		name = "0"
+	}
+	if name == "0" && d.noRoot != "" {
 		return identityOf{uid: nobody, gid: nobody, home: "/tmp", chosen: true}, nil
 	}
 	var passwd, group []byte
@@ -60,10 +65,10 @@ func (d *Driver) resolveUser(name string, view []mount.Mount, lower []string) (i
 		return identityOf{}, fault.Wrap(fault.CodeInvalidArtifact, err, "the image's user %q is not among the users it has", name).
 			WithHint("set a USER in the image that its /etc/passwd knows, or a number")
 	}
-	if u.Uid == 0 {
+	if u.Uid == 0 && d.noRoot != "" {
 		return identityOf{uid: nobody, gid: nobody, home: "/tmp", chosen: true}, nil
 	}
-	out := identityOf{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
+	out := identityOf{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home, mapped: u.Uid == 0}
 	for _, g := range u.Sgids {
 		out.groups = append(out.groups, uint32(g))
 	}

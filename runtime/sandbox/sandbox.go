@@ -79,6 +79,10 @@ type Info struct {
 	StartPath, PathReason string
 	// Activated says that the process was given a socket that listens; false for an adopted sandbox.
 	Activated bool
+	// RunsAs says for people which user the process has been started as, and why; empty for an adopted sandbox.
+	RunsAs string
+	// NotRoot says why the process of an image that names root, or no user, runs as another user; empty where it runs as the image asks.
+	NotRoot string
 	// Stdout and Stderr are files to which the process's output is appended by a side that outlives this process. The reader may
 	// truncate them at any time. They go away with the sandbox.
 	Stdout, Stderr string

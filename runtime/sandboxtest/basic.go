@@ -149,7 +149,7 @@ func (s *suite) life(t *testing.T) {
 				t.Errorf("%s is missing in %q", env, v.Env)
 			}
 		}
-		if v.UID != 65532 || v.GID != 65532 || v.PID != 1 || v.Hostname != string(spec.ID) || v.Cwd != "/" {
+		if v.UID != s.user() || v.GID != s.user() || v.PID != 1 || v.Hostname != string(spec.ID) || v.Cwd != "/" {
 			t.Errorf("%+v", v)
 		}
 		if _, err := s.driver.Create(t.Context(), spec); !fault.Is(err, fault.CodeConflict) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,6 +129,42 @@ func (s *suite) limits(t *testing.T) {
 	})
 }
 
+// mappedCapabilities are what the root of a user namespace may have there: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID,
+// SETPCAP, NET_BIND_SERVICE.
+const mappedCapabilities = 1<<0 | 1<<1 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10
+
+// mapping checks who the process is on the node: never root.
+func (s *suite) mapping(t *testing.T, c *client) {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Info().PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(raw), "\nUid:")
+	ids := strings.Fields(line[:strings.IndexByte(line, '\n')])
+	inside, outside := c.get("/link", "path", "/proc/self/ns/user"), ""
+	if outside, err = os.Readlink("/proc/self/ns/user"); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Mapped {
+		if inside != outside || !slices.Equal(ids, []string{"65532", "65532", "65532", "65532"}) {
+			t.Errorf("users %q, namespace %s, the node's %s", ids, inside, outside)
+		}
+		return
+	}
+	other := s.create(t, s.spec())
+	if inside == outside || inside == other.get("/link", "path", "/proc/self/ns/user") {
+		t.Errorf("user namespace %s is the node's or another sandbox's", inside)
+	}
+	mine, theirs := c.get("/read", "path", "/proc/self/uid_map"), other.get("/read", "path", "/proc/self/uid_map")
+	if f := strings.Fields(mine); len(f) != 3 || f[0] != "0" || f[1] != ids[0] || len(ids[0]) < 7 || mine == theirs {
+		t.Errorf("the mapping is %q, another sandbox's %q, the node sees the users %q", mine, theirs, ids)
+	}
+	if err := other.Stop(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func (s *suite) isolation(t *testing.T) {
 	c := s.create(t, s.spec())
 	pid := c.Info().PID
@@ -137,10 +174,15 @@ func (s *suite) isolation(t *testing.T) {
 		status[k] = strings.TrimSpace(v)
 	}
 	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
-		if n, err := strconv.ParseUint(status[set], 16, 64); err != nil || n != 0 {
-			t.Errorf("%s is %s", set, status[set])
+		want := uint64(0)
+		if s.Mapped && set != "CapInh" && set != "CapAmb" {
+			want = mappedCapabilities
+		}
+		if n, err := strconv.ParseUint(status[set], 16, 64); err != nil || n != want {
+			t.Errorf("%s is %s, not %x", set, status[set], want)
 		}
 	}
+	s.mapping(t, c)
 	if status["NoNewPrivs"] != "1" || status["Seccomp"] != "2" {
 		t.Errorf("NoNewPrivs %s, Seccomp %s", status["NoNewPrivs"], status["Seccomp"])
 	}
@@ -159,7 +201,11 @@ func (s *suite) isolation(t *testing.T) {
 			t.Errorf("%s can be read", path)
 		}
 	}
-	for _, path := range []string{"/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/mm/ksm/run", "/etc/hosts", "/etc/resolv.conf", "/file", "/usr/file", "/dev/file"} {
+	closed := []string{"/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/sys/kernel/mm/ksm/run", "/etc/hosts", "/etc/resolv.conf"}
+	if !s.Mapped {
+		closed = append(closed, "/file", "/usr/file", "/dev/file")
+	}
+	for _, path := range closed {
 		if _, err := c.try("/write", "path", path, "bytes", "1"); err == nil {
 			t.Errorf("%s can be written", path)
 		}

@@ -48,7 +48,7 @@ func (s *suite) exec(t *testing.T) {
 		if code, _, _ := run(t, c, "", "/testfn", "exit", "9"); code != 9 {
 			t.Errorf("%d", code)
 		}
-		if _, out, _ := run(t, c, "", "/testfn", "id"); out != "65532:65532\n" {
+		if _, out, _ := run(t, c, "", "/testfn", "id"); out != s.id() {
 			t.Errorf("it runs as %q", out)
 		}
 		if code, _, errs := run(t, c, "", "/testfn", "exit", "none"); code == 0 || !strings.Contains(errs, "is no number") {
@@ -158,7 +158,7 @@ func (s *suite) adopted(t *testing.T, before sandbox.Info) {
 		return strings.HasPrefix(string(out), "listening\n") && strings.Contains(string(out), "after the restart\n")
 	})
 	var out bytes.Buffer
-	if code, err := sb.Exec(t.Context(), []string{"/testfn", "id"}, nil, &out, nil); err != nil || code != 0 || out.String() != "65532:65532\n" {
+	if code, err := sb.Exec(t.Context(), []string{"/testfn", "id"}, nil, &out, nil); err != nil || code != 0 || out.String() != s.id() {
 		t.Errorf("exec: %d, %q, %v", code, out.String(), err)
 	}
 	if u, err := sb.Stats(t.Context()); err != nil || u.Memory <= 0 {

@@ -29,6 +29,8 @@ type Setup struct {
 	// Crash opens a driver in another process, prepares and creates the sandbox there and stops it, and kills that process with SIGKILL
 	// when it has been in the given step for the given time. It returns the sandbox where Create had returned.
 	Crash func(t testing.TB, spec sandbox.Spec, in Step, after time.Duration) *sandbox.Info
+	// Mapped says that an image which names root, or no user, runs as root of a user namespace; else it runs as user 65532.
+	Mapped bool
 	// Left lists what there is of sandboxes outside the driver's memory: containers, processes, mounts, namespaces, cgroups, files.
 	Left func(t testing.TB) []string
 }
@@ -217,6 +219,17 @@ func (c *client) sees() sees {
 	}
 	return s
 }
+
+// user is whom the suite's image, which names no user, runs as.
+func (s *suite) user() int {
+	if s.Mapped {
+		return 0
+	}
+	return 65532
+}
+
+// id is what the test function prints of its user.
+func (s *suite) id() string { return fmt.Sprintf("%d:%d\n", s.user(), s.user()) }
 
 func (s sees) has(env string) bool { return slices.Contains(s.Env, env) }
 

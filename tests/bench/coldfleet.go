@@ -48,7 +48,7 @@ func (f *coldServer) deploy(ctx context.Context, binary string) error {
 			name := fleetName(i)
 			file := filepath.Join(f.server.Dir, name+".yaml")
 			// Small, so that as many fit on the machine at once as the open loop needs.
-			text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\nlimits: {cpu: 10m, memory: 32Mi, ephemeral: 8Mi}\n", name, binary)
+			text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\ncpu: 10m\nmemory: 32Mi\nephemeral: 8Mi\n", name, binary)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				return err
 			}
@@ -71,7 +71,7 @@ func (f *coldServer) settle(ctx context.Context) (waiting float64, err error) {
 			return 0, err
 		}
 		var all []v1.Instance
-		if err := json.Unmarshal(out, &all); err != nil {
+		if err := json.Unmarshal([]byte(out), &all); err != nil {
 			return 0, err
 		}
 		left := slices.ContainsFunc(all, func(i v1.Instance) bool { return !i.State.Gone() })
