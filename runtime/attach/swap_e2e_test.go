@@ -32,7 +32,7 @@ func TestLinkSwapped(t *testing.T) {
 	for _, name := range []string{"lower", "upper", "work", "outside"} {
 		must(os.Mkdir(path(name), 0o755))
 	}
-	root, err := NewRoot([]string{path("lower")}, path("upper"), path("work"))
+	root, err := NewRoot([]string{path("lower")}, path("upper"), path("work"), nil)
 	must(err)
 	defer root.Close()
 	must(unix.Mkdirat(root.mount, "place", 0o755))
