@@ -207,3 +207,28 @@ func TestNoiseDoesNotFlap(t *testing.T) {
 		}
 	})
 }
+
+// After a surge that lasts a few seconds there are not fewer instances until it counts as over, however soon fewer would do and falls are allowed.
+func TestNoScalingDownInASurge(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLoad(autoscale.Scale{Max: 1000, Concurrency: rapid.IntRange(1, 10).Draw(t, "concurrency"), KeepAlive: time.Hour, DownDelay: time.Second, DownRate: 1000})
+		l.play(120, l.scale.Concurrency)
+		l.play(rapid.IntRange(3, 10).Draw(t, "seconds"), l.scale.Concurrency*rapid.IntRange(20, 90).Draw(t, "surge"))
+		most := l.sig.Current
+		if most < 5 {
+			t.Fatalf("%d in a surge", most)
+		}
+		for l.sig.Memory.InPanic() {
+			d := l.step(rapid.IntRange(0, l.scale.Concurrency).Draw(t, "after"))
+			if d.Memory.InPanic() && d.Desired < most {
+				t.Fatalf("down from %d to %d in a surge: %s", most, d.Desired, d.Reason)
+			}
+			l.apply(d)
+			most = max(most, d.Desired)
+		}
+		if d, _ := l.play(10, 1); d.Desired >= most {
+			t.Fatalf("%d after the surge, %d in it: %s", d.Desired, most, d.Reason)
+		}
+	})
+}
