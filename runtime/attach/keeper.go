@@ -30,9 +30,13 @@ const (
 type Keeper struct {
 	conn *net.UnixConn
 	gone chan struct{}
+	// turn is held by the one who asks.
+	turn sync.Mutex
 
 	mu      sync.Mutex
 	answers chan []byte
+	// late is how many answers will come that nobody waits for any more.
+	late int
 }
 
 // StartKeeper starts a keeper that listens at path.
@@ -111,12 +115,38 @@ func (k *Keeper) read() {
 		if err != nil || n == 0 {
 			return
 		}
-		select {
-		case k.answers <- b[:n]:
-		default:
-			// Nobody asked.
+		if !k.answer(b[:n]) {
 			return
 		}
+	}
+}
+
+// answer passes an answer on; false where nobody asked.
+func (k *Keeper) answer(b []byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.late > 0 {
+		k.late--
+		return true
+	}
+	select {
+	case k.answers <- b:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveUp returns the answer that came at the last moment; nil: when it comes, it is let go.
+func (k *Keeper) giveUp() []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case b := <-k.answers:
+		return b
+	default:
+		k.late++
+		return nil
 	}
 }
 
@@ -146,30 +176,32 @@ func (k *Keeper) Spawn(ctx context.Context, s wire.Spawn, cgroup *os.File) (pid 
 	if s.Cgroup = cgroup != nil; s.Cgroup {
 		fds = append(fds, int(cgroup.Fd()))
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.turn.Lock()
+	defer k.turn.Unlock()
 	if _, _, err := k.conn.WriteMsgUnix(s.Encode(), unix.UnixRights(fds...), nil); err != nil {
 		return 0, nil, fmt.Errorf("ask the keeper: %w", err)
 	}
-	timer := time.NewTimer(keeperTime)
-	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(ctx, keeperTime)
+	defer cancel()
+	var answer []byte
 	select {
-	case b := <-k.answers:
-		answer, err := wire.DecodeSpawned(b)
-		if err != nil {
-			return 0, nil, err
-		}
-		if answer.Why != "" {
-			return 0, nil, errors.New(answer.Why)
-		}
-		return int(answer.PID), ours, nil
+	case answer = <-k.answers:
 	case <-k.gone:
 		return 0, nil, errors.New("the keeper has ended")
-	case <-timer.C:
-		// An answer that comes later would be taken for another's.
-		k.conn.Close()
-		return 0, nil, errors.Join(ctx.Err(), errors.New("the keeper does not answer"))
+	case <-ctx.Done():
+		// An init that it starts later ends at once: its connection is closed.
+		if answer = k.giveUp(); answer == nil {
+			return 0, nil, fmt.Errorf("the keeper does not answer: %w", ctx.Err())
+		}
 	}
+	spawned, err := wire.DecodeSpawned(answer)
+	if err != nil {
+		return 0, nil, err
+	}
+	if spawned.Why != "" {
+		return 0, nil, errors.New(spawned.Why)
+	}
+	return int(spawned.PID), ours, nil
 }
 
 // socketPair returns a connection and the file of its other end.
