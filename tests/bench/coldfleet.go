@@ -122,13 +122,13 @@ func (f *coldServer) burst(ctx context.Context) (time.Duration, error) {
 
 // sustained is what an open loop of calls to functions at zero brought.
 type sustained struct {
-	perSecond, cpuMs  float64
-	cold              int
-	before, after     float64
-	p50, p99          float64
-	warm, refused     int
-	paths             map[string]int
-	offered, answered int
+	perSecond, cpuMs float64
+	cold             int
+	before, after    float64
+	p50, p99         float64
+	warm, refused    int
+	paths            map[string]int
+	offered          int
 }
 
 // sustain calls one function after the other at a fixed rate, whatever the answers do.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -25,7 +26,7 @@ func do(s *wire.Step) string {
 	case wire.OpMount:
 		name, err = "mount", syscall.Mount(s.Source, s.Path, s.Kind, uintptr(s.Number), s.Data)
 	case wire.OpMkdir:
-		if name, err = "mkdir", syscall.Mkdir(s.Path, uint32(s.Number)); err == syscall.EEXIST {
+		if name, err = "mkdir", syscall.Mkdir(s.Path, uint32(s.Number)); errors.Is(err, syscall.EEXIST) {
 			err = nil
 		}
 	case wire.OpMknod:
