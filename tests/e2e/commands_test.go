@@ -80,7 +80,7 @@ func TestDemoKeep(t *testing.T) {
 func TestBench(t *testing.T) {
 	harness.Require(t)
 	out := filepath.Join(t.TempDir(), "bench.jsonl")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", "./tests/bench", "-tatami", harness.Binary(t), "-out", out, "-rounds", "1",
 		"-functions", "4", "-overload", "5s")
