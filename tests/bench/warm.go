@@ -75,6 +75,10 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	if err := s.deployMany(ctx, "warm", flatFunctions-1); err != nil {
 		return nil, err
 	}
+	// An instance that was idle for so long may be frozen: only a call through the gateway wakes it.
+	if _, _, err := s.get(ctx, "/fn/warm"); err != nil {
+		return nil, err
+	}
 	many := measures{}
 	if err := many.rounds(ctx, []warmWay{{"direct", "127.0.0.1:8080", "/", pid}, tatami}); err != nil {
 		return nil, err
