@@ -95,7 +95,7 @@ func TestSpeedChecks(t *testing.T) {
 			},
 			warned: map[string]string{"processor": "powersave on 2 processors"},
 		},
-		"little memory": {files: map[string]string{"proc/meminfo": "MemAvailable: 40000 kB\n"}, warned: map[string]string{"memory": "--sandbox-pool"}},
+		"little memory": {files: map[string]string{"proc/meminfo": "MemAvailable: 4000 kB\n"}, warned: map[string]string{"memory": "--sandbox-pool"}},
 		"nothing can be read": {
 			change: func(s *speed) { s.root, s.release = filepath.Join(s.root, "none"), "" },
 			warned: map[string]string{"cgroups": "", "favordynmods": "", "freezer": "", "overlay": "", "memory": ""},
