@@ -278,7 +278,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		busy = append(busy, c)
 		awaitHeld(t, held, int64(len(busy)))
 	}
-	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the idle connection did not give way: %d bytes, %v", n, err)
 	}
 	if status, header := exchange(t, addr, ""); status != 503 || header.Get("Tatami-Error") != "unavailable" || header.Get("Retry-After") != "1" {

@@ -25,12 +25,11 @@ func (s *served) p99() time.Duration {
 
 // line is a function whose calls all take as long, in virtual time.
 type line struct {
-	p        *pool
-	service  time.Duration
-	now      time.Time
-	running  map[*instance][]time.Time
-	begun    map[*waiter]time.Time
-	arrivals []time.Time
+	p       *pool
+	service time.Duration
+	now     time.Time
+	running map[*instance][]time.Time
+	begun   map[*waiter]time.Time
 	served
 }
 
