@@ -61,8 +61,8 @@ func trickle(t *testing.T, c net.Conn, bytes string) string {
 // function's timeout; a client that reads nothing, likewise.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	cfg := Config{HeaderTimeout: 300 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond}
-	fn := functions.Config{Timeout: functions.Duration(500 * time.Millisecond)}
+	cfg := Config{HeaderTimeout: 2 * time.Second, IdleTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second}
+	fn := functions.Config{Timeout: functions.Duration(3 * time.Second)}
 	addr, held := hostileWith(t, cfg, fn, func(c net.Conn, r *http.Request) {
 		if r.URL.Path != "/endless" {
 			sayOK(c, r)
@@ -152,8 +152,8 @@ func (c *two) fields(path string, more ...hpack.HeaderField) []byte {
 // What a client of HTTP/2 may do with headers, frames and windows costs it its connection, and nobody else anything.
 func TestHostileStreams(t *testing.T) {
 	t.Parallel()
-	cfg := Config{HeaderTimeout: 300 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond}
-	fn := functions.Config{Timeout: functions.Duration(500 * time.Millisecond)}
+	cfg := Config{HeaderTimeout: 2 * time.Second, IdleTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second}
+	fn := functions.Config{Timeout: functions.Duration(3 * time.Second)}
 	addr, held := hostileWith(t, cfg, fn, func(c net.Conn, r *http.Request) {
 		if r.Header.Get("X-Bomb") != "" {
 			t.Error("a header that is too large reached the function")
