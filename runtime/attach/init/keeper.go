@@ -38,13 +38,16 @@ type keeper struct {
 type child struct {
 	pid     int
 	exit    string
-	outputs [2]int
+	outputs [2]*output
 }
 
-// output is a pipe that a process writes to, and the file, opened when there is something to write.
+// output is a pipe that a process writes to, and the file, opened when there is something to write. Once it has ended the descriptor's
+// number may be another's.
 type output struct {
-	path string
-	file int
+	fd    int
+	path  string
+	file  int
+	ended bool
 }
 
 func keep(path string) {
@@ -93,7 +96,7 @@ func (k *keeper) serve(fd int) {
 	case k.clients[fd]:
 		k.request(fd)
 	case k.outputs[fd] != nil:
-		k.copy(fd)
+		k.copy(k.outputs[fd])
 	case k.children[fd] != nil:
 		k.reap(fd)
 	}
@@ -175,8 +178,8 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 			return wire.Spawned{Why: "pipe: " + err.Error()}
 		}
 		_ = syscall.SetNonblock(pipe[0], true)
-		c.outputs[i], theirs[i] = pipe[0], pipe[1]
-		k.outputs[pipe[0]] = &output{path: path, file: -1}
+		c.outputs[i], theirs[i] = &output{fd: pipe[0], path: path, file: -1}, pipe[1]
+		k.outputs[pipe[0]] = c.outputs[i]
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"init"}, &syscall.ProcAttr{
 		Dir: "/",
@@ -204,24 +207,23 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 		return wire.Spawned{Why: "start the process: " + err.Error()}
 	}
 	k.children[pidfd] = c
-	k.await(c.outputs[0])
-	k.await(c.outputs[1])
+	k.await(c.outputs[0].fd)
+	k.await(c.outputs[1].fd)
 	return wire.Spawned{PID: uint32(pid)}
 }
 
 // copy writes down what can be read at once, up to the buffer's size, and reports whether there may be more.
-func (k *keeper) copy(fd int) bool {
-	n, err := syscall.Read(fd, k.buffer)
+func (k *keeper) copy(o *output) bool {
+	n, err := syscall.Read(o.fd, k.buffer)
 	switch {
 	case err == syscall.EINTR:
 		return true
 	case err == syscall.EAGAIN:
 		return false
 	case err != nil || n == 0:
-		k.forget(fd)
+		k.forget(o)
 		return false
 	}
-	o := k.outputs[fd]
 	if o.file < 0 {
 		if o.file, err = syscall.Open(o.path, syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CLOEXEC, 0); err != nil {
 			o.file = -1
@@ -233,16 +235,16 @@ func (k *keeper) copy(fd int) bool {
 	return true
 }
 
-func (k *keeper) forget(fd int) {
-	o := k.outputs[fd]
-	if o == nil {
+func (k *keeper) forget(o *output) {
+	if o.ended {
 		return
 	}
+	o.ended = true
 	if o.file >= 0 {
 		syscall.Close(o.file)
 	}
-	delete(k.outputs, fd)
-	syscall.Close(fd)
+	delete(k.outputs, o.fd)
+	syscall.Close(o.fd)
 }
 
 // reap writes down how a process ended, after what it had written.
@@ -250,15 +252,19 @@ func (k *keeper) reap(pidfd int) {
 	c := k.children[pidfd]
 	var status syscall.WaitStatus
 	for {
-		_, err := syscall.Wait4(c.pid, &status, 0, nil)
+		pid, err := syscall.Wait4(c.pid, &status, syscall.WNOHANG, nil)
+		if err == nil && pid == 0 {
+			// The event was of another process, that had the descriptor before.
+			return
+		}
 		if err != syscall.EINTR {
 			break
 		}
 	}
-	for _, fd := range c.outputs {
-		for k.outputs[fd] != nil && k.copy(fd) {
+	for _, o := range c.outputs {
+		for !o.ended && k.copy(o) {
 		}
-		k.forget(fd)
+		k.forget(o)
 	}
 	code := status.ExitStatus()
 	if status.Signaled() {
