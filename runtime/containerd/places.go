@@ -12,7 +12,7 @@ import (
 )
 
 // checkPlaces refuses an image in which /dev, /proc or /sys is a link. The OCI runtime fills these before the image is the process's root,
-// and runc before 1.2.8 makes its links in /dev where a link in its place leads to on the node. lower has the topmost layer first.
+// and runc 1.1.5 makes its links in /dev where a link in its place leads to on the node. lower has the topmost layer first.
 func checkPlaces(lower []string) error {
 	for _, name := range []string{"dev", "proc", "sys"} {
 		for _, dir := range lower {
