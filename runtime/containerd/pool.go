@@ -119,7 +119,15 @@ func (p *pool) drain() {
 	}
 	_ = all.Wait()
 	p.tasks.Wait()
-	if !p.d.hasOwn() {
+	p.leaveKeepers()
+}
+
+// leaveKeepers lets go of the keepers once nothing needs them: they end then.
+func (p *pool) leaveKeepers() {
+	p.mu.Lock()
+	opened := p.opened
+	p.mu.Unlock()
+	if !opened && !p.d.hasOwn() {
 		p.d.keepers.leave()
 	}
 }

@@ -128,6 +128,9 @@ func (d *Driver) remove(ctx context.Context, b *box) error {
 	delete(d.boxes, b.info.ID)
 	d.mu.Unlock()
 	d.ids.give(ids)
+	if b.own {
+		d.pool.leaveKeepers()
+	}
 	b.end(unknownExit)
 	if err := d.dropView(ctx, b.digest); err != nil {
 		d.log.Warn("the layers of a forgotten artifact stay", "artifact", b.digest, "err", err)
