@@ -22,13 +22,17 @@ import (
 )
 
 const (
-	// coldFleet is how many functions are deployed for bursts and for the open loop, deployers at once.
-	coldFleet = 150
+	// deployers is how many functions are deployed at once.
 	deployers = 3
 	burstSize = 100
-	// sustainTime is the length of the open loop, sustainRate its calls a second.
-	sustainTime = 60 * time.Second
+	// sustainRate is how many calls the open loop makes a second.
 	sustainRate = 60
+)
+
+var (
+	// coldFleet is how many functions are deployed for bursts and for the open loop, sustainTime the loop's length.
+	coldFleet   = 150
+	sustainTime = time.Minute
 )
 
 // coldServer is a server with many functions at zero.
@@ -102,7 +106,7 @@ func (f *coldServer) burst(ctx context.Context) (time.Duration, error) {
 	paths := map[string]int{}
 	begun := time.Now()
 	var all errgroup.Group
-	for i := range burstSize {
+	for i := range min(burstSize, coldFleet) {
 		all.Go(func() error {
 			_, header, err := f.server.get(ctx, "/fn/"+fleetName(i))
 			if err != nil {
@@ -116,7 +120,7 @@ func (f *coldServer) burst(ctx context.Context) (time.Duration, error) {
 	}
 	err := all.Wait()
 	took := time.Since(begun)
-	fmt.Printf("  cold: burst of %d in %.0f ms, start paths %v\n", burstSize, ms(took), paths)
+	fmt.Printf("  cold: burst of %d in %.0f ms, start paths %v\n", min(burstSize, coldFleet), ms(took), paths)
 	return took, err
 }
 
@@ -193,7 +197,7 @@ func (f *coldServer) keptMemory(ctx context.Context) (float64, error) {
 	}
 	before := available()
 	var all errgroup.Group
-	for i := range burstSize {
+	for i := range min(burstSize, coldFleet) {
 		all.Go(func() error { return second3(f.server.get(ctx, "/fn/"+fleetName(i))) })
 	}
 	if err := all.Wait(); err != nil {
@@ -201,7 +205,7 @@ func (f *coldServer) keptMemory(ctx context.Context) (float64, error) {
 	}
 	// Within the instances' keep-alive of one second.
 	time.Sleep(700 * time.Millisecond)
-	return max(0, before-available()) / burstSize, nil
+	return max(0, before-available()) / float64(min(burstSize, coldFleet)), nil
 }
 
 func second3[A, B any](_ A, _ B, err error) error { return err }

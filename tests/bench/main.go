@@ -43,6 +43,8 @@ func main() {
 	binary := flag.String("tatami", "bin/tatami", "the binary to measure")
 	out := flag.String("out", "out/bench.jsonl", "file to append a JSON line a figure to")
 	flag.IntVar(&rounds, "rounds", rounds, "rounds; a figure of fewer than 5 is a trial")
+	flag.IntVar(&coldFleet, "fleet", coldFleet, "functions deployed for bursts of cold starts and the open loop")
+	flag.DurationVar(&sustainTime, "sustain", sustainTime, "how long the open loop of cold starts lasts")
 	flag.DurationVar(&overloadFor, "overload", overloadFor, "how long the overload lasts")
 	flag.IntVar(&flatFunctions, "functions", flatFunctions, "functions deployed for the second measurement of the warm path; 0: none")
 	only := flag.String("only", "", "benches to run, with commas: warm, cold, frozen, queue, noisy, overload (default all)")

@@ -83,7 +83,7 @@ func TestBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", "./tests/bench", "-tatami", harness.Binary(t), "-out", out, "-rounds", "1",
-		"-only", "queue,warm,cold,noisy,overload", "-functions", "4", "-overload", "5s")
+		"-only", "queue,warm,cold,noisy,overload", "-functions", "4", "-overload", "5s", "-fleet", "10", "-sustain", "5s")
 	cmd.Dir = harness.Root(t)
 	if got, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, got)
@@ -110,7 +110,7 @@ func TestBench(t *testing.T) {
 	for _, want := range []string{
 		"warm p50_us_c1 direct", "warm p50_us_c1 reverseproxy", "warm p99_us_c1 reverseproxy", "warm rps_c1 direct", "warm rps_c32 direct",
 		"warm rps_c32 reverseproxy", "warm p99_us_open30 reverseproxy", "cold p50_ms containerd-client", "cold p99_ms containerd-client",
-		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream", "cold p50_ms_attach containerd-client", "scheduler noisy_p99_ratio ",
+		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream", "scheduler noisy_p99_ratio ",
 		"warm p99_us_open30 nginx", "warm p50_us_c1_f4 one-function", "overload goodput_ratio ", "overload recovery_s ",
 	} {
 		if !got[want] {

@@ -46,13 +46,14 @@ func newFleet(t *testing.T, grants ...int) *fleet {
 	return newFleetOf(t, nil, workers...)
 }
 
-// newFleetOf runs a server with flags, and a worker for each list of flags; each gets enough of the processor.
+// newFleetOf runs a server with flags, and a worker for each list of flags; each gets enough of the processor, and keeps no sandboxes that
+// wait: what lies on its disk is counted.
 func newFleetOf(t *testing.T, server []string, workers ...[]string) *fleet {
 	t.Helper()
 	addr, flags := harness.WorkersAt(t)
 	f := &fleet{Server: harness.Start(t, harness.WithFlags(append(append(flags, "--no-worker"), server...)...)), t: t, addr: addr}
 	for _, flags := range workers {
-		f.workers = append(f.workers, harness.Join(t, f.Server, addr, append([]string{"--grant-cpu", "1"}, flags...)...))
+		f.workers = append(f.workers, harness.Join(t, f.Server, addr, append([]string{"--grant-cpu", "1", "--sandbox-pool", "0"}, flags...)...))
 	}
 	eventually(t, 10*time.Second, "every worker shows", func() bool { return len(f.nodes()) == len(workers) })
 	return f
