@@ -111,6 +111,7 @@ func become(r wire.Request) string {
 	if why != "" {
 		return why
 	}
+	hearSignals()
 	err := syscall.Exec(path, r.Args, r.Env)
 	return "exec " + path + ": " + err.Error()
 }
