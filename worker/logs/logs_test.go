@@ -40,11 +40,16 @@ type desk struct {
 
 func newDesk(t *testing.T, cfg logs.Config) *desk {
 	t.Helper()
-	cfg.Dir, cfg.PosDir = filepath.Join(t.TempDir(), "logs"), filepath.Join(t.TempDir(), "pos")
-	d := &desk{t: t, cfg: cfg, raw: t.TempDir()}
+	d := closedDesk(t, cfg)
 	d.start()
-	t.Cleanup(func() { d.stop() })
 	return d
+}
+
+// closedDesk is a desk whose directories can still be filled by the test: start sweeps them once, beside whatever else happens.
+func closedDesk(t *testing.T, cfg logs.Config) *desk {
+	t.Helper()
+	cfg.Dir, cfg.PosDir = filepath.Join(t.TempDir(), "logs"), filepath.Join(t.TempDir(), "pos")
+	return &desk{t: t, cfg: cfg, raw: t.TempDir()}
 }
 
 func (d *desk) start() {
@@ -63,6 +68,7 @@ func (d *desk) start() {
 			d.t.Error(err)
 		}
 	})
+	d.t.Cleanup(d.stop)
 }
 
 func (d *desk) paths(id functions.InstanceID) (string, string) {
@@ -413,13 +419,14 @@ func TestRotationKeepsTheNewest(t *testing.T) {
 
 func TestWhatIsOnDiskMayBeTornOrNewer(t *testing.T) {
 	t.Parallel()
-	d := newDesk(t, logs.Config{})
+	d := closedDesk(t, logs.Config{})
 	dir := filepath.Join(d.cfg.Dir, "shop", "cart")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	current := filepath.Join(dir, "log.jsonl")
 	write(t, current, `{"schema":1,"x":""}`+"\n"+`{"t":5,"i":"ins_x","s":"stdout","x":"whole"}`+"\n"+`{"t":6,"i":"ins`, os.O_CREATE)
+	d.start()
 	id := d.begin(cart)
 	d.print(id, "new\n")
 	d.Sync(id)
