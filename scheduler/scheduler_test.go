@@ -15,7 +15,7 @@ import (
 	"github.com/tatami-faas/tatami/scheduler"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 var hello = functions.Ref{Namespace: functions.DefaultNamespace, Name: "hello"}
 

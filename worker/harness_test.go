@@ -3,7 +3,9 @@ package worker_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // message is a report or a table, in the order of arrival over both subjects.
 type message struct {
@@ -158,15 +160,16 @@ func (w *world) messages() []message {
 }
 
 // state awaits a report of the instance in the state.
-func (w *world) state(id functions.InstanceID, s functions.InstanceState) bus.InstanceReport {
+// state awaits a report of the instance in one of the states: a state that lasts for less than a report's time may be told by none.
+func (w *world) state(id functions.InstanceID, states ...functions.InstanceState) bus.InstanceReport {
 	w.t.Helper()
 	var found bus.InstanceReport
-	w.await(0, string(id)+" "+string(s), func(m message) bool {
+	w.await(0, fmt.Sprint(id, states), func(m message) bool {
 		if m.report == nil {
 			return false
 		}
 		for _, r := range m.report.Instances {
-			if r.Instance == id && r.State == s {
+			if r.Instance == id && slices.Contains(states, r.State) {
 				found = r
 				return true
 			}
@@ -228,7 +231,7 @@ func (w *world) begin(rev *functions.Revision) functions.InstanceID {
 func (w *world) serving(rev *functions.Revision) functions.InstanceID {
 	w.t.Helper()
 	id := w.begin(rev)
-	w.state(id, functions.InstanceReady)
+	w.state(id, functions.InstanceReady, functions.InstanceFrozen)
 	return id
 }
 

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var cart = functions.Ref{Namespace: "shop", Name: "cart"}
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // desk is a Logs that runs, with raw files to write to.
 type desk struct {
