@@ -3,10 +3,18 @@ package invoke
 import "time"
 
 const (
-	// crowdWindow and crowdTurns: waiters are compared after at least so long, and after every slot was granted so often. A burst becomes shorter
-	// in that time, whatever the function's calls take; waiters that do not become fewer are more than the slots can serve.
-	crowdWindow = 250 * time.Millisecond
-	crowdTurns  = 4
+	// crowdWindow and crowdTurns: waiters are counted again after at least so long, and after every slot was granted so often. A burst becomes
+	// shorter in that time, whatever the function's calls take; a fixed number of callers, each of whom calls again when it was answered, stays
+	// as it is; what becomes more and more is more than the slots can serve.
+	crowdWindow = 150 * time.Millisecond
+	crowdTurns  = 2
+	// crowdShare of the slots granted, and crowdRounds for each slot: waiters grow when they become more by both than ever since nobody
+	// waited. They are a crowd when they grow in crowdWindows windows one after the other: a second burst behind a first grows in one.
+	crowdShare   = 4
+	crowdRounds  = 2
+	crowdWindows = 2
+	// crowdWait is how long a request may wait for its slot, at the pace of the window, without being of a crowd.
+	crowdWait = 250 * time.Millisecond
 	// sheddingWindow is how long refusals are counted before waiters may be many again; that is when less than one arrival in sheddingShare
 	// was refused.
 	sheddingWindow = time.Second
@@ -18,9 +26,10 @@ const (
 type crowd struct {
 	// since is when the window began; zero while nobody waits.
 	since time.Time
-	// grants counts slots granted to waiters in the window, last is how many waited when it began, 0 in the first window.
-	grants, last int
-	shedding     bool
+	// grants counts slots granted to waiters in the window, last is the most that waited when one began, 0 in the first window; grown counts
+	// the windows up to this one, one after the other, that passed it.
+	grants, last, grown int
+	shedding            bool
 	// arrivals and refusals are those of the window while shedding.
 	arrivals, refusals int
 }
@@ -66,11 +75,16 @@ func (c *crowd) bound(now time.Time, waiting, slots, most int) int {
 	case c.since.IsZero():
 		*c = crowd{since: now}
 	case passed >= crowdWindow && c.grants >= crowdTurns*slots:
-		if c.last > 0 && waiting >= c.last && waiting > few {
+		grown := 0
+		if c.last > 0 && waiting-c.last >= max(c.grants/crowdShare, crowdRounds*slots) {
+			grown = c.grown + 1
+		}
+		wait := passed * time.Duration(waiting) / time.Duration(c.grants)
+		if c.last > 0 && waiting >= most || grown >= crowdWindows && wait >= crowdWait {
 			*c = crowd{since: now, shedding: true, arrivals: 1, refusals: 1}
 			return few
 		}
-		*c = crowd{since: now, last: waiting}
+		*c = crowd{since: now, last: max(c.last, waiting), grown: grown}
 	}
 	return most
 }

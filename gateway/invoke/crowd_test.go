@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -108,6 +109,61 @@ func (l *line) load(every, during time.Duration) served {
 	}
 	slices.Sort(l.took)
 	return l.served
+}
+
+// loop keeps so many callers calling for a time, each again as soon as it was answered.
+func (l *line) loop(callers int, during time.Duration) {
+	for end := l.now.Add(during); l.now.Before(end); l.now = l.now.Add(100 * time.Microsecond) {
+		l.tick()
+		busy := len(l.begun)
+		for _, ends := range l.running {
+			busy += len(ends)
+		}
+		for refused := l.refused; busy < callers && l.refused == refused; busy++ {
+			l.arrive()
+		}
+	}
+}
+
+// TestCallersWhoWaitForTheirTurn: as many callers as ever are no overload, however many of them share a slot and however the calls vary.
+func TestCallersWhoWaitForTheirTurn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name           string
+		slots, callers int
+		least, most    time.Duration
+	}{
+		{"short calls", 4, 12, time.Millisecond, 3 * time.Millisecond},
+		{"calls that vary", 4, 12, time.Millisecond, 80 * time.Millisecond},
+		{"many callers", 4, 200, 5 * time.Millisecond, 50 * time.Millisecond},
+		{"one slot", 1, 12, 10 * time.Millisecond, 200 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(1, 2))
+			l := newLine(c.slots, 1, c.least)
+			for n := range 200 {
+				l.service = c.least + time.Duration(random.Int64N(int64(c.most-c.least)))
+				l.loop(c.callers*(1+n%2)/2, 100*time.Millisecond)
+			}
+			if l.refused > 0 {
+				t.Errorf("%d of %d were refused", l.refused, l.arrived)
+			}
+		})
+	}
+}
+
+// TestALittleTooMuch: what grows too slowly to be told from chance is an overload when the list is full.
+func TestALittleTooMuch(t *testing.T) {
+	t.Parallel()
+	l := newLine(20, 1, 50*time.Millisecond)
+	if l.load(time.Second/480, 20*time.Second); l.refused == 0 {
+		t.Error("none was refused though a fifth more is asked for than can be served")
+	}
+	over := l.load(time.Second/480, 20*time.Second)
+	if p99 := over.p99(); p99 > time.Second {
+		t.Errorf("p99 of the admitted is %v", p99)
+	}
 }
 
 func TestOverload(t *testing.T) {
