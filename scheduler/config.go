@@ -19,6 +19,8 @@ type Config struct {
 	// nodes. Default CompactOff, 1m.
 	Compact      string
 	CompactAfter time.Duration
+	// SaveEvery is the time between two stores of what was learnt of idle times; they are stored at the end, too. Default 5m.
+	SaveEvery time.Duration
 	// Tick and IdleTick are the times between looks at what time changes, with something under way and without. Default 100ms, 1s.
 	Tick     time.Duration
 	IdleTick time.Duration
@@ -38,6 +40,7 @@ func (c Config) withDefaults() Config {
 	c.TrafficDelay = cmp.Or(c.TrafficDelay, 250*time.Millisecond)
 	c.Compact = cmp.Or(c.Compact, CompactOff)
 	c.CompactAfter = cmp.Or(c.CompactAfter, time.Minute)
+	c.SaveEvery = cmp.Or(c.SaveEvery, 5*time.Minute)
 	c.Tick = cmp.Or(c.Tick, 100*time.Millisecond)
 	c.IdleTick = cmp.Or(c.IdleTick, time.Second)
 	return c
@@ -46,6 +49,7 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	for field, d := range map[string]time.Duration{
 		"settle": c.Settle, "placeTimeout": c.PlaceTimeout, "trafficDelay": c.TrafficDelay, "tick": c.Tick, "idleTick": c.IdleTick, "compact-after": c.CompactAfter,
+		"saveEvery": c.SaveEvery,
 	} {
 		if d < 0 {
 			return fault.New(fault.CodeInvalidRequest, "scheduler: %s: %s is negative", field, d).WithField(field)

@@ -97,7 +97,7 @@ func (s *Scheduler) answer(ctx context.Context, m *nats.Msg, build func(now time
 
 // watch follows the records.
 func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
-	s.unsynced = 4
+	s.unsynced = 5
 	synced := func() {
 		s.offer(ctx, func(now time.Time) []reconcile.Effect {
 			if s.unsynced--; s.unsynced > 0 {
@@ -107,6 +107,7 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 			return s.core.Synced(now)
 		})
 	}
+	g.Go(func() error { return s.recall(ctx, synced) })
 	g.Go(func() error {
 		return s.bus.Quotas().Watch(ctx, "", func(e bus.Event[functions.Quota]) {
 			switch {

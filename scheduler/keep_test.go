@@ -78,4 +78,34 @@ func TestStartsAheadOfWhatIsRegular(t *testing.T) {
 	if !strings.Contains(w.out.String(), "ahead of its need") {
 		t.Error("no instance was started ahead")
 	}
+
+	// A restart between two needs forgets nothing of that.
+	stored := w.core.Unsaved(w.now)
+	w.restart()
+	for _, l := range stored {
+		w.core.Recall(*l.Times)
+	}
+	w.core.Recall(functions.IdleTimes{Namespace: functions.DefaultNamespace, Function: "gone"})
+	w.do(w.core.SetRevision(w.now, w.revs["r1"]))
+	w.do(w.core.SetFunction(w.now, w.fns[ref]))
+	w.do(w.core.Synced(w.now))
+	if l, left := w.core.Learnt(w.now, 10); len(l) != 1 || left != 0 || l[0].Ref.Name != "gone" || l[0].Times != nil {
+		t.Errorf("of a function that is no more %+v is to be stored", l)
+	}
+	for _, n := range w.nodes {
+		w.full(n)
+	}
+	f = w.core.State().Functions[ref]
+	w.pass(10 * time.Second)
+	need(1, 1)
+	becomeReady()
+	w.pass(500 * time.Millisecond)
+	need(0, 0.5)
+	for range 298 {
+		w.pass(time.Second)
+		becomeReady()
+	}
+	if f.Plan == nil || !f.Plan.Periodic || there() == 0 {
+		t.Errorf("after a restart the plan is %v, and %d instances are there before the need", f.Plan, there())
+	}
 }

@@ -72,8 +72,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer unsubscribe()
 	g.Go(func() error { s.loop(gctx); return nil })
 	g.Go(func() error { s.writer(gctx); return nil })
+	g.Go(func() error { s.save(gctx); return nil })
 	s.watch(gctx, g)
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
+	err = g.Wait()
+	s.saveAll(ctx)
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -41,6 +41,7 @@ type Bus struct {
 	revisions *Table[functions.Revision]
 	quotas    *Table[functions.Quota]
 	nodes     *Table[functions.NodeSettings]
+	idleTimes *Table[functions.IdleTimes]
 	results   *Table[functions.Result]
 	artifacts *Objects
 	bodies    *Objects
@@ -124,6 +125,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.revisions = newTable[functions.Revision](b, BucketRevisions, fault.CodeNotFound)
 	b.quotas = newTable[functions.Quota](b, BucketQuotas, fault.CodeNotFound)
 	b.nodes = newTable[functions.NodeSettings](b, BucketNodes, fault.CodeNotFound)
+	b.idleTimes = newTable[functions.IdleTimes](b, BucketIdleTimes, fault.CodeNotFound)
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
@@ -214,6 +216,9 @@ func (b *Bus) Quotas() *Table[functions.Quota] { return b.quotas }
 
 // Nodes holds what operators want of nodes, by NodeKey.
 func (b *Bus) Nodes() *Table[functions.NodeSettings] { return b.nodes }
+
+// IdleTimes holds when functions were idle, by FunctionKey.
+func (b *Bus) IdleTimes() *Table[functions.IdleTimes] { return b.idleTimes }
 
 // Results holds the terminal records, by ResultKey; they expire.
 func (b *Bus) Results() *Table[functions.Result] { return b.results }

@@ -111,6 +111,8 @@ func TestTheRecordsStay(t *testing.T) {
 				Exit: &functions.Exit{Code: 1}, Logs: []string{"line"}, Since: at(1), Started: at(2), Slots: 10, Held: 1, LastUsed: at(3),
 				Reserved: functions.Resources{CPU: 1}, Adopted: true, PID: 7}}},
 		functions.NodeSettings{Schema: 1, Node: testIdentity.Node, Intent: functions.NodeCordoned, Reason: "because"},
+		functions.IdleTimes{Schema: 1, Namespace: "ns", Function: "fn", Counts: []byte{0, 2, 1}, Logs: 3.5, Cycle: functions.Duration(time.Minute), Hits: 1, Tries: 2,
+			Begun: at(1), Ended: at(2), Start: functions.Duration(time.Second), Saved: at(3), Price: 8},
 		Command{Envelope: envelope, Action: ActionStart, Reason: "because", Asked: at(1), Deadline: at(2)},
 	}
 	var out strings.Builder

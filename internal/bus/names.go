@@ -34,6 +34,8 @@ const (
 	BucketQuotas = "quotas"
 	// BucketNodes: {node} -> functions.NodeSettings.
 	BucketNodes = "nodes"
+	// BucketIdleTimes: {namespace}.{name} -> functions.IdleTimes.
+	BucketIdleTimes = "idletimes"
 	// BucketResults: {invocation} -> functions.Result; entries expire.
 	BucketResults = "results"
 )

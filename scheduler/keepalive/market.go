@@ -1,6 +1,7 @@
 package keepalive
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -30,7 +31,7 @@ func (m *Market) Price() float64 {
 // Adjust tells how much memory is idle at an instant and how much may be.
 func (m *Market) Adjust(now time.Time, idle, budget int64) {
 	if m.at.IsZero() {
-		m.at, m.price = now, opening
+		m.at, m.price = now, cmp.Or(m.price, opening)
 	}
 	passed := min(now.Sub(m.at), time.Minute)
 	m.at = now

@@ -16,8 +16,8 @@ const (
 	cycles = 32
 )
 
-// Record is what is remembered of one function's idle times, in less than a kilobyte. It is in memory only: after a restart it is empty, which
-// is what the zero value is, and the plan is that of a function about which nothing is known.
+// Record is what is remembered of one function's idle times, in less than a kilobyte. The zero value is that of a function about which nothing is
+// known.
 type Record struct {
 	count [bins]uint16
 	n     int

@@ -10,21 +10,28 @@ type Rhythm struct {
 	Record
 	// begun is when the last need began, last when it was heard of last.
 	begun, last time.Time
+	// stored is what last was when it was written down; away says that needs after last may have gone unheard.
+	stored time.Time
+	away   bool
 }
 
-// Needed tells that the function is needed, or was, at an instant; an instant before the last one that was told changes nothing.
-func (r *Rhythm) Needed(at time.Time) {
+// Needed tells that the function is needed, or was, at an instant, and reports whether an idle time is known by it that was not before. An instant
+// before the last one that was told changes nothing.
+func (r *Rhythm) Needed(at time.Time) (learnt bool) {
 	idle := at.Sub(r.last)
 	switch {
 	case r.last.IsZero():
 		r.begun = at
 	case idle <= 0:
-		return
+		return false
+	case r.away:
+		r.begun = at
 	case idle >= apart:
 		r.Observe(idle, at.Sub(r.begun))
-		r.begun = at
+		r.begun, learnt = at, true
 	}
-	r.last = at
+	r.last, r.away = at, false
+	return learnt
 }
 
 // Busy returns how long the last need lasted.

@@ -35,7 +35,7 @@ func (r *Reconciler) keep(now time.Time, f *state.Function, live *state.Revision
 	c := live.Record.Config
 	k := keeping{keepAlive: c.Scale.KeepAlive.Std()}
 	if c.Scale.KeepAliveMax == 0 {
-		f.Rhythm, f.Plan = nil, nil
+		r.unlearn(f)
 		return k
 	}
 	if in.LastDemand.IsZero() {
@@ -44,7 +44,9 @@ func (r *Reconciler) keep(now time.Time, f *state.Function, live *state.Revision
 	if f.Rhythm == nil {
 		f.Rhythm = &keepalive.Rhythm{}
 	}
-	f.Rhythm.Needed(in.LastDemand)
+	if f.Rhythm.Needed(in.LastDemand) {
+		r.learnt[f.Ref] = struct{}{}
+	}
 	took := f.StartTook
 	if took == 0 {
 		took = startGuess

@@ -133,6 +133,9 @@ type Reconciler struct {
 	// market is what idle memory costs, pricedAt when that was last looked at.
 	market   keepalive.Market
 	pricedAt time.Time
+	// recalled is what was stored of idle times before this start, by function, until Synced; learnt holds those of which more is known than stored.
+	recalled map[functions.Ref]functions.IdleTimes
+	learnt   map[functions.Ref]struct{}
 	pass     pass
 	due      due
 	out      []Effect
@@ -143,6 +146,7 @@ func New(cfg Config, newID func() functions.InstanceID) *Reconciler {
 	return &Reconciler{
 		cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, asides: map[functions.Ref]aside{},
 		watched: map[functions.Ref]struct{}{}, due: due{at: map[functions.Ref]time.Time{}},
+		recalled: map[functions.Ref]functions.IdleTimes{}, learnt: map[functions.Ref]struct{}{},
 	}
 }
 
@@ -152,6 +156,7 @@ func (r *Reconciler) State() *state.State { return r.state }
 // Synced says that every record that existed at the start was handed in. Nothing is decided before.
 func (r *Reconciler) Synced(now time.Time) []Effect {
 	r.begin()
+	r.restore(now)
 	r.synced, r.settleAt = true, now.Add(r.cfg.Settle)
 	r.ask(now)
 	return r.out
@@ -180,6 +185,9 @@ func (r *Reconciler) SetFunction(now time.Time, rec functions.Function) []Effect
 // DeleteFunction hands in that a function's record is gone.
 func (r *Reconciler) DeleteFunction(now time.Time, ref functions.Ref) []Effect {
 	r.begin()
+	if f := r.state.Functions[ref]; f != nil {
+		r.unlearn(f)
+	}
 	r.state.DeleteFunction(ref)
 	r.decide(now, ref)
 	return r.out

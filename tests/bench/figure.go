@@ -86,6 +86,8 @@ func number(v float64, unit string) string {
 		return fmt.Sprintf("%.0f %s", v, unit)
 	case v >= 10:
 		return fmt.Sprintf("%.1f %s", v, unit)
+	case v < 0.1:
+		return fmt.Sprintf("%.3g %s", v, unit)
 	default:
 		return fmt.Sprintf("%.2f %s", v, unit)
 	}
