@@ -319,7 +319,7 @@ func (c Config) Problems() []*fault.Error {
 		bad("labels", "%d are more than 64", len(c.Labels))
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
-		if k == "" || len(k) > 63 || len(c.Labels[k]) > 255 {
+		if k == "" || len(k) > maxLabelKey || len(c.Labels[k]) > maxLabelValue {
 			bad("labels."+k, "a label's key has 1 to 63 bytes and its value at most 255")
 		}
 	}

@@ -20,7 +20,7 @@ type Placement struct {
 	// Prefer names labels that a node should have: each counts as much as the others, and all together as a quarter of a node's room.
 	Prefer map[string]string `json:"prefer,omitempty"`
 	// Near names functions of the namespace whose nodes are preferred: one that hosts an instance of them may be an eighth of its room less tight. Apart
-	// names those whose nodes are avoided where another one has room.
+	// names those whose nodes are avoided where another one has room. KEY=VALUE stands for all other functions of the namespace with that label.
 	Near  []string `json:"near,omitempty"`
 	Apart []string `json:"apart,omitempty"`
 }
@@ -38,6 +38,8 @@ const LabelZone = "zone"
 const (
 	maxPlacementLabels    = 16
 	maxPlacementFunctions = 8
+
+	maxLabelKey, maxLabelValue = 63, 255
 )
 
 func (p Placement) problems() []*fault.Error {
@@ -68,9 +70,14 @@ func (p Placement) problems() []*fault.Error {
 			bad(field, "%d functions are named, %d are allowed", len(names), maxPlacementFunctions)
 		}
 		for _, name := range names {
-			if err := ValidateName("placement."+field, name); err != nil {
-				bad(field, "%.80q is no function's name", name)
-			} else if field == "apart" && slices.Contains(p.Near, name) {
+			if key, value, ok := FunctionLabel(name); ok {
+				if key == "" || value == "" || len(key) > maxLabelKey || len(value) > maxLabelValue {
+					bad(field, "%.80q is no label of functions: want KEY=VALUE", name)
+				}
+			} else if err := ValidateName("placement."+field, name); err != nil {
+				bad(field, "%.80q is neither a function's name nor a label, KEY=VALUE", name)
+			}
+			if field == "apart" && slices.Contains(p.Near, name) {
 				bad(field, "%s cannot be near and apart", name)
 			}
 		}
@@ -83,13 +90,16 @@ func (p Placement) problems() []*fault.Error {
 	return out
 }
 
+// FunctionLabel reads what Near and Apart have for the functions with a label; false for the name of one.
+func FunctionLabel(s string) (key, value string, ok bool) { return strings.Cut(s, "=") }
+
 // CheckNodeLabel reports why a node's label cannot be, if it cannot.
 func CheckNodeLabel(key, value string) error {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./", r)
 	}
 	switch {
-	case key == "" || len(key) > 63 || len(value) > 255:
+	case key == "" || len(key) > maxLabelKey || len(value) > maxLabelValue:
 		return fmt.Errorf("a label's key has 1 to 63 bytes and its value at most 255")
 	case strings.ContainsFunc(key, func(r rune) bool { return !plain(r) }):
 		return fmt.Errorf("a node's label has letters, digits and -_./ in its key")

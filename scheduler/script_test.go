@@ -109,10 +109,10 @@ func (a args) labels(name string) map[string]string {
 	return out
 }
 
-// names reads names with a plus between them.
+// names reads names, and labels as key:value, with a plus between them.
 func (a args) names(name string) []string {
 	if s := a.str(name, ""); s != "" {
-		return strings.Split(s, "+")
+		return strings.Split(strings.ReplaceAll(s, ":", "="), "+")
 	}
 	return nil
 }
@@ -165,6 +165,7 @@ func (w *world) deploy(a args) {
 			Initial: int(a.num("initial", 0)), Reserved: int(a.num("reserved", 0)), Burst: int(a.num("burst", 0)), Utilization: int(a.num("util", 0)),
 			Window: functions.Duration(a.dur("window", 0)), DownDelay: functions.Duration(a.dur("delay", 0))}
 		rev.Config.Placement = functions.Placement{Spread: a.str("spread", ""), Require: a.labels("require"), Avoid: a.labels("avoid"), Prefer: a.labels("prefer"), Near: a.names("near"), Apart: a.names("apart")}
+		rev.Config.Labels = a.labels("labels")
 	} else if rev.State == functions.RevisionFailed {
 		rev.State = functions.RevisionPending
 	}

@@ -89,12 +89,12 @@ func table() []field {
 			{name: "spread", kind: text, pattern: "^(zone|node)$", doc: "Keeps the instances apart: zone, by the nodes' label of that name, or node. Without it they are packed.", at: func(f *File) any { return &f.Config.Placement.Spread }},
 			{name: "require", kind: pairs, doc: "Labels that a node must have; several values with commas are alternatives, \"\" is any.", at: func(f *File) any { return &f.Config.Placement.Require }},
 			{name: "avoid", kind: pairs, doc: "Labels that a node must not have.", at: func(f *File) any { return &f.Config.Placement.Avoid }},
-			{name: "near", kind: words, doc: "Functions of the namespace to be near: a node that hosts one is preferred where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Near }},
-			{name: "apart", kind: words, doc: "Functions of the namespace to be apart from: a node that hosts one is avoided where another has room.", at: func(f *File) any { return &f.Config.Placement.Apart }},
+			{name: "near", kind: words, doc: "Functions of the namespace to be near, by name, or by label as KEY=VALUE: a node that hosts one is preferred where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Near }},
+			{name: "apart", kind: words, doc: "Functions of the namespace to be apart from, by name, or by label as KEY=VALUE: a node that hosts one is avoided where another has room.", at: func(f *File) any { return &f.Config.Placement.Apart }},
 			{name: "prefer", kind: pairs, doc: "Labels that a node should have, where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Prefer }},
 		}},
 		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
-		{name: "labels", kind: pairs, doc: "Labels for people and tools.", at: func(f *File) any { return &f.Config.Labels }},
+		{name: "labels", kind: pairs, doc: "Labels for people and tools, and by which other functions may ask to be near or apart.", at: func(f *File) any { return &f.Config.Labels }},
 	}
 }
 

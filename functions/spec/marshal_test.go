@@ -50,7 +50,7 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Placement.Spread = rapid.SampledFrom([]string{"", "zone", "node"}).Draw(t, "spread")
 		c.Placement.Require = rapid.MapOfN(rapid.StringMatching(`[a-z./-]{0,8}x`), rapid.StringMatching(`[ -~]{0,9}`), 1, 5).Draw(t, "require")
 		c.Placement.Near = []string{"cache"}
-		c.Placement.Apart = rapid.SampledFrom([][]string{{"batch"}, {"batch", "noise"}}).Draw(t, "apart")
+		c.Placement.Apart = rapid.SampledFrom([][]string{{"batch"}, {"batch", "noise"}, {"tier=batch: a", "noise"}}).Draw(t, "apart")
 		c.Command = append([]string{"/x"}, rapid.SliceOfN(word, 0, 3).Draw(t, "command")...)
 		c.Port = rapid.IntRange(1, 65535).Draw(t, "port")
 		c.Limits = functions.Limits{

@@ -150,10 +150,10 @@ func (s *State) Request(f *Function, rev *Revision) placement.Request {
 		return r
 	}
 	for _, name := range rev.Record.Config.Placement.Near {
-		r.Near = s.hosts(r.Near, s.Functions[functions.Ref{Namespace: f.Namespace, Name: name}])
+		r.Near = s.meant(r.Near, f, name)
 	}
 	for _, name := range rev.Record.Config.Placement.Apart {
-		r.Apart = s.hosts(r.Apart, s.Functions[functions.Ref{Namespace: f.Namespace, Name: name}])
+		r.Apart = s.meant(r.Apart, f, name)
 	}
 	return r
 }
@@ -217,6 +217,7 @@ func (s *State) SetFunction(now time.Time, rec functions.Function) {
 	if f.Deploy.Revision != rec.Candidate {
 		f.Deploy = Deploy{Revision: rec.Candidate, Since: now}
 	}
+	s.relabel(f)
 }
 
 // DeleteFunction records that a function is no more.
@@ -226,6 +227,7 @@ func (s *State) DeleteFunction(r functions.Ref) {
 		return
 	}
 	f.Record, f.Deploy, f.Writing = nil, Deploy{}, time.Time{}
+	s.relabel(f)
 	clear(f.Load)
 	s.forget(f)
 }
@@ -244,6 +246,7 @@ func (s *State) SetRevision(rec functions.Revision) {
 		Resources: rec.Config.Limits.Resources(), Architecture: rec.Artifact.Architecture, Digest: rec.Artifact.Digest, Namespace: rec.Namespace,
 		Affinity: s.affinity(rec.Config.Placement), Spread: spreadOf(rec.Config.Placement),
 	}
+	s.relabel(f)
 }
 
 // DeleteRevision records that a revision is no more.
@@ -253,5 +256,6 @@ func (s *State) DeleteRevision(r functions.Ref, id functions.RevisionID) {
 		return
 	}
 	delete(f.Revisions, id)
+	s.relabel(f)
 	s.forget(f)
 }

@@ -40,6 +40,9 @@ type State struct {
 	settings map[functions.NodeID]functions.NodeSettings
 	// order holds the nodes by id.
 	order []*Node
+	// byLabel holds the functions with a label, by name, labels those by which a function is found.
+	byLabel map[label][]functions.Ref
+	labels  map[functions.Ref]map[string]string
 }
 
 // New returns an empty state.
@@ -52,6 +55,8 @@ func New() *State {
 		engine:    placement.NewEngine(),
 		gateways:  map[string]*gateway{},
 		settings:  map[functions.NodeID]functions.NodeSettings{},
+		byLabel:   map[label][]functions.Ref{},
+		labels:    map[functions.Ref]map[string]string{},
 	}
 }
 

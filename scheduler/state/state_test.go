@@ -349,9 +349,17 @@ func TestNothingIsLeftOfADeletedFunction(t *testing.T) {
 	t.Parallel()
 	s := state.New()
 	s.SetFunction(start, record("r1", ""))
-	s.SetRevision(functions.Revision{ID: "r1", Namespace: ref.Namespace, Function: ref.Name})
+	s.SetRevision(functions.Revision{ID: "r1", Namespace: ref.Namespace, Function: ref.Name, Config: functions.Config{Labels: map[string]string{"tier": "heavy"}}})
 	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	near := functions.Revision{ID: "r2", Namespace: ref.Namespace, Function: "near", Config: functions.Config{Placement: functions.Placement{Near: []string{"tier=heavy"}}}}
+	f, rev := &state.Function{Ref: near.Ref()}, &state.Revision{Record: &near}
+	if got := s.Request(f, rev).Near; len(got) != 1 {
+		t.Errorf("near %v, want the one instance's node", got)
+	}
 	s.DeleteFunction(ref)
+	if got := s.Request(f, rev).Near; len(got) != 0 {
+		t.Errorf("near %v, where the function is deleted", got)
+	}
 	s.DeleteRevision(ref, "r1")
 	if len(s.Functions) != 1 {
 		t.Error("forgotten while an instance runs")
