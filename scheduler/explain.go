@@ -88,10 +88,27 @@ func helps(st *state.State, f *state.Function, x *placement.Explanation) []strin
 			out = append(out, fmt.Sprintf("tatami inst ls: %s of others hold %s, and give way when they may", counted(idle, "idle instance"), held))
 		}
 	}
+	if most, at := atCeiling(f); at {
+		out = append(out, fmt.Sprintf("raise scale.max of the function, which is %d, or its concurrency", most))
+	}
 	if f.StartFailures > 0 {
 		out = append(out, "tatami logs "+f.String())
 	}
 	return out
+}
+
+// atCeiling reports whether invocations wait although the function has as many instances as it may.
+func atCeiling(f *state.Function) (most int, at bool) {
+	if f.Record == nil {
+		return 0, false
+	}
+	live := f.Revision(f.Record.Live)
+	if live == nil {
+		return 0, false
+	}
+	waiting, backlog, _ := f.Level()
+	most = live.Record.Config.Scale.Max
+	return most, waiting+backlog > 0 && f.Desired >= most
 }
 
 // idleOthers counts what runs nothing of other functions, and what it holds.

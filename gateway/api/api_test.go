@@ -521,3 +521,47 @@ func TestNewNeedsItsParts(t *testing.T) {
 		t.Error("an API without its parts was made")
 	}
 }
+
+// What the gateway refuses by a quota is explained too, with what would lift it.
+func TestExplainTellsOfBoundsThatAreReached(t *testing.T) {
+	t.Parallel()
+	ref := functions.Ref{Namespace: "default", Name: "hello"}
+	s := standin.Start(t, standin.Config{Traffic: func() []api.FunctionTraffic {
+		return []api.FunctionTraffic{{Ref: ref, Traffic: v1.Traffic{InFlight: 4, RPS: 50}}}
+	}})
+	c := s.Client(t)
+	mustDeploy(t, c, ref, v1.DeployRequest{Digest: upload(t, c, image(t, "one"))})
+	explain := func(q functions.Quota) string {
+		t.Helper()
+		if _, err := c.SetQuota(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		e, err := c.ExplainFunction(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, l := range e.Lines {
+			all = append(all, l.Text)
+		}
+		return strings.Join(append(all, e.Try...), "\n")
+	}
+	for _, tc := range []struct {
+		quota functions.Quota
+		want  []string
+	}{
+		{functions.Quota{Namespace: "default", Concurrent: 4}, []string{"namespace default has 4 invocations in flight", "tatami quota set default --concurrent 8"}},
+		{functions.Quota{Namespace: "default", Rate: 50}, []string{"namespace default begins 50 invocations a second", "tatami quota set default --rate 100"}},
+		{functions.Quota{Namespace: functions.QuotaTotal, Concurrent: 3}, []string{"all namespaces together have 4 invocations", "tatami quota set --total --concurrent 6"}},
+	} {
+		got := explain(tc.quota)
+		for _, want := range tc.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%+v: %q is not in\n%s", tc.quota, want, got)
+			}
+		}
+	}
+	if got := explain(functions.Quota{Namespace: "default", Concurrent: 5, Rate: 60}); strings.Contains(got, "namespace default") {
+		t.Errorf("with room left it says\n%s", got)
+	}
+}

@@ -87,7 +87,11 @@ func (a *API) registerFunctions(h huma.API) {
 		if _, _, err := a.function(ctx, ref); err != nil {
 			return nil, err
 		}
-		return a.explain(ctx, bus.ExplainRequest{Schema: bus.Schema, Function: &ref})
+		out, err := a.explain(ctx, bus.ExplainRequest{Schema: bus.Schema, Function: &ref})
+		if err == nil {
+			err = a.tellBounds(ctx, ref.Namespace, &out.Body)
+		}
+		return out, err
 	})
 }
 

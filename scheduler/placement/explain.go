@@ -44,8 +44,8 @@ type Explanation struct {
 	quota   *QuotaRefusal
 	request Request
 	chosen  string
-	// closed names a node that is cordoned and would have room; empty when there is none.
-	closed string
+	// closed names a node that is cordoned and would have room, leaving one that is draining, away one that is not heard of; empty when there is none.
+	closed, leaving, away string
 }
 
 // Explain judges every node for a request, and reserves nothing. It is for people: its cost grows with the number of nodes.
@@ -84,9 +84,10 @@ func (x *Explanation) add(k *KindVerdict, n *Node, free functions.Resources, cho
 	switch v.Cause {
 	case Fits, CPU, Memory, Instances:
 		k.Free = functions.Resources{CPU: max(k.Free.CPU, free.CPU), Memory: max(k.Free.Memory, free.Memory), Instances: max(k.Free.Instances, free.Instances)}
-	case Cordoned:
-		if !v.Never && x.closed == "" && v.need.Fits(free) {
-			x.closed = n.Name
+	case Cordoned, Draining, Lost:
+		name := map[Cause]*string{Cordoned: &x.closed, Draining: &x.leaving, Lost: &x.away}[v.Cause]
+		if !v.Never && *name == "" && v.need.Fits(free) {
+			*name = n.Name
 		}
 	}
 	if chosen {
@@ -203,59 +204,3 @@ func (x *Explanation) Reason() string {
 
 // Need is what is asked for.
 func (x *Explanation) Need() functions.Resources { return x.request.Resources }
-
-// Tries lists what would let the request in, commands first; nothing for one that is placed.
-func (x *Explanation) Tries() []string {
-	if x.Choice.Placed() {
-		return nil
-	}
-	var out []string
-	if x.closed != "" {
-		out = append(out, fmt.Sprintf("tatami node resume %s: it is cordoned and has room", x.closed))
-	}
-	if x.quota != nil {
-		return append(out, x.quota.Help(), "tatami quota show "+x.quota.budget.Namespace)
-	}
-	need := x.Need()
-	var free functions.Resources
-	for i := range x.Kinds {
-		// Only where one dimension is short would less of it help.
-		f := x.Kinds[i].Free
-		if need.CPU <= f.CPU && need.Instances <= f.Instances {
-			free.Memory = max(free.Memory, f.Memory)
-		}
-		if need.Memory <= f.Memory && need.Instances <= f.Instances {
-			free.CPU = max(free.CPU, f.CPU)
-		}
-	}
-	if free.Memory >= functions.MiB && free.Memory < need.Memory {
-		out = append(out, fmt.Sprintf("lower memory and ephemeral of the function to %s together, which are free", mebibytes(free.Memory)))
-	}
-	if free.CPU > 0 && free.CPU < need.CPU {
-		out = append(out, fmt.Sprintf("lower cpu of the function to %s, which are free", millicores(free.CPU)))
-	}
-	if x.closed == "" {
-		out = append(out, x.Help())
-	}
-	return out
-}
-
-// Help says what would let the request in; it is empty for one that is placed.
-func (x *Explanation) Help() string {
-	switch {
-	case x.Choice.Placed():
-		return ""
-	case x.quota != nil:
-		return x.quota.Help()
-	case len(x.Kinds) == 0:
-		return "add a node"
-	case x.closed != "":
-		return fmt.Sprintf("open node %s, which is cordoned and has room", x.closed)
-	}
-	for i := range x.Kinds {
-		if !x.Kinds[i].Never {
-			return "wait for instances to end, or add a node"
-		}
-	}
-	return "ask for less or other labels, or add a node that is large enough: no node could take it even if empty"
-}

@@ -44,6 +44,8 @@ type Config struct {
 	Images api.ImageResolver
 	// PublicURL is what the API takes for the address of the public listener; empty: its own.
 	PublicURL string
+	// Traffic is what the gateway counts. Default nothing.
+	Traffic func() []api.FunctionTraffic
 }
 
 // Start runs a stand-in until the test ends.
@@ -76,7 +78,12 @@ func Start(t testing.TB, cfg Config) *System {
 	}
 	s.API, err = api.New(cfg.API, api.Deps{
 		Bus: s.Bus, Auth: s.Auth, Routes: s.Routes, Queue: s.Queue, Logs: logs{}, Exec: executor{}, Images: cfg.Images,
-		Traffic: func() []api.FunctionTraffic { return nil },
+		Traffic: func() []api.FunctionTraffic {
+			if cfg.Traffic == nil {
+				return nil
+			}
+			return cfg.Traffic()
+		},
 		Info: func() api.Info {
 			return api.Info{PublicURL: cmp.Or(cfg.PublicURL, s.Public.URL), ControlURL: s.Control.URL, DataDir: dir, Started: time.Now().Add(-time.Minute)}
 		},
