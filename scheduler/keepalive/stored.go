@@ -2,11 +2,11 @@ package keepalive
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // Store writes the rhythm into a record to be kept over a restart.
@@ -31,7 +31,7 @@ func (r *Rhythm) Stored() bool { return r.stored.Equal(r.last) }
 // beginning of one, and not as the end of an idle time. A record that cannot be is refused.
 func Restore(t *functions.IdleTimes) (*Rhythm, error) {
 	bad := func(field string, v any) (*Rhythm, error) {
-		return nil, fault.New(fault.CodeInvalidRequest, "the idle times of %s: %s cannot be %v", t.Ref(), field, v).WithField(field)
+		return nil, fmt.Errorf("the idle times of %s: %s cannot be %v", t.Ref(), field, v)
 	}
 	r := &Rhythm{begun: t.Begun, last: t.Ended, stored: t.Ended, away: true}
 	for i, left := 0, t.Counts; len(left) > 0; i++ {
