@@ -40,6 +40,9 @@ type Config struct {
 	Scale       Scale     `json:"scale"`
 	Readiness   Readiness `json:"readiness"`
 	Queue       Queue     `json:"queue"`
+	// RetrySafe says that an invocation may be run again when it is not known what came of it: the function makes its effect conditional on the
+	// invocation's id, or has none.
+	RetrySafe bool `json:"retrySafe,omitempty"`
 	// ReadOnlyRoot makes the root filesystem read-only; /tmp stays writable.
 	ReadOnlyRoot bool              `json:"readOnlyRoot,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`

@@ -21,13 +21,16 @@ import (
 // Functions is the data path: what the public routes need of the invoker.
 type Functions interface {
 	ServeFunction(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string)
+	ServeInvocation(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string, id functions.InvocationID)
 	AllowQueued(ctx context.Context, ref functions.Ref) (*functions.Revision, error)
 	Ready() <-chan struct{}
 }
 
 // Queue is what the public routes need of the queue.
 type Queue interface {
-	Accept(ctx context.Context, r queue.Request) (functions.InvocationID, error)
+	Submit(ctx context.Context, r queue.Request) (queue.Receipt, error)
+	Once(ctx context.Context, r queue.Request, run func(context.Context, queue.Call) (int, http.Header, queue.Outcome)) (queue.Answer, error)
+	OpenAnswer(ctx context.Context, a *queue.Answer) (io.ReadCloser, int64, error)
 	Lookup(ctx context.Context, id functions.InvocationID, wait time.Duration) (queue.Status, error)
 	Cancel(ctx context.Context, id functions.InvocationID) (queue.Status, error)
 	OpenBody(ctx context.Context, rec *functions.Result) (io.ReadCloser, int64, error)
@@ -105,6 +108,10 @@ func (p *public) function(w http.ResponseWriter, r *http.Request, ref functions.
 		p.accept(w, r, ref, path, byHost)
 		return
 	}
+	if len(r.Header[headerKey]) > 0 {
+		p.once(w, r, ref, path)
+		return
+	}
 	p.fns.ServeFunction(w, r, ref, path)
 }
 
@@ -145,7 +152,8 @@ type accepted struct {
 
 // accept hands the request over to the queue and answers when it is durable.
 func (p *public) accept(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string, byHost bool) {
-	id, err := p.enqueue(w, r, ref, path)
+	receipt, err := p.enqueue(w, r, ref, path)
+	id := receipt.ID
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// The request's context has ended with the reading of its body, but the client is there.
@@ -164,32 +172,48 @@ func (p *public) accept(w http.ResponseWriter, r *http.Request, ref functions.Re
 	h := w.Header()
 	h.Set("Location", location)
 	h.Set(invoke.HeaderInvocationID, string(id))
+	if receipt.Replayed {
+		h.Set(headerReplayed, "true")
+	}
 	if len(r.Header["Prefer"]) > 0 {
 		h.Set("Preference-Applied", "respond-async")
 	}
 	p.writeJSON(w, r, http.StatusAccepted, accepted{ID: id, Location: location})
 }
 
-func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) (functions.InvocationID, error) {
-	if p.cfg.MaxBody > 0 && r.ContentLength > p.cfg.MaxBody {
-		return "", fault.New(fault.CodeBodyTooLarge, "the body is larger than %d bytes", p.cfg.MaxBody).
-			WithHint("send less, or start the server with a larger --max-body")
+func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) (queue.Receipt, error) {
+	if err := p.tooLong(r); err != nil {
+		return queue.Receipt{}, err
 	}
 	if _, err := p.fns.AllowQueued(r.Context(), ref); err != nil {
-		return "", err
+		return queue.Receipt{}, err
 	}
 	start, err := startOf(r.Header, time.Now())
 	if err != nil {
-		return "", err
+		return queue.Receipt{}, err
+	}
+	key, err := keyOf(r.Header)
+	if err != nil {
+		return queue.Receipt{}, err
 	}
 	body := newClientBody(w, r)
-	id, err := p.queue.Accept(r.Context(), queue.Request{
-		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http", NotBefore: start,
+	receipt, err := p.queue.Submit(r.Context(), queue.Request{
+		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
+		NotBefore: start, Key: key,
 	})
 	if err != nil && body.err != nil {
-		return "", body.fault()
+		return queue.Receipt{}, body.fault()
 	}
-	return id, err
+	return receipt, err
+}
+
+// tooLong refuses a body whose length says that it is not taken.
+func (p *public) tooLong(r *http.Request) error {
+	if p.cfg.MaxBody == 0 || r.ContentLength <= p.cfg.MaxBody {
+		return nil
+	}
+	return fault.New(fault.CodeBodyTooLarge, "the body is larger than %d bytes", p.cfg.MaxBody).
+		WithHint("send less, or start the server with a larger --max-body")
 }
 
 func (p *public) health(w http.ResponseWriter, r *http.Request) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/problem"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -24,6 +25,9 @@ type front struct {
 	bodies   []string
 	status   queue.Status
 	wait     time.Duration
+	// answer and outcome are what a call under a key came to.
+	answer  strings.Builder
+	outcome queue.Outcome
 }
 
 func (f *front) ServeFunction(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) {
@@ -39,13 +43,43 @@ func (f *front) AllowQueued(_ context.Context, ref functions.Ref) (*functions.Re
 
 func (f *front) Ready() <-chan struct{} { return f.ready }
 
-func (f *front) Accept(_ context.Context, r queue.Request) (functions.InvocationID, error) {
+func (f *front) ServeInvocation(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string, id functions.InvocationID) {
+	if path == "/crash" {
+		problem.Respond(w, r, fault.New(fault.CodeFunctionCrashed, "no"))
+		return
+	}
+	if path == "/full" {
+		problem.Respond(w, r, fault.New(fault.CodeWaitingListFull, "no"))
+		return
+	}
+	w.Header().Set("X-Fn", string(id))
+	w.WriteHeader(http.StatusCreated)
+	fmt.Fprint(w, "as ")
+	_, _ = io.Copy(w, r.Body)
+}
+
+func (f *front) Submit(_ context.Context, r queue.Request) (queue.Receipt, error) {
 	body, err := io.ReadAll(r.BodyReader)
 	if err != nil {
-		return "", err
+		return queue.Receipt{}, err
 	}
 	f.accepted, f.bodies = append(f.accepted, r), append(f.bodies, string(body))
-	return "inv_x", nil
+	return queue.Receipt{ID: "inv_x", Replayed: r.Key == "again"}, nil
+}
+
+func (f *front) Once(ctx context.Context, r queue.Request, run func(context.Context, queue.Call) (int, http.Header, queue.Outcome)) (queue.Answer, error) {
+	body, err := io.ReadAll(r.BodyReader)
+	if err != nil {
+		return queue.Answer{}, err
+	}
+	f.accepted = append(f.accepted, r)
+	a := queue.Answer{ID: "inv_y", Replayed: r.Key == "again"}
+	a.Status, a.Header, f.outcome = run(ctx, queue.Call{ID: a.ID, Body: io.NopCloser(strings.NewReader(string(body))), Size: int64(len(body)), Answer: &f.answer})
+	return a, nil
+}
+
+func (f *front) OpenAnswer(context.Context, *queue.Answer) (io.ReadCloser, int64, error) {
+	return io.NopCloser(strings.NewReader(f.answer.String())), int64(f.answer.Len()), nil
 }
 
 func (f *front) Lookup(_ context.Context, id functions.InvocationID, wait time.Duration) (queue.Status, error) {

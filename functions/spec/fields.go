@@ -93,6 +93,7 @@ func table() []field {
 			{name: "apart", kind: words, doc: "Functions of the namespace to be apart from, by name, or by label as KEY=VALUE: a node that hosts one is avoided where another has room.", at: func(f *File) any { return &f.Config.Placement.Apart }},
 			{name: "prefer", kind: pairs, doc: "Labels that a node should have, where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Prefer }},
 		}},
+		{name: "retrySafe", kind: boolean, doc: "An invocation may be run again, under the same id, when it is not known what came of it: a call with an idempotency key whose answer was lost is made again then.", at: func(f *File) any { return &f.Config.RetrySafe }},
 		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
 		{name: "labels", kind: pairs, doc: "Labels for people and tools, and by which other functions may ask to be near or apart.", at: func(f *File) any { return &f.Config.Labels }},
 	}

@@ -20,9 +20,11 @@ const maxElsewhere = 3
 
 // call is a request on its way through the gateway.
 type call struct {
-	inv   *Invoker
-	w     http.ResponseWriter
-	r     *http.Request
+	inv *Invoker
+	w   http.ResponseWriter
+	r   *http.Request
+	// id is the invocation's where the caller made it.
+	id    string
 	fn    *function
 	rt    *route
 	start time.Time
@@ -42,7 +44,12 @@ type call struct {
 // function, escaped as it came, beginning with '/'. It answers faults itself; an answer that breaks off aborts the client's connection,
 // so that the client does not take it for a whole one (http.ErrAbortHandler).
 func (inv *Invoker) ServeFunction(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) {
-	c := call{inv: inv, w: w, r: r, start: time.Now()}
+	inv.ServeInvocation(w, r, ref, path, "")
+}
+
+// ServeInvocation is ServeFunction under an id that the caller made; "" lets one be made.
+func (inv *Invoker) ServeInvocation(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string, id functions.InvocationID) {
+	c := call{inv: inv, w: w, r: r, id: string(id), start: time.Now()}
 	err := c.admit(ref, path)
 	if err == nil {
 		err = c.serve()
@@ -103,8 +110,11 @@ func (c *call) admit(ref functions.Ref, path string) error {
 	}
 	c.fwd = forwardingOf(r)
 	*o = outgoing{
-		req: r, target: path, host: r.Host, header: r.Header, named: namedByConnection(r.Header), id: f.invocationID(), forward: &c.fwd,
+		req: r, target: path, host: r.Host, header: r.Header, named: namedByConnection(r.Header), id: c.id, forward: &c.fwd,
 		maxBody: c.inv.cfg.MaxBody,
+	}
+	if o.id == "" {
+		o.id = f.invocationID()
 	}
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		o.target = path + "?" + r.URL.RawQuery

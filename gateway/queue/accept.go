@@ -37,6 +37,11 @@ type Request struct {
 	Deadline time.Time
 	// RedriveOf is the invocation that this one repeats.
 	RedriveOf functions.InvocationID
+	// Key makes a repetition harmless: of requests with one key, for one function and by one Caller, only the first becomes an invocation. It is
+	// kept for a day at least, and for as long as the invocation may wait. Empty: each request is one of its own.
+	Key string
+	// Caller is who asks, where that is known: keys of different callers have nothing to do with each other.
+	Caller string
 
 	// now is when it was handed over.
 	now time.Time
@@ -52,50 +57,56 @@ const (
 )
 
 // Accept stores an invocation and returns its id when it is on disk. The namespace's rate is the caller's to hold. After an error with the code unavailable it may be stored all the
-// same: nobody knows its id then, and it runs.
+// same: nobody knows its id then, and it runs; whoever gave a key gets to know it by repeating the request.
 func (q *Queue) Accept(ctx context.Context, r Request) (functions.InvocationID, error) {
+	receipt, err := q.Submit(ctx, r)
+	return receipt.ID, err
+}
+
+// Submit is Accept that tells a first request from one that was repeated under its key. Another request under the key gives key-mismatch.
+func (q *Queue) Submit(ctx context.Context, r Request) (Receipt, error) {
+	rev, err := q.mayTake(ctx, &r)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if r.Key != "" {
+		return q.submitKeyed(ctx, &r, rev)
+	}
+	t := q.tallyOf(r.Ref)
+	if err := t.take(rev.Config.Queue.MaxPending); err != nil {
+		return Receipt{}, err
+	}
+	inv := r.invocation(rev)
+	if err := q.store(ctx, &r, &inv); err != nil {
+		t.ended(inv.ID)
+		return Receipt{}, err
+	}
+	return Receipt{ID: inv.ID}, nil
+}
+
+// mayTake checks the request and whether there is a queue, a function and room for it.
+func (q *Queue) mayTake(ctx context.Context, r *Request) (*functions.Revision, error) {
 	if err := r.complete(); err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := q.waitReady(ctx); err != nil {
-		return "", err
+		return nil, err
 	}
 	select {
 	case <-q.ending:
-		return "", fault.New(fault.CodeDraining, "the gateway is stopping and takes no more work").WithRetryAfter(time.Second)
+		return nil, fault.New(fault.CodeDraining, "the gateway is stopping and takes no more work").WithRetryAfter(time.Second)
 	default:
 	}
 	rev, err := q.run.Lookup(ctx, r.Ref)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	// The message holds the body in base64.
-	if err := q.bus.RoomFor(int64(len(r.Body))*4/3 + messageOverhead); err != nil {
-		return "", err
-	}
-	t := q.tallyOf(r.Ref)
-	limit := rev.Config.Queue.MaxPending
-	if waiting, ok := t.take(limit); !ok {
-		return "", fault.New(fault.CodeQueueFull, "the queue of %s is full: %d wait, at most %d may", r.Ref, waiting, limit).
-			WithHint("try again later, or raise queue.maxPending in tatami.yaml").WithRetryAfter(time.Second)
-	}
-	id, err := q.store(ctx, &r, rev)
-	if err != nil {
-		t.ended(id)
-		return "", err
-	}
-	hash, _ := id.FunctionHash()
-	arrived := 1
-	if r.delayed() {
-		arrived = 0
-	}
-	// A lane is there for what is scheduled, too: it takes what comes due.
-	q.arrive(r.Ref, hash, arrived)
-	return id, nil
+	return rev, q.bus.RoomFor(int64(len(r.Body))*4/3 + messageOverhead)
 }
 
-// store writes the invocation and waits for the disk.
-func (q *Queue) store(ctx context.Context, r *Request, rev *functions.Revision) (functions.InvocationID, error) {
+// invocation is what becomes of the request, under an id of its own, without its body.
+func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 	now := r.now.UTC()
 	inv := functions.Invocation{
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
@@ -109,23 +120,48 @@ func (q *Queue) store(ctx context.Context, r *Request, rev *functions.Revision) 
 	if !r.Deadline.IsZero() && r.Deadline.Before(inv.Deadline) {
 		inv.Deadline = r.Deadline.UTC()
 	}
+	return inv
+}
+
+// store takes the body, writes the invocation and waits for the disk.
+func (q *Queue) store(ctx context.Context, r *Request, inv *functions.Invocation) error {
 	streams := []string{bus.StreamInvocations}
-	if err := q.takeBody(ctx, r, &inv); err != nil {
-		return inv.ID, err
+	if err := q.takeBody(ctx, r, inv); err != nil {
+		return err
 	}
 	if inv.BodyRef != nil {
 		streams = append(streams, q.bus.Bodies().Stream())
 	}
-	m, err := messageOf(&inv)
-	if err == nil {
-		if r.delayed() {
-			q.tallyOf(r.Ref).schedule(inv.ID)
-		}
-		if err = q.publish(ctx, m, string(inv.ID)); err == nil {
-			err = q.bus.Barrier(ctx, streams...)
-		}
+	if err := q.put(ctx, inv, streams...); err != nil {
+		return err
 	}
-	return inv.ID, err
+	q.arrived(inv)
+	return nil
+}
+
+// put publishes the invocation and waits until the streams are on disk.
+func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...string) error {
+	m, err := messageOf(inv)
+	if err != nil {
+		return err
+	}
+	if !inv.NotBefore.IsZero() {
+		q.tallyOf(inv.Ref()).schedule(inv.ID)
+	}
+	if err := q.publish(ctx, m, string(inv.ID)); err != nil {
+		return err
+	}
+	return q.bus.Barrier(ctx, streams...)
+}
+
+// arrived tells the function's lane. A lane is there for what is scheduled, too: it takes what comes due.
+func (q *Queue) arrived(inv *functions.Invocation) {
+	hash, _ := inv.ID.FunctionHash()
+	n := 1
+	if !inv.NotBefore.IsZero() {
+		n = 0
+	}
+	q.arrive(inv.Ref(), hash, n)
 }
 
 // takeBody puts the body into the invocation, or into the object store where it is large.
@@ -231,6 +267,11 @@ func (r *Request) complete() error {
 	}
 	if err := r.Ref.Validate(); err != nil {
 		return err
+	}
+	if r.Key != "" {
+		if err := functions.CheckKey("Idempotency-Key", r.Key); err != nil {
+			return err
+		}
 	}
 	if !isToken(r.Method) || len(r.Method) > 32 {
 		return bad("method", "%.40q is no method", r.Method)

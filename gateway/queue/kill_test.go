@@ -22,9 +22,16 @@ import (
 // childDir names the data directory in the environment of a process that is made to be killed.
 const childDir = "TATAMI_QUEUE_TEST_CHILD"
 
+// childKeys makes such a process use keys.
+const childKeys = "TATAMI_QUEUE_TEST_KEYS"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		if err := child(dir); err != nil {
+		run := child
+		if os.Getenv(childKeys) != "" {
+			run = keyedChild
+		}
+		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -36,7 +36,10 @@ type Queue struct {
 	// cancelling are the invocations that are being cancelled and were in no hands.
 	cancelling map[functions.InvocationID]*cancellation
 	waiters    map[functions.InvocationID][]chan struct{}
-	dead       deadCounts
+	// keys are those in use, until the channel is closed; calling are those under which a synchronous invocation runs.
+	keys    map[string]chan struct{}
+	calling map[string]bool
+	dead    deadCounts
 
 	redriving sync.Mutex
 
@@ -61,6 +64,7 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
 		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
+		keys: map[string]chan struct{}{}, calling: map[string]bool{},
 	}, nil
 }
 
@@ -99,6 +103,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		}
 	})
 	group.Go(func() error { q.sweepLoop(gctx); return nil })
+	group.Go(func() error { q.settleKeys(gctx); return nil })
 	err := group.Wait()
 	q.drain()
 	return err

@@ -67,6 +67,13 @@ func (q *Queue) owned(ctx context.Context, name string) (bool, error) {
 	if _, valid := id.FunctionHash(); !ok || !valid {
 		return false, nil
 	}
+	if hash, ok := strings.CutPrefix(kind, "key-"); ok {
+		rec, _, err := q.bus.Keys().Get(ctx, hash)
+		if fault.Is(err, fault.CodeNotFound) {
+			return false, nil
+		}
+		return err != nil || rec.BodyRef != nil && rec.BodyRef.Object == name, err
+	}
 	dead, _ := bus.DeadSubject(id)
 	if kind == "request" {
 		if seq, err := q.lastDead(ctx, dead); err != nil || seq > 0 {

@@ -2,8 +2,10 @@ package queue
 
 import (
 	"sync"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // tally counts the invocations of one function that have not ended.
@@ -28,16 +30,18 @@ func (q *Queue) tallyOf(ref functions.Ref) *tally {
 	return t
 }
 
-// take counts one more unless that were more than limit may wait.
-func (t *tally) take(limit int) (waiting int, ok bool) {
+// take counts one more unless that were more than limit may wait: queue-full then.
+func (t *tally) take(limit int) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	waiting = t.open - t.running
-	if waiting >= limit {
-		return waiting, false
+	waiting := t.open - t.running
+	if waiting < limit {
+		t.open++
+		t.mu.Unlock()
+		return nil
 	}
-	t.open++
-	return waiting, true
+	t.mu.Unlock()
+	return fault.New(fault.CodeQueueFull, "the queue of %s is full: %d wait, at most %d may", t.ref, waiting, limit).
+		WithHint("try again later, or raise queue.maxPending in tatami.yaml").WithRetryAfter(time.Second)
 }
 
 // restore takes over what an earlier process left.

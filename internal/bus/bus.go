@@ -205,6 +205,9 @@ func (b *Bus) Invocations() jetstream.Stream { return b.stores.invocations }
 // Dead is the stream of dead letters.
 func (b *Bus) Dead() jetstream.Stream { return b.stores.dead }
 
+// Keys holds the records of idempotency keys, by the key's hash.
+func (b *Bus) Keys() *Keys { return &Keys{b, b.stores.keys} }
+
 // Functions holds the functions, by FunctionKey.
 func (b *Bus) Functions() *Table[functions.Function] { return b.functions }
 

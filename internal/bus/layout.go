@@ -45,6 +45,18 @@ func layoutOf(c Config) layout {
 				Replicas:    1,
 				AllowDirect: true,
 			},
+			{
+				Name:              StreamKeys,
+				Description:       "records of idempotency keys",
+				Subjects:          []string{subjectKeys + ".>"},
+				Retention:         jetstream.LimitsPolicy,
+				Discard:           jetstream.DiscardOld,
+				Storage:           jetstream.FileStorage,
+				MaxMsgsPerSubject: 1,
+				AllowMsgTTL:       true,
+				Replicas:          1,
+				AllowDirect:       true,
+			},
 		},
 		Buckets: []jetstream.KeyValueConfig{
 			{Bucket: BucketFunctions, Description: "functions", History: 1, Storage: jetstream.FileStorage, Replicas: 1},
@@ -84,9 +96,9 @@ func (l layout) names() []string {
 
 // stores are the open handles of the layout.
 type stores struct {
-	invocations, dead jetstream.Stream
-	buckets           map[string]jetstream.KeyValue
-	objects           map[string]jetstream.ObjectStore
+	invocations, dead, keys jetstream.Stream
+	buckets                 map[string]jetstream.KeyValue
+	objects                 map[string]jetstream.ObjectStore
 }
 
 // ensure makes every stream and bucket, or brings its configuration up to date.
@@ -102,6 +114,8 @@ func (l layout) ensure(ctx context.Context, js jetstream.JetStream) (stores, err
 			s.invocations = st
 		case StreamDead:
 			s.dead = st
+		case StreamKeys:
+			s.keys = st
 		}
 	}
 	for _, c := range l.Buckets {

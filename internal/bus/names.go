@@ -22,6 +22,8 @@ const (
 	StreamInvocations = "INV"
 	// StreamDead holds dead letters.
 	StreamDead = "DEAD"
+	// StreamKeys holds the records of idempotency keys.
+	StreamKeys = "KEYS"
 )
 
 // Key-value buckets.
@@ -86,11 +88,12 @@ const subjectSupply = "tatami.supply.*"
 // inboxOf is the first part of the subjects on which the worker of a node gets answers.
 func inboxOf(node functions.NodeID) string { return "_INBOX_" + string(node) }
 
-// Subjects of StreamInvocations and StreamDead.
+// Subjects of StreamInvocations, StreamDead and StreamKeys.
 const (
 	subjectInvocations = "inv"
 	subjectScheduled   = "sched"
 	subjectDead        = "dead"
+	subjectKeys        = "key"
 )
 
 // InvocationSubject is where a waiting invocation lies; it follows from the id. False where id is no invocation's id.
@@ -105,6 +108,9 @@ func ScheduledSubject(id functions.InvocationID) (string, bool) {
 
 // DeadSubject is where the dead letter of an invocation lies.
 func DeadSubject(id functions.InvocationID) (string, bool) { return subjectOf(subjectDead, id) }
+
+// KeySubject is where the record of an idempotency key lies; hash is the key's.
+func KeySubject(hash string) string { return subjectKeys + "." + hash }
 
 // FunctionInvocations matches the waiting invocations of a function, FunctionScheduled those that wait for their time,
 // FunctionDead its dead letters.
