@@ -10,7 +10,7 @@ type mutation struct {
 var mutations = []mutation{
 	{
 		"a 202 before it is on disk",
-		"gateway/queue/accept.go", "err = q.bus.Barrier(ctx, streams...)", "_ = streams", "./gateway/queue",
+		"gateway/queue/accept.go", "return q.bus.Barrier(ctx, streams...)", "return nil", "./gateway/queue",
 	},
 	{
 		"a result acknowledged before it is on disk",
