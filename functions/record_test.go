@@ -54,6 +54,7 @@ func TestRecords(t *testing.T) {
 			Attempts: []functions.Attempt{attempt}, Status: 200, Header: map[string][]string{"A": {"b"}}, Body: []byte("ok"), BodyRef: ref, Accepted: at, Finished: at,
 		},
 		"deadletter.json": &functions.DeadLetter{Schema: functions.Schema, Invocation: inv, Reason: "gave up", Died: at},
+		"trigger.json":    trigger(at),
 		"quota.json":      &functions.Quota{Schema: functions.Schema, Namespace: "default", CPU: 1, Memory: 2, Instances: 3, Functions: 4, Concurrent: 5, Rate: 6},
 	}
 	for name, rec := range records {
@@ -72,6 +73,18 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// trigger has every field set, more than a valid one has.
+func trigger(at time.Time) *functions.Trigger {
+	is := map[string]string{"type": "t"}
+	return &functions.Trigger{
+		Schema: functions.Schema, Namespace: "default", Name: "orders", Function: "hello", Path: "/in", Paused: true, Declared: true, Reply: true,
+		Filters: []functions.Filter{
+			{Exact: is}, {Prefix: is}, {Suffix: is}, {All: []functions.Filter{{Exact: is}}}, {Any: []functions.Filter{{Exact: is}}}, {Not: &functions.Filter{Exact: is}},
+		},
+		Event: &functions.EventSource{}, Created: at, Updated: at,
+	}
+}
+
 func newOf(rec any) any {
 	switch rec.(type) {
 	case *functions.Function:
@@ -84,6 +97,8 @@ func newOf(rec any) any {
 		return &functions.Result{}
 	case *functions.DeadLetter:
 		return &functions.DeadLetter{}
+	case *functions.Trigger:
+		return &functions.Trigger{}
 	default:
 		return &functions.Quota{}
 	}

@@ -51,10 +51,16 @@ type public struct {
 	other http.Handler
 }
 
-// Public makes the handler of the public listener: functions by path and by host, the queue's way in, its results, health.
-func Public(fns Functions, q Queue, cfg Config) http.Handler {
+// Routes adds routes to the public listener.
+type Routes func(chi.Router)
+
+// Public makes the handler of the public listener: functions by path and by host, the queue's way in, its results, health, and more routes.
+func Public(fns Functions, q Queue, cfg Config, more ...Routes) http.Handler {
 	p := &public{cfg: cfg.withDefaults(), fns: fns, queue: q}
 	r := chi.NewRouter()
+	for _, add := range more {
+		add(r)
+	}
 	r.Post(asyncPrefix+"*", p.async)
 	r.Get(invocationPrefix+"{id}", p.invocation)
 	r.Head(invocationPrefix+"{id}", p.invocation)

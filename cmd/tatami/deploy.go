@@ -97,6 +97,11 @@ func (a *app) deploy(ctx context.Context, d deployment) error {
 		return err
 	}
 	p.end("%s", res.Revision)
+	if file.Path != "" {
+		if _, err := c.DeclareTriggers(ctx, file.Ref(), file.Triggers); err != nil {
+			return fmt.Errorf("%s is deployed, its triggers are as they were: %w", file.Ref(), err)
+		}
+	}
 	return a.printDeployed(res)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/gateway/remote"
+	"github.com/tatami-faas/tatami/gateway/trigger"
 	"github.com/tatami-faas/tatami/gateway/ui"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/obs"
@@ -42,6 +43,7 @@ type system struct {
 	scheduler *scheduler.Scheduler
 	invoker   *invoke.Invoker
 	queue     *queue.Queue
+	triggers  *trigger.Hub
 	live      *live.Live
 	api       *api.API
 	gateway   *gateway.Gateway
@@ -97,6 +99,7 @@ func (s *system) newGateway() (err error) {
 	if s.queue, err = queue.New(queue.Config{MaxBody: s.cfg.MaxBody, Drain: s.cfg.DrainTimeout}, s.bus, s.invoker, s.log); err != nil {
 		return err
 	}
+	s.newTriggers()
 	if s.live, err = live.New(live.Config{}, s.sources(), s.log); err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func (s *system) newGateway() (err error) {
 		return err
 	}
 	if s.api, err = api.New(api.Config{Version: buildVersion()}, api.Deps{
-		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.workers}, Exec: s.workers, Doctor: s.checks,
+		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.workers}, Exec: s.workers, Doctor: s.checks, Triggers: s.triggers,
 		Images:  build.NewResolver(build.ResolverConfig{DockerConfig: s.cfg.DockerConfig}),
 		Traffic: s.traffic, Info: s.info,
 		Extra: func(r chi.Router) {
@@ -132,8 +135,16 @@ func (s *system) newGateway() (err error) {
 		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
 		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout,
 	}
-	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg), s.api.Handler(), s.log)
+	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg, gateway.Events(s.triggers, cfg)), s.api.Handler(), s.log)
 	return err
+}
+
+// newTriggers makes the way in for events, and the way back for those that functions answer with.
+func (s *system) newTriggers() {
+	s.triggers = trigger.New(s.bus, s.queue, s.invoker, s.log)
+	s.queue.OnSuccess(func(ctx context.Context, inv *functions.Invocation, rec *functions.Result) error {
+		return s.triggers.Reply(ctx, inv, rec, s.queue.OpenBody)
+	})
 }
 
 // parts lists what runs, in the order of starting: what is fed comes before what feeds it.
@@ -151,6 +162,7 @@ func (s *system) parts() []part {
 		part{"workers", s.workers.Run, nil},
 		part{"invoker", s.invoker.Run, s.invoker.Ready},
 		part{"queue", s.queue.Run, s.queue.Ready},
+		part{"triggers", s.triggers.Run, s.triggers.Ready},
 		part{"live", s.live.Run, nil},
 		part{"api", s.api.Run, nil},
 		part{"gateway", s.gateway.Run, s.gateway.Ready},

@@ -119,7 +119,7 @@ func (d *decoder) value(path string, row field, n *yaml.Node, f *File) {
 	}
 	empty := n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 	switch row.kind {
-	case section, pairs, words:
+	case section, pairs, words, triggerList:
 		// All lines below may have been commented out.
 		if empty && n.Value == "" {
 			return
@@ -137,6 +137,8 @@ func (d *decoder) value(path string, row field, n *yaml.Node, f *File) {
 			return
 		}
 		d.section(n, path+".", row.fields, f)
+	case triggerList:
+		d.triggers(path, row, n, f)
 	case pairs:
 		d.pairs(path, row, n, f)
 	case words:

@@ -10,15 +10,16 @@ import (
 type kind uint8
 
 const (
-	text     kind = iota // *string
-	words                // *[]string
-	number               // *int, *int64 or **int
-	size                 // *int64, bytes, written 128Mi
-	cpu                  // *int64, millicores, written 250m or 0.25
-	duration             // *functions.Duration
-	boolean              // *bool
-	pairs                // *map[string]string
-	section              // fields below
+	text        kind = iota // *string
+	words                   // *[]string
+	number                  // *int, *int64 or **int
+	size                    // *int64, bytes, written 128Mi
+	cpu                     // *int64, millicores, written 250m or 0.25
+	duration                // *functions.Duration
+	boolean                 // *bool
+	pairs                   // *map[string]string
+	section                 // fields below
+	triggerList             // *[]functions.Trigger
 )
 
 // field is one row of the table.
@@ -94,6 +95,7 @@ func table() []field {
 			{name: "prefer", kind: pairs, doc: "Labels that a node should have, where that costs not too much room.", at: func(f *File) any { return &f.Config.Placement.Prefer }},
 		}},
 		{name: "retrySafe", kind: boolean, doc: "An invocation may be run again, under the same id, when it is not known what came of it: a call with an idempotency key whose answer was lost is made again then.", at: func(f *File) any { return &f.Config.RetrySafe }},
+		{name: "triggers", kind: triggerList, doc: "What causes invocations besides calls: each has a name, one source and filters.", at: func(f *File) any { return &f.Triggers }},
 		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
 		{name: "labels", kind: pairs, doc: "Labels for people and tools, and by which other functions may ask to be near or apart.", at: func(f *File) any { return &f.Config.Labels }},
 	}
@@ -116,6 +118,8 @@ func (k kind) wants() string {
 		return "a duration such as 30s, 5m or 1h30m"
 	case boolean:
 		return "true or false"
+	case triggerList:
+		return "a list of triggers such as [{name: orders, event: {}}]"
 	case pairs:
 		return "a section of names and values"
 	default:

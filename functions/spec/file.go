@@ -33,6 +33,8 @@ type File struct {
 	Handler string
 	// Config is complete and valid: defaults are filled in.
 	Config functions.Config
+	// Triggers are the triggers that the file declares, each with its own fields only: not whose they are.
+	Triggers []functions.Trigger
 }
 
 // New returns the description of a function of which only the name is known: it is built from its directory with every default.

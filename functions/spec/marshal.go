@@ -80,6 +80,8 @@ func node(row field, f *File) *yaml.Node {
 		if len(list.Content) > 0 {
 			return list
 		}
+	case triggerList:
+		return triggersNode(*at.(*[]functions.Trigger))
 	case pairs:
 		m := *at.(*map[string]string)
 		out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}

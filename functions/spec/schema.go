@@ -87,6 +87,9 @@ func property(row field, defaults *File) schema {
 	case words:
 		s.Type, s.Items = []string{"array", "null"}, &schema{Type: []string{"string", "number", "boolean"}}
 		return s
+	case triggerList:
+		s.Type, s.Items = []string{"array", "null"}, &schema{Type: "object", Required: []string{"name"}}
+		return s
 	case pairs:
 		s.Type, s.Additional = []string{"object", "null"}, schema{Type: []string{"string", "number", "boolean"}}
 		return s

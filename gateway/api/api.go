@@ -52,8 +52,9 @@ func (c Config) withDefaults() Config {
 }
 
 func (d Deps) validate() error {
-	if d.Bus == nil || d.Routes == nil || d.Queue == nil || d.Logs == nil || d.Exec == nil || d.Images == nil || d.Traffic == nil || d.Info == nil {
-		return errors.New("api: Deps needs Bus, Routes, Queue, Logs, Exec, Images, Traffic and Info")
+	if d.Bus == nil || d.Routes == nil || d.Queue == nil || d.Logs == nil || d.Exec == nil || d.Images == nil || d.Traffic == nil || d.Info == nil ||
+		d.Triggers == nil {
+		return errors.New("api: Deps needs Bus, Routes, Queue, Logs, Exec, Images, Traffic, Info and Triggers")
 	}
 	return nil
 }
@@ -137,6 +138,7 @@ func (a *API) routes() http.Handler {
 	a.registerNodes(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
+	a.registerTriggers(h)
 	a.registerLogs(h, r)
 	a.registerToken(h)
 	for _, unused := range []string{"ErrorModel", "ErrorDetail"} {

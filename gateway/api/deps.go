@@ -23,6 +23,8 @@ type Deps struct {
 	Routes Routes
 	// Queue is the queue of invocations. Required.
 	Queue Queue
+	// Triggers are the triggers at work. Required.
+	Triggers Triggers
 	// Logs is where the functions' logs are. Required.
 	Logs LogSource
 	// Exec runs processes in instances. Required.

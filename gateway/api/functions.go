@@ -288,7 +288,15 @@ func (a *API) removeRecords(ctx context.Context, ref functions.Ref) (uint64, err
 			return 0, err
 		}
 	}
-	return gone, nil
+	triggers, err := a.triggersOf(ctx, ref, func(*functions.Trigger) bool { return true })
+	if err != nil {
+		return 0, err
+	}
+	ids := make([]functions.Ref, len(triggers))
+	for i := range triggers {
+		ids[i] = triggers[i].ID()
+	}
+	return gone, a.dropTriggers(ctx, ids...)
 }
 
 // deleteSeen deletes a function's record and returns the revision of the deletion, which only a watch tells.

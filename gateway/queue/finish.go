@@ -49,6 +49,9 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 	default:
 		rec.State = functions.StateDead
 	}
+	if rec.State == functions.StateSucceeded && !q.handOn(h, inv, &rec) {
+		return
+	}
 	var late bool
 	ok := q.insist(h, "storing the result", func(ctx context.Context) error {
 		_, err := q.bus.Results().Create(ctx, bus.ResultKey(inv.ID), rec)
@@ -72,6 +75,23 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 		}
 	}
 	q.settle(h, inv, &rec)
+}
+
+// handOn tells of an answer before it is final; false: it could not be done, and the message is left to be delivered again.
+func (q *Queue) handOn(h *held, inv *functions.Invocation, rec *functions.Result) bool {
+	if q.onSuccess == nil {
+		return true
+	}
+	ending := false
+	done := q.insist(h, "handing the answer on", func(ctx context.Context) error {
+		err := q.onSuccess(ctx, inv, rec)
+		// A process that ends takes no more work, not even its own: the next one does.
+		if ending = fault.Is(err, fault.CodeDraining); ending {
+			return nil
+		}
+		return err
+	})
+	return done && !ending
 }
 
 // settle completes an invocation whose terminal record is written: the dead letter, the barrier, the acknowledgement.

@@ -43,6 +43,9 @@ type Queue struct {
 
 	redriving sync.Mutex
 
+	// onSuccess is set before Run; see OnSuccess.
+	onSuccess func(context.Context, *functions.Invocation, *functions.Result) error
+
 	// work counts goroutines outside Run's group: attempts and lanes. Those that have ended an attempt wait for the next one at spare, as
 	// many as parked says: an attempt's stack is deep, and growing it anew each time costs a tenth of the attempt.
 	work   sync.WaitGroup
@@ -66,6 +69,12 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
 		keys: map[string]chan struct{}{}, calling: map[string]bool{},
 	}, nil
+}
+
+// OnSuccess has f called with each invocation that succeeded, before its terminal record is written, again and again until f returns nil. After a
+// crash it may be called once more for the same invocation. It is called once, before Run.
+func (q *Queue) OnSuccess(f func(ctx context.Context, inv *functions.Invocation, rec *functions.Result) error) {
+	q.onSuccess = f
 }
 
 // Ready is closed when Run knows what the stream holds: Accept waits for it.

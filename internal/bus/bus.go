@@ -42,6 +42,7 @@ type Bus struct {
 	quotas    *Table[functions.Quota]
 	nodes     *Table[functions.NodeSettings]
 	idleTimes *Table[functions.IdleTimes]
+	triggers  *Table[functions.Trigger]
 	results   *Table[functions.Result]
 	artifacts *Objects
 	bodies    *Objects
@@ -126,6 +127,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.quotas = newTable[functions.Quota](b, BucketQuotas, fault.CodeNotFound)
 	b.nodes = newTable[functions.NodeSettings](b, BucketNodes, fault.CodeNotFound)
 	b.idleTimes = newTable[functions.IdleTimes](b, BucketIdleTimes, fault.CodeNotFound)
+	b.triggers = newTable[functions.Trigger](b, BucketTriggers, fault.CodeNotFound)
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
@@ -222,6 +224,9 @@ func (b *Bus) Nodes() *Table[functions.NodeSettings] { return b.nodes }
 
 // IdleTimes holds when functions were idle, by FunctionKey.
 func (b *Bus) IdleTimes() *Table[functions.IdleTimes] { return b.idleTimes }
+
+// Triggers holds the triggers, by TriggerKey.
+func (b *Bus) Triggers() *Table[functions.Trigger] { return b.triggers }
 
 // Results holds the terminal records, by ResultKey; they expire.
 func (b *Bus) Results() *Table[functions.Result] { return b.results }

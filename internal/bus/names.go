@@ -38,6 +38,8 @@ const (
 	BucketNodes = "nodes"
 	// BucketIdleTimes: {namespace}.{name} -> functions.IdleTimes.
 	BucketIdleTimes = "idletimes"
+	// BucketTriggers: {namespace}.{name} -> functions.Trigger.
+	BucketTriggers = "triggers"
 	// BucketResults: {invocation} -> functions.Result; entries expire.
 	BucketResults = "results"
 )
@@ -146,6 +148,12 @@ func RevisionsOf(r functions.Ref) string { return r.Namespace + "." + r.Name + "
 
 // QuotaKey is a namespace's key in BucketQuotas.
 func QuotaKey(namespace string) string { return namespace }
+
+// TriggerKey is a trigger's key in BucketTriggers, by its own name.
+func TriggerKey(id functions.Ref) string { return id.Namespace + "." + id.Name }
+
+// TriggersIn matches the keys of a namespace's triggers.
+func TriggersIn(namespace string) string { return namespace + ".*" }
 
 // NodeKey is a node's key in BucketNodes.
 func NodeKey(node functions.NodeID) string { return string(node) }

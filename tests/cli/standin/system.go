@@ -21,6 +21,7 @@ import (
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/auth"
 	"github.com/tatami-faas/tatami/gateway/client"
+	"github.com/tatami-faas/tatami/gateway/trigger"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
@@ -68,6 +69,12 @@ func Start(t testing.TB, cfg Config) *System {
 	s.Scheduler, s.Routes, s.Queue = newScheduler(t, s.Bus), newRoutes(), newQueue()
 	parts.Go(func() { s.Scheduler.run(ctx) })
 	parts.Go(func() { s.Routes.run(ctx, t, s.Bus) })
+	triggers := trigger.New(s.Bus, acceptor{}, acceptor{}, log)
+	parts.Go(func() {
+		if err := triggers.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 
 	s.Public = httptest.NewServer(publicHandler(s.Bus))
 	if cfg.Images == nil {
@@ -77,7 +84,7 @@ func Start(t testing.TB, cfg Config) *System {
 		cfg.API.Version = v1.Version{Version: "test", Go: "go", OS: "linux", Arch: "amd64"}
 	}
 	s.API, err = api.New(cfg.API, api.Deps{
-		Bus: s.Bus, Auth: s.Auth, Routes: s.Routes, Queue: s.Queue, Logs: logs{}, Exec: executor{}, Images: cfg.Images,
+		Bus: s.Bus, Auth: s.Auth, Routes: s.Routes, Queue: s.Queue, Logs: logs{}, Exec: executor{}, Images: cfg.Images, Triggers: triggers,
 		Traffic: func() []api.FunctionTraffic {
 			if cfg.Traffic == nil {
 				return nil
