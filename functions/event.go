@@ -1,6 +1,7 @@
 package functions
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"mime"
@@ -195,6 +196,6 @@ func forbiddenRune(r rune) bool {
 }
 
 func badEvent(name, format string, args ...any) *fault.Error {
-	name = name[:min(len(name), 80)]
+	name = cmp.Or(name[:min(len(name), 80)], "attribute without a name")
 	return fault.New(fault.CodeInvalidRequest, "the event's %s: %s", name, fmt.Sprintf(format, args...)).WithField(name)
 }

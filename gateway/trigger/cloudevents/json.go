@@ -2,6 +2,7 @@ package cloudevents
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -233,6 +234,6 @@ func isText(mediaType string) bool {
 }
 
 func bad(field, format string, args ...any) *fault.Error {
-	field = field[:min(len(field), 80)]
+	field = cmp.Or(field[:min(len(field), 80)], "member without a name")
 	return fault.New(fault.CodeInvalidRequest, "the event's %s: %s", field, fmt.Sprintf(format, args...)).WithField(field)
 }

@@ -1,0 +1,88 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/tests/e2e/harness"
+)
+
+// deployReceiver deploys the function that is made with CloudEvents' SDK, with what else its file says.
+func deployReceiver(t *testing.T, s *harness.Server, name, spec string) {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "receiver"), "./tests/receiver")
+	build.Dir, build.Env = harness.Root(t), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file := filepath.Join(dir, "tatami.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "name: %s\nsource: receiver\n%s", name, spec), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Must("deploy", "--file", file)
+}
+
+func triggerOf(t *testing.T, s *harness.Server, name string) v1.TriggerView {
+	t.Helper()
+	var v v1.TriggerView
+	list(t, s, &v, "trigger", "show", name)
+	return v
+}
+
+// An event of the official SDK is run by a function of the official SDK, from zero, and what that answers with by another one.
+func TestCloudEvents(t *testing.T) {
+	s := harness.Start(t)
+	deployReceiver(t, s, "orders", "triggers:\n  - {name: orders, event: {}, reply: true, filters: [{exact: {type: order}}]}\n")
+	s.Deploy("probe", "probe", "")
+	s.Must("trigger", "add", "answers", "probe", "--event", "--filter", "type=answer", "--path", "/echo")
+
+	sender, err := cloudevents.NewClientHTTP(cloudevents.WithTarget(s.URL("/events")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := cloudevents.NewEvent()
+	e.SetID("1")
+	e.SetSource("/shop")
+	e.SetType("order")
+	if err := e.SetData(cloudevents.ApplicationJSON, map[string]int{"total": 7}); err != nil {
+		t.Fatal(err)
+	}
+	if res := sender.Send(t.Context(), e); !cloudevents.IsACK(res) {
+		t.Fatal(res)
+	}
+	eventually(t, 20*time.Second, "the answer is an event of its own", func() bool { return triggerOf(t, s, "answers").Status.Accepted == 1 })
+
+	resp, body := s.Do("POST", "/events", `[{"specversion":"1.0","id":"2","source":"/shop","type":"order","data":{"total":8}}]`,
+		http.Header{"Content-Type": {"application/cloudevents-batch+json"}})
+	var out struct{ Invocations []v1.Emitted }
+	if err := json.Unmarshal([]byte(body), &out); err != nil || resp.StatusCode != http.StatusAccepted || len(out.Invocations) != 1 {
+		t.Fatalf("%s %s: %v", resp.Status, body, err)
+	}
+	if st := result(t, s, string(out.Invocations[0].ID)); st.State != "succeeded" || st.Body != `{"total":8}` {
+		t.Errorf("%+v", st)
+	}
+	// What was handed over before the function had ended is there; its own end may come a little later.
+	eventually(t, 20*time.Second, "the second answer", func() bool { return triggerOf(t, s, "answers").Status.Accepted == 2 })
+	if v := triggerOf(t, s, "orders"); v.Status.Accepted != 2 || v.Status.State != "active" || !v.Declared {
+		t.Errorf("%+v", v)
+	}
+	r := s.Must("trigger", "test", "answers", "-d", "by hand", "-o", "name")
+	if st := result(t, s, strings.TrimSpace(r.Stdout)); st.State != "succeeded" || !strings.Contains(st.Body, "by hand") || !strings.Contains(st.Body, "tatami.test") {
+		t.Errorf("%+v", st)
+	}
+	resp, body = s.Do("POST", "/events", "", http.Header{"Ce-Id": {"3"}})
+	refused(t, resp, body, 400, "invalid-request")
+}
