@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf/asm"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -27,7 +28,7 @@ func (c *cgroups) make(id string, r *specs.LinuxResources) error {
 		if err := os.Mkdir(c.in(tree, id), 0o755); err != nil {
 			return err
 		}
-		if err := inheritCPUs(tree, c.path(id)); err != nil {
+		if err := c.inheritCPUs(tree, c.path(id)); err != nil {
 			return err
 		}
 	}
@@ -46,7 +47,11 @@ func (c *cgroups) controlled() []string {
 }
 
 // inheritCPUs gives a path of cgroups what processors and memory nodes the one above has, where none are set: on v1 no process may enter before.
-func inheritCPUs(tree, path string) error {
+// On v2 none set means those above, and the root has no such files.
+func (c *cgroups) inheritCPUs(tree, path string) error {
+	if c.v2 {
+		return nil
+	}
 	dir := tree
 	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
 		above := dir
@@ -65,10 +70,6 @@ func inheritCPUs(tree, path string) error {
 			theirs, err := os.ReadFile(filepath.Join(above, file))
 			if err != nil {
 				return err
-			}
-			// On v2 an empty value means the one above.
-			if len(bytes.TrimSpace(theirs)) == 0 {
-				continue
 			}
 			if err := os.WriteFile(filepath.Join(dir, file), theirs, 0); err != nil {
 				return err
@@ -111,20 +112,18 @@ func (c *cgroups) processes(id string) []int {
 	return out
 }
 
+// every stands for all numbers in a device's rule.
+const every = -1
+
 // allowedDevices are those that every OCI container may use. Making a device is allowed, which takes a capability that none has.
 func allowedDevices() []specs.LinuxDeviceCgroup {
-	any := func(kind string) specs.LinuxDeviceCgroup {
-		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "m"}
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access}
 	}
-	char := func(major, minor int64) specs.LinuxDeviceCgroup {
-		d := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"}
-		if minor < 0 {
-			d.Minor = nil
-		}
-		return d
-	}
+	char := func(major, minor int64) specs.LinuxDeviceCgroup { return rule("c", major, minor, "rwm") }
 	return []specs.LinuxDeviceCgroup{
-		any("c"), any("b"), char(1, 3), char(1, 8), char(1, 7), char(5, 0), char(1, 5), char(1, 9), char(136, -1), char(5, 2),
+		rule("c", every, every, "m"), rule("b", every, every, "m"),
+		char(1, 3), char(1, 8), char(1, 7), char(5, 0), char(1, 5), char(1, 9), char(136, every), char(5, 2),
 	}
 }
 
@@ -146,7 +145,7 @@ func (c *cgroups) limitDevices(id string) error {
 
 func deviceRule(d specs.LinuxDeviceCgroup) string {
 	number := func(n *int64) string {
-		if n == nil {
+		if *n == every {
 			return "*"
 		}
 		return strconv.FormatInt(*n, 10)
@@ -154,10 +153,16 @@ func deviceRule(d specs.LinuxDeviceCgroup) string {
 	return d.Type + " " + number(d.Major) + ":" + number(d.Minor) + " " + d.Access
 }
 
-// limitDevicesV2 attaches a program that judges, which goes with the cgroup.
+// deviceProgram judges every use of a device: what is not allowed is refused.
+func deviceProgram() (asm.Instructions, string, error) {
+	all := int64(every)
+	refuse := specs.LinuxDeviceCgroup{Type: "a", Major: &all, Minor: &all, Access: "rwm"}
+	return cgroup2.DeviceFilter(append([]specs.LinuxDeviceCgroup{refuse}, allowedDevices()...))
+}
+
+// limitDevicesV2 attaches the program that judges, which goes with the cgroup.
 func (c *cgroups) limitDevicesV2(id string) error {
-	rules := append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, allowedDevices()...)
-	program, license, err := cgroup2.DeviceFilter(rules)
+	program, license, err := deviceProgram()
 	if err != nil {
 		return err
 	}

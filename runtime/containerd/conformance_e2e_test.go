@@ -253,7 +253,7 @@ func linkOwners(cfg Config) ([]string, error) {
 func settled(t testing.TB, cfg Config) []string {
 	t.Helper()
 	var out []string
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if out = left(t, cfg); len(out) == 0 || time.Now().After(end) {
 			return out
 		}

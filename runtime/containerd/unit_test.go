@@ -216,6 +216,12 @@ func TestCgroupV1(t *testing.T) {
 		"pids/p/ins/pids.current":              "7\n",
 		"freezer/p/ins/freezer.state":          "FROZEN\n",
 		"memory/p/memory.memsw.limit_in_bytes": "1",
+		"cpuset/cpuset.cpus":                   "0-1\n",
+		"cpuset/cpuset.mems":                   "0\n",
+		"cpuset/p/cpuset.cpus":                 "1\n",
+		"cpuset/p/cpuset.mems":                 "\n",
+		"cpuset/p/ins/cpuset.cpus":             "\n",
+		"cpuset/p/ins/cpuset.mems":             "\n",
 	})
 	c := &cgroups{root: root, parent: "/p"}
 	if err := c.setup(functions.Resources{CPU: 2000, Memory: functions.GiB, Instances: 10}); err != nil {
@@ -239,6 +245,9 @@ func TestCgroupV1(t *testing.T) {
 	}
 	if !c.accountsSwap() {
 		t.Error("swap is accounted")
+	}
+	if err := c.inheritCPUs(filepath.Join(root, "cpuset"), "/p/ins"); err != nil || read(t, root, "cpuset/p/ins/cpuset.cpus") != "1\n" || read(t, root, "cpuset/p/ins/cpuset.mems") != "0\n" {
+		t.Errorf("no process could enter: %v", err)
 	}
 	if _, err := c.usage("other"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
@@ -273,6 +282,9 @@ func TestCgroupV2(t *testing.T) {
 		"a/p/ins/pids.current":       "7\n",
 		"a/p/ins/cgroup.freeze":      "1\n",
 		"a/p/ins/cgroup.kill":        "",
+		"a/cpuset.cpus":              "",
+		"a/p/cpuset.cpus":            "",
+		"a/p/ins/cpuset.cpus":        "",
 	})
 	c := &cgroups{root: root, parent: "/a/p", v2: true}
 	if err := c.setup(functions.Resources{CPU: 2000, Memory: functions.GiB, Instances: 10}); err != nil {
@@ -302,6 +314,10 @@ func TestCgroupV2(t *testing.T) {
 	}
 	if !c.accountsSwap() || !reflect.DeepEqual(c.children(), []string{"ins"}) {
 		t.Errorf("%q", c.children())
+	}
+	// The root of v2 has no file of processors, its children may.
+	if err := c.inheritCPUs(root, "/a/p/ins"); err != nil || read(t, root, "a/p/ins/cpuset.cpus") != "" {
+		t.Errorf("processors: %v", err)
 	}
 	// A limit below what is in use would kill.
 	if err := c.setup(functions.Resources{Memory: 1000 - parentMargin}); err != nil || read(t, root, "a/p/memory.max") != "1143472128" {

@@ -4,10 +4,12 @@ package escape
 
 import (
 	"errors"
+	"flag"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -26,9 +28,11 @@ func OwnNetwork(t *testing.T) bool {
 		return true
 	}
 	args := []string{"-test.run=^" + t.Name() + "$", "-test.count=1"}
-	if testing.Verbose() {
-		args = append(args, "-test.v")
-	}
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "test.timeout" || f.Name == "test.v" || !strings.HasPrefix(f.Name, "test.") {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), envOwnNetwork+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
