@@ -13,30 +13,64 @@ import (
 // TestEscape: a hostile function does not get out of a sandbox that the OCI runtime makes.
 func TestEscape(t *testing.T) {
 	needRoot(t)
-	if !escape.OwnNetwork(t) {
-		return
-	}
-	escaping(t, 0, func(d *Driver) sandbox.Driver { return d })
+	escaping(t, testConfig, 0, nil)
 }
 
 // TestEscapeAttach: nor out of one that was made ahead.
 func TestEscapeAttach(t *testing.T) {
 	needInit(t)
+	escaping(t, testConfig, 2, nil)
+}
+
+// TestEscapeEgress: nor, where it may reach the internet, to anything else by the same way.
+func TestEscapeEgress(t *testing.T) {
+	needRoot(t)
+	escaping(t, testConfig, 0, withEgress)
+}
+
+// TestEscapeAttachEgress: nor out of one with egress that was made ahead.
+func TestEscapeAttachEgress(t *testing.T) {
+	needInit(t)
+	escaping(t, testConfig, 2, withEgress)
+}
+
+// TestEscapeMapped: nor as root of a user namespace.
+func TestEscapeMapped(t *testing.T) {
+	needRoot(t)
+	escaping(t, mappedConfig, 0, func(_ *testing.T, _ *Config, s *escape.Setup) {
+		s.Refused = map[string]string{
+			// It is root, of no more than its own files and processes.
+			"become-root": "", "join-root": "", "setgroups": "",
+			// Its copy of the image's file is its own. This one runs.
+			"write path=/hostile": "ETXTBSY", "write path=/proc/self/exe": "ETXTBSY", "write path=/proc/1/exe": "ETXTBSY",
+		}
+	})
+}
+
+func withEgress(t *testing.T, cfg *Config, s *escape.Setup) {
+	s.Internet = escape.NewInternet(t)
+	cfg.Egress.DNS = append(cfg.Egress.DNS, s.Internet.Open)
+	s.Class = func(spec *sandbox.Spec) { spec.Egress = true }
+}
+
+// escaping runs the suite on one class of sandboxes, with a pool or without, in a network of its own.
+func escaping(t *testing.T, config func(testing.TB) Config, pool int, class func(*testing.T, *Config, *escape.Setup)) {
 	if !escape.OwnNetwork(t) {
 		return
 	}
-	escaping(t, 2, func(d *Driver) sandbox.Driver { return &attaching{Driver: d, t: t, odd: true} })
-}
-
-func escaping(t *testing.T, pool int, by func(*Driver) sandbox.Driver) {
-	cfg := testConfig(t)
+	cfg := config(t)
 	cfg.SandboxPool = pool
 	blobs := sandboxtest.Blobs(t.TempDir())
+	setup := escape.Setup{Blobs: blobs, Dirs: []string{cfg.DataDir, cfg.RunDir}, Sockets: []string{cfg.engineSocket()}}
+	if class != nil {
+		class(t, &cfg, &setup)
+	}
 	d := open(t, cfg, blobs)
 	defer func() { _ = d.Close() }()
-	escape.Run(t, escape.Setup{
-		Blobs: blobs, Driver: by(d), Dirs: []string{cfg.DataDir, cfg.RunDir}, Sockets: []string{cfg.engineSocket()},
-	})
+	if setup.Driver = d; pool > 0 {
+		setup.Driver = &attaching{Driver: d, t: t, odd: true}
+	}
+	escape.Run(t, setup)
 	d.pool.drain()
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)

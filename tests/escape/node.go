@@ -3,10 +3,7 @@
 package escape
 
 import (
-	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -16,8 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/tatami-faas/tatami/functions"
 )
 
 const nobody = 65532
@@ -193,82 +188,5 @@ func (s *suite) neighbours(t *testing.T) {
 	}
 	if len(s.Dirs) > 0 && len(found) < 2 {
 		t.Errorf("the neighbour's files were not found on the node: %v", found)
-	}
-}
-
-// network: neither the node's listeners nor other addresses are reached.
-func (s *suite) network(t *testing.T) {
-	metadata, metadata6, private := netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("10.0.0.1")
-	own(t, metadata, metadata6, private, netip.MustParseAddr("100.100.100.200"))
-	p := s.hold(t, s.spec())
-	try := func(network, addr, refusal string) {
-		t.Helper()
-		args := "network=" + network + "&addr=" + url.QueryEscape(addr)
-		s.refused(t, p, "connect", args, refusal)
-		s.succeeds(t, "connect", args)
-	}
-	for _, c := range []struct{ host, refusal string }{
-		{"127.0.0.1", "ECONNREFUSED"}, {"[::1]", "ECONNREFUSED"}, {"169.254.169.254", "ENETUNREACH"}, {"100.100.100.200", "ENETUNREACH"},
-		{"10.0.0.1", "ENETUNREACH"}, {"[fd00:ec2::254]", "ENETUNREACH"},
-	} {
-		// The ports of the metadata service, of the gateway, of the control API and of NATS.
-		for _, port := range []string{"80", "8081", "4222"} {
-			l, err := net.Listen("tcp", c.host+":"+port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			try("tcp", c.host+":"+port, c.refusal)
-			l.Close()
-		}
-	}
-	abstract, err := net.Listen("unix", "@tatami-escape-node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer abstract.Close()
-	try("unix", "@tatami-escape-node", "ECONNREFUSED")
-	for _, path := range s.Sockets {
-		try("unix", path, "ENOENT")
-		for _, way := range ways(path) {
-			s.refused(t, p, "connect", "network=unix&addr="+url.QueryEscape(way), "ENOENT|EINVAL")
-		}
-	}
-}
-
-// resources: what is taken beyond a limit is refused, and the neighbour goes on.
-func (s *suite) resources(t *testing.T) {
-	spec := s.spec()
-	spec.Limits.PIDs, spec.Limits.Memory, spec.Limits.Ephemeral = 40, 64*functions.MiB, 8*functions.MiB
-	tight := s.hold(t, spec)
-	roomy := s.spec()
-	roomy.Limits.PIDs, roomy.Limits.Memory, roomy.Limits.Ephemeral = 1000, 512*functions.MiB, 64*functions.MiB
-	wide := s.hold(t, roomy)
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ name, args, refusal string }{
-		{"bomb", "n=60", "EAGAIN"}, {"memory", "n=150000000", "ENOMEM"},
-		{"fill", "path=/tmp/f&n=20000000", "ENOSPC"}, {"fill", "path=/dev/shm/f&n=20000000", "ENOSPC"}, {"inodes", "path=/tmp&n=5000", "ENOSPC"},
-	} {
-		s.refused(t, tight, c.name, c.args, c.refusal)
-		if got := wide.try(t, c.name, c.args); got.Errno != "" {
-			t.Errorf("a function with more room cannot do it either: %s %s: %+v", c.name, c.args, got)
-		}
-	}
-	if got := tight.try(t, "bomb", "n=100000"); got.Errno != "EAGAIN" {
-		t.Errorf("a fork bomb: %+v", got)
-	} else if n, err := strconv.Atoi(got.Detail); err != nil || n >= 40 {
-		t.Errorf("it had %s processes", got.Detail)
-	}
-	most := min(65536, files.Max)
-	got := wide.try(t, "sockets", "n=100000")
-	if n, err := strconv.ParseUint(got.Detail, 10, 64); got.Errno != "EMFILE" || err != nil || n >= most || n < most-64 {
-		t.Errorf("100,000 sockets where %d files may be open: %+v", most, got)
-	}
-	for _, p := range []*prisoner{tight, wide} {
-		if u, err := p.Stats(t.Context()); err != nil || u.PIDs < 1 || u.PIDs > 40 {
-			t.Errorf("afterwards: %s", fmt.Sprint(u, err))
-		}
 	}
 }

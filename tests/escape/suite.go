@@ -37,6 +37,8 @@ type Setup struct {
 	Sockets []string
 	// Class makes a sandbox one of the class that is tried; nil leaves it as it is.
 	Class func(*sandbox.Spec)
+	// Internet is what the class's sandboxes reach; nil: they have no network.
+	Internet *Internet
 	// Refused has, by an attempt's name and arguments, the refusals in which the class differs from a sandbox without privileges and network;
 	// more than one are parted by '|'.
 	Refused map[string]string
@@ -52,7 +54,9 @@ type suite struct {
 
 // Run lets the hostile function try. The test must be in a network of its own: OwnNetwork.
 func Run(t *testing.T, setup Setup) {
-	alone(t)
+	if setup.Internet == nil {
+		alone(t)
+	}
 	body := sandboxtest.Program(t, "tests/escape/hostile")
 	s := &suite{Setup: setup, program: filepath.Join(t.TempDir(), "hostile")}
 	if err := os.WriteFile(s.program, body, 0o755); err != nil {

@@ -19,13 +19,16 @@ func network() map[string]attempt {
 			defer c.Close()
 			return c.RemoteAddr().String(), nil
 		},
-		"interfaces": func(url.Values) (string, error) {
-			all, err := net.Interfaces()
-			names := ""
-			for _, i := range all {
-				names += i.Name + " "
+		// Those of IPv4 that are not the loopback device's own.
+		"addresses": func(url.Values) (string, error) {
+			all, err := net.InterfaceAddrs()
+			list := ""
+			for _, a := range all {
+				if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+					list += ip.IP.String() + " "
+				}
 			}
-			return names, err
+			return list, err
 		},
 	}
 }

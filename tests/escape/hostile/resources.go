@@ -12,7 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +32,7 @@ func resources() map[string]attempt {
 	}
 	return map[string]attempt{
 		"bomb":    counted(bomb),
+		"spin":    counted(spin),
 		"sockets": counted(sockets),
 		"memory": func(a url.Values) (string, error) {
 			// In a child: it is the one to be killed.
@@ -101,6 +104,34 @@ func sockets(n int) (got int, err error) {
 		_ = unix.Close(fd)
 	}
 	return got, err
+}
+
+// spin computes on four threads until n milliseconds of a processor's time are used up, and returns how many went by on the clock.
+func spin(n int) (int, error) {
+	begun, most := time.Now(), time.Duration(n)*time.Millisecond
+	before, err := used()
+	if err != nil {
+		return 0, err
+	}
+	var all errgroup.Group
+	for range 4 {
+		all.Go(func() error {
+			for {
+				if now, err := used(); err != nil || now-before >= most {
+					return err
+				}
+			}
+		})
+	}
+	err = all.Wait()
+	return int(time.Since(begun).Milliseconds()), err
+}
+
+// used is the processors' time that this process has had.
+func used() (time.Duration, error) {
+	var ts unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts)
+	return time.Duration(ts.Nano()), err
 }
 
 func eat(n int) {
