@@ -35,17 +35,17 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	// What is empty must stay so: it is out of the index while the plan is made.
 	var out, used []int32
 	for i := range e.nodes {
-		switch n := &e.nodes[i]; {
-		case !n.joined:
-		case n.count == 0:
+		switch r := &e.rough[i]; {
+		case !r.joined:
+		case e.nodes[i].count == 0:
 			e.leave(int32(i))
 			out = append(out, int32(i))
-		case n.open:
+		case r.open:
 			used = append(used, int32(i))
 		}
 	}
 	slices.SortFunc(used, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(e.nodes[b].cost(0, 0), e.nodes[a].cost(0, 0)), cmp.Compare(e.nodes[a].order, e.nodes[b].order))
+		return cmp.Or(cmp.Compare(e.nodes[b].cost(0, 0), e.nodes[a].cost(0, 0)), cmp.Compare(e.order[a], e.order[b]))
 	})
 	var plan Plan
 	received := map[int32]bool{}

@@ -45,13 +45,18 @@ const homeCost = one / 256
 // peers, those that it should be apart from counted in.
 type Engine struct {
 	nodes []node
-	about []about
 	rough []rough
+	about []about
+	// order ranks the nodes by id.
+	order []int64
 	byID  map[functions.NodeID]int32
 	gone  []int32
 	// sorted are the nodes by id.
 	sorted []int32
 
+	// pages are the trees of all cells; the first is none.
+	pages   []page
+	noPages []int32
 	classes []class
 	byKey   map[classKey]int32
 	unused  []int32
@@ -65,7 +70,9 @@ type Engine struct {
 	zones         []zone
 	architectures []string
 
-	artifacts   []artifact
+	artifacts []artifact
+	// recent are the nodes that came to hold an artifact last.
+	recent      [][homesLooked]int32
 	byDigest    map[string]int32
 	noArtifacts []int32
 
@@ -96,7 +103,7 @@ type Engine struct {
 // about is what a decision seldom reads of a node.
 type about struct {
 	Node
-	zone, architecture int32
+	zone, architecture, labelSet int32
 	// aside is what is kept from being given away beside the reservations.
 	aside functions.Resources
 	// artifacts are those it holds, sorted.
@@ -117,9 +124,9 @@ type artifact struct {
 // NewEngine returns an engine without nodes.
 func NewEngine() *Engine {
 	e := &Engine{
-		nodes: make([]node, 1), about: make([]about, 1), rough: make([]rough, 1), byID: map[functions.NodeID]int32{},
+		nodes: make([]node, 1), rough: make([]rough, 1), about: make([]about, 1), order: make([]int64, 1), pages: make([]page, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
-		artifacts: make([]artifact, 1), byDigest: map[string]int32{},
+		artifacts: make([]artifact, 1), recent: make([][homesLooked]int32, 1), byDigest: map[string]int32{},
 		namespaces: []namespace{{quota: functions.Quota{}.Over(functions.Quota{})}}, byName: map[string]int32{}, reservations: make([]reservation, 1),
 	}
 	for i := range levels {
@@ -149,7 +156,7 @@ func (e *Engine) Free(r NodeRef) functions.Resources {
 
 // Suits reports whether an open node would take the request if it were empty, leaving quotas aside.
 func (e *Engine) Suits(r NodeRef, req *Request) bool {
-	if !e.valid(r) || !e.nodes[r].open {
+	if !e.valid(r) || !e.rough[r].open {
 		return false
 	}
 	a := &e.about[r]
@@ -160,7 +167,7 @@ func (e *Engine) Suits(r NodeRef, req *Request) bool {
 func (e *Engine) Len() (nodes, reservations int) { return len(e.byID), e.live }
 
 func (e *Engine) valid(r NodeRef) bool {
-	return r > 0 && int(r) < len(e.nodes) && e.nodes[r].joined
+	return r > 0 && int(r) < len(e.nodes) && e.rough[r].joined
 }
 
 // SetNode adds a node, or records what changed about it. What is reserved on it stays. The maps are copied.
@@ -171,13 +178,14 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	}
 	e.leave(i)
 	a, hot := &e.about[i], &e.nodes[i]
+	open := e.rough[i].open
 	same := known && a.Architecture == n.Architecture && a.Zone == n.Zone && a.Allocatable == n.Allocatable && maps.Equal(a.Labels, n.Labels)
 	if !same {
 		e.leaveClass(i)
 	}
 	reserved, labels := e.reserved(i), a.Labels
 	e.unheard += unheard(n) - unheard(&a.Node)
-	if hot.open {
+	if open {
 		e.capacity = e.capacity.Sub(a.Allocatable)
 	}
 	a.Node = *n
@@ -187,7 +195,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 		hot.cpuWeight, hot.memoryWeight = weights(n.Allocatable.CPU, n.Allocatable.Memory)
 		a.zone, a.architecture = e.internZone(n.Zone), e.internArchitecture(n.Architecture)
 		e.zones[a.zone].nodes++
-		hot.labels = e.internLabels(n.Labels)
+		a.labelSet = e.internLabels(n.Labels)
 		e.joinClass(i)
 	}
 	if e.setOpen(i, n.Open()); n.Open() {
@@ -210,15 +218,15 @@ func unheard(n *Node) int {
 }
 
 func (e *Engine) setOpen(i int32, open bool) {
-	n := &e.nodes[i]
-	c := &e.classes[n.class]
+	r := &e.rough[i]
+	c := &e.classes[e.nodes[i].class]
 	switch {
-	case open && !n.open:
+	case open && !r.open:
 		c.open++
-	case !open && n.open:
+	case !open && r.open:
 		c.open--
 	}
-	n.open = open
+	r.open = open
 }
 
 // slots narrows a number of instance slots: no node has so many.
@@ -235,13 +243,10 @@ func (e *Engine) join(id functions.NodeID) int32 {
 	if last := len(e.gone) - 1; last >= 0 {
 		i, e.gone = e.gone[last], e.gone[:last]
 	} else {
-		e.nodes, e.about, e.rough = append(e.nodes, node{}), append(e.about, about{}), append(e.rough, rough{})
+		e.nodes, e.rough, e.about, e.order = append(e.nodes, node{}), append(e.rough, rough{}), append(e.about, about{}), append(e.order, 0)
 		i = int32(len(e.nodes) - 1)
 	}
-	x := uint64(i) * 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	e.nodes[i] = node{id: id, priority: uint32(x >> 32), class: -1, joined: true}
-	e.about[i] = about{}
+	e.nodes[i], e.rough[i], e.about[i] = node{id: id, class: -1}, rough{joined: true}, about{}
 	e.byID[id] = i
 	at, _ := e.position(id)
 	e.sorted = slices.Insert(e.sorted, at, i)
@@ -259,17 +264,17 @@ func (e *Engine) rank(at int) {
 	const step = 1 << 32
 	low, high := int64(0), int64(math.MaxInt64)
 	if at > 0 {
-		low = e.nodes[e.sorted[at-1]].order
+		low = e.order[e.sorted[at-1]]
 	}
 	if at+1 < len(e.sorted) {
-		high = e.nodes[e.sorted[at+1]].order
+		high = e.order[e.sorted[at+1]]
 	}
 	if order := low + min((high-low)/2, step); order > low {
-		e.nodes[e.sorted[at]].order = order
+		e.order[e.sorted[at]] = order
 		return
 	}
 	for k, i := range e.sorted {
-		e.nodes[i].order = int64(k+1) * step
+		e.order[i] = int64(k+1) * step
 	}
 }
 
@@ -280,7 +285,7 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	}
 	i := int32(r)
 	e.leave(i)
-	if e.nodes[i].open {
+	if e.rough[i].open {
 		e.capacity = e.capacity.Sub(e.about[i].Allocatable)
 	}
 	e.setOpen(i, false)
@@ -295,7 +300,7 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	at, _ := e.position(e.about[i].ID)
 	e.sorted = slices.Delete(e.sorted, at, at+1)
 	delete(e.byID, e.about[i].ID)
-	e.nodes[i], e.about[i] = node{}, about{}
+	e.nodes[i], e.rough[i], e.about[i], e.order[i] = node{}, rough{}, about{}, 0
 	e.gone = append(e.gone, i)
 }
 
@@ -327,7 +332,7 @@ func (e *Engine) internArchitecture(name string) int32 {
 
 func (e *Engine) keyOf(i int32) classKey {
 	a := &e.about[i]
-	k := classKey{architecture: a.architecture, labels: e.nodes[i].labels, cpu: max(a.Allocatable.CPU, 0), memory: max(a.Allocatable.Memory, 0)}
+	k := classKey{architecture: a.architecture, labels: a.labelSet, cpu: max(a.Allocatable.CPU, 0), memory: max(a.Allocatable.Memory, 0)}
 	if e.zonal {
 		k.zone = a.zone
 	}
@@ -352,7 +357,7 @@ func (e *Engine) joinClass(i int32) {
 	}
 	alloc := e.about[i].Allocatable
 	e.nodes[i].class = c
-	e.classes[c].admit(&e.nodes[i], alloc)
+	e.classes[c].admit(&e.nodes[i], e.rough[i].open, alloc)
 }
 
 func (e *Engine) addClass(key classKey) int32 {
@@ -385,14 +390,14 @@ func (e *Engine) leaveClass(i int32) {
 		return
 	}
 	e.zones[a.zone].nodes--
-	e.dropLabels(n.labels)
+	e.dropLabels(a.labelSet)
 	c := &e.classes[n.class]
-	if n.open {
+	if e.rough[i].open {
 		c.open--
 	}
 	if c.members--; c.members == 0 {
 		delete(e.byKey, c.key)
-		c.rows = [levelWords]uint64{}
+		c.rows = 0
 		e.unused = append(e.unused, n.class)
 		at := slices.Index(e.ranked, n.class)
 		e.ranked = slices.Delete(e.ranked, at, at+1)
@@ -404,12 +409,13 @@ func (e *Engine) leaveClass(i int32) {
 func (e *Engine) rebuild() {
 	clear(e.byKey)
 	e.classes, e.unused, e.ranked = nil, nil, nil
+	e.pages, e.noPages = e.pages[:1], nil
 	for i := range e.nodes {
-		n := &e.nodes[i]
-		if n.class < 0 || !n.joined {
+		r := &e.rough[i]
+		if e.nodes[i].class < 0 || !r.joined {
 			continue
 		}
-		n.indexed = false
+		r.row, r.col, r.indexed = 0, 0, false
 		e.joinClass(int32(i))
 		e.enter(int32(i))
 	}
@@ -446,7 +452,7 @@ func (e *Engine) Hold(r NodeRef, digest string) {
 		if last := len(e.noArtifacts) - 1; last >= 0 {
 			id, e.noArtifacts = e.noArtifacts[last], e.noArtifacts[:last]
 		} else {
-			e.artifacts = append(e.artifacts, artifact{})
+			e.artifacts, e.recent = append(e.artifacts, artifact{}), append(e.recent, [homesLooked]int32{})
 			id = int32(len(e.artifacts) - 1)
 		}
 		e.artifacts[id].digest = digest
@@ -459,6 +465,14 @@ func (e *Engine) Hold(r NodeRef, digest string) {
 	}
 	a.artifacts = slices.Insert(a.artifacts, at, id)
 	e.artifacts[id].homes = append(e.artifacts[id].homes, int32(r))
+	e.recall(id)
+}
+
+// recall finds anew which nodes came to hold an artifact last.
+func (e *Engine) recall(id int32) {
+	homes, last := e.artifacts[id].homes, &e.recent[id]
+	*last = [homesLooked]int32{}
+	copy(last[:], homes[max(len(homes)-homesLooked, 0):])
 }
 
 // Drop records that a node no longer has an artifact.
@@ -476,6 +490,7 @@ func (e *Engine) Drop(r NodeRef, digest string) {
 	art := &e.artifacts[id]
 	at = slices.Index(art.homes, int32(r))
 	art.homes = slices.Delete(art.homes, at, at+1)
+	e.recall(id)
 	if len(art.homes) == 0 {
 		delete(e.byDigest, digest)
 		art.digest = ""

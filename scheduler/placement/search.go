@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math"
+	"math/bits"
 
 	"github.com/tatami-faas/tatami/functions"
 )
@@ -138,20 +139,19 @@ func (e *Engine) choice(r *Request, by pull) Choice {
 func score(cost int64) float64 { return 1 - float64(cost)/one }
 
 // search finds the best node by cost and id. It looks first only for nodes about as tight as those that requests of the size found lately, which
-// leaves out most of the others, and at all when there are none.
+// leaves out most of the others, then for less tight ones, and at last for any.
 func (e *Engine) search() {
 	q, usual := &e.q, &e.usual[e.q.row]
-	if *usual > 0 {
-		q.cost = 2 * *usual
+	for limit := 3 * *usual; q.best == 0; limit *= 8 {
+		if q.cost = limit; limit <= 0 || limit > one {
+			q.cost = math.MaxInt64
+		}
 		e.sweep()
+		if q.cost == math.MaxInt64 {
+			return
+		}
 	}
-	if q.best == 0 {
-		q.cost = math.MaxInt64
-		e.sweep()
-	}
-	if q.best != 0 {
-		*usual += (min(q.cost, one) - *usual) / 16
-	}
+	*usual += (min(q.cost, one) - *usual) / 16
 }
 
 // sweep bounds what a class, a row and a cell may hold, and looks only where that is better than what was found. It begins with the largest nodes,
@@ -164,11 +164,11 @@ func (e *Engine) sweep() {
 
 func (e *Engine) scan(c *class) {
 	q := &e.q
-	row := next(&c.rows, q.row)
-	if row < 0 {
+	rows := from(c.rows, q.row)
+	if rows == 0 {
 		return
 	}
-	cpu := max(e.cpuFloors[row]-q.cpu, 0) * c.minCPU
+	cpu := max(e.cpuFloors[bits.TrailingZeros64(rows)]-q.cpu, 0) * c.minCPU
 	if cpu > q.cost || q.cpu > c.largestCPU || q.memory > c.largestMemory {
 		return
 	}
@@ -177,16 +177,26 @@ func (e *Engine) scan(c *class) {
 		return
 	}
 	most := q.cpu*c.maxCPU + q.memory*c.maxMemory
-	for ; row >= 0; row = next(&c.rows, row+1) {
+	for ; rows != 0; rows &= rows - 1 {
+		row := bits.TrailingZeros64(rows)
 		bound := penalty + max(e.cpuFloors[row]-q.cpu, 0)*c.minCPU
 		if bound > q.cost {
 			return
 		}
-		for col := next(&c.cols[row], q.col); col >= 0; col = next(&c.cols[row], col+1) {
+		for cols := from(c.cols[row], q.col); cols != 0; cols &= cols - 1 {
+			col := bits.TrailingZeros64(cols)
 			if bound+max(e.memoryFloors[col]-q.memory, 0)*c.minMemory > q.cost {
 				break
 			}
-			e.visit(c, c.heads[row*c.width+col], penalty, most)
+			cell := &c.cells[row*c.width+col]
+			if cell.free-most+penalty > q.cost || cell.cpu < q.cpu || cell.memory < q.memory {
+				continue
+			}
+			if cell.of < 0 {
+				e.visit(c, e.pageOf(cell.of), penalty, most)
+			} else {
+				e.consider(c, cell.free, &cell.room, penalty, most)
+			}
 		}
 	}
 }
@@ -207,60 +217,61 @@ func (e *Engine) admits(c *class) (penalty int64, ok bool) {
 	return penalty, penalty != excluded
 }
 
-// visit looks at the nodes of a cell, tightest first, and reports whether none that follows can be better.
-func (e *Engine) visit(c *class, t int32, penalty, most int64) (done bool) {
+// visit looks at what the entries of a page lead to, tightest first, and reports whether none that follows can be better.
+func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 	q := &e.q
-	for t != 0 {
-		n := &e.nodes[t]
-		if n.mostCPU < q.cpu || n.mostMemory < q.memory {
-			return false
-		}
-		if e.visit(c, n.left, penalty, most) {
+	for i := range p.count {
+		if p.free[i]-most+penalty > q.cost {
 			return true
 		}
-		if n.free-most+penalty > q.cost {
+		x := &p.rooms[i]
+		switch {
+		case x.cpu < q.cpu || x.memory < q.memory || x.slots < q.slots:
+		case x.of < 0:
+			if e.visit(c, e.pageOf(x.of), penalty, most) {
+				return true
+			}
+		case e.consider(c, p.free[i], x, penalty, most):
 			return true
 		}
-		cost := n.free - most
-		if !c.uniform {
-			cost = n.cost(q.cpu, q.memory)
-		}
-		if e.consider(t, cost, penalty) && c.uniform && (c.key.labels != 0 || q.affinity == nil) {
-			return true
-		}
-		t = n.right
 	}
 	return false
 }
 
-// consider takes the node if it fits and is better, and reports whether it fits.
-func (e *Engine) consider(t int32, cost, penalty int64) bool {
-	q, n := &e.q, &e.nodes[t]
-	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
+// consider takes a node with room for CPU and memory if it fits and is better, and reports whether none that follows in its cell can be better.
+func (e *Engine) consider(c *class, free int64, x *room, penalty, most int64) (done bool) {
+	q := &e.q
+	if x.slots < q.slots || q.apart && e.nodes[x.of].peers > 0 {
 		return false
 	}
-	if n.labels == 0 && q.affinity != nil {
-		if penalty = q.affinity.judge(e.about[t].Labels); penalty == excluded {
+	labelled := c.key.labels != 0 || q.affinity == nil
+	if !labelled {
+		if penalty = q.affinity.judge(e.about[x.of].Labels); penalty == excluded {
 			return false
 		}
 	}
-	if cost += penalty; cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
-		q.best, q.cost = t, cost
+	cost := free - most + penalty
+	if !c.uniform {
+		cost = e.nodes[x.of].cost(q.cpu, q.memory) + penalty
 	}
-	return true
+	if cost < q.cost || cost == q.cost && e.order[x.of] < e.order[q.best] {
+		q.best, q.cost = x.of, cost
+	}
+	return c.uniform && labelled
 }
 
 // fits judges one node as search would: its cost, or ok false.
 func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	q, n := &e.q, &e.nodes[t]
-	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 || !n.indexed {
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 || !e.rough[t].indexed {
 		return 0, false
 	}
-	penalty, ok := e.admits(&e.classes[n.class])
+	c := &e.classes[n.class]
+	penalty, ok := e.admits(c)
 	if !ok {
 		return 0, false
 	}
-	if n.labels == 0 && q.affinity != nil {
+	if c.key.labels == 0 && q.affinity != nil {
 		if penalty = q.affinity.judge(e.about[t].Labels); penalty == excluded {
 			return 0, false
 		}
@@ -282,7 +293,7 @@ func (e *Engine) near(hosts []NodeRef) bool {
 			continue
 		}
 		cost, ok := e.fits(int32(h))
-		if ok && (cost < limit || cost == limit && (best == 0 || e.nodes[h].order < e.nodes[best].order)) {
+		if ok && (cost < limit || cost == limit && (best == 0 || e.order[h] < e.order[best])) {
 			best, limit = int32(h), cost
 		}
 	}
@@ -300,19 +311,17 @@ func (e *Engine) home(digest string) bool {
 		return false
 	}
 	q := &e.q
-	homes := e.artifacts[id].homes
-	homes = homes[max(len(homes)-homesLooked, 0):]
 	var best int32
 	limit := q.cost + homeCost
-	for _, h := range homes {
+	for _, h := range e.recent[id] {
 		if h == q.best {
 			return false
 		}
-		if r := e.rough[h]; int(r.row) < q.row || int(r.col) < q.col {
+		if r := &e.rough[h]; !r.indexed || int(r.row) < q.row || int(r.col) < q.col {
 			continue
 		}
 		cost, ok := e.fits(h)
-		if ok && (cost < limit || cost == limit && (best == 0 || e.nodes[h].order < e.nodes[best].order)) {
+		if ok && (cost < limit || cost == limit && (best == 0 || e.order[h] < e.order[best])) {
 			best, limit = h, cost
 		}
 	}
@@ -401,7 +410,7 @@ func (e *Engine) fewest(peers []NodeRef, least *int32) {
 		if !ok || n.peers > *least {
 			continue
 		}
-		if n.peers < *least || cost < q.cost || cost == q.cost && n.order < e.nodes[q.best].order {
+		if n.peers < *least || cost < q.cost || cost == q.cost && e.order[p] < e.order[q.best] {
 			q.best, q.cost, *least = int32(p), cost, n.peers
 		}
 	}

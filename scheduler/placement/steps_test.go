@@ -310,6 +310,9 @@ func run(t *testing.T, w *walk, n int) uint64 {
 			if err := w.model.check(w.engine); err != nil {
 				t.Fatalf("step %d: %v", i, err)
 			}
+			if err := w.engine.checkIndex(); err != nil {
+				t.Fatalf("step %d: %v", i, err)
+			}
 		}
 	}
 	h := fnv.New64a()
