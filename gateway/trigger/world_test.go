@@ -64,6 +64,10 @@ func (p *path) ServeFunction(w http.ResponseWriter, _ *http.Request, _ functions
 	w.WriteHeader(http.StatusTeapot)
 }
 
+func (p *path) ServeInvocation(w http.ResponseWriter, r *http.Request, ref functions.Ref, rest string, _ functions.InvocationID) {
+	p.ServeFunction(w, r, ref, rest)
+}
+
 func (p *path) Ready() <-chan struct{} {
 	done := make(chan struct{})
 	close(done)
