@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -115,6 +118,37 @@ func (p *probe) dial(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = conn.Close()
 	fmt.Fprintln(w, "connected")
+}
+
+// effect tells the store which attempt of which invocation this is, and when it began. One whose caller has gone meanwhile tells nothing.
+func (p *probe) effect(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	q := r.URL.Query()
+	attempt := r.Header.Get("Tatami-Attempt")
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	select {
+	case <-time.After(time.Millisecond):
+	case <-r.Context().Done():
+		return
+	}
+	target := url.URL{Scheme: "http", Host: q.Get("store"), Path: "/" + q.Get("how"), RawQuery: url.Values{
+		"id": {r.Header.Get("Tatami-Invocation-Id")}, "attempt": {attempt}, "began": {strconv.FormatInt(began.UnixNano(), 10)},
+	}.Encode()}
+	resp, err := http.Post(target.String(), "text/plain", bytes.NewReader(body))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_ = resp.Body.Close()
+	if fail := q.Get("fail"); fail == "always" || fail == "first" && attempt == "1" {
+		http.Error(w, "as asked", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, resp.StatusCode)
 }
 
 func (p *probe) log(w http.ResponseWriter, r *http.Request) {

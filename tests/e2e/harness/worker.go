@@ -39,7 +39,7 @@ func Join(t testing.TB, s *Server, addr string, flags ...string) *Worker {
 		t.Fatal(err)
 	}
 	w := &Worker{Name: filepath.Base(dir), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Flags: flags}
-	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, args: func() []string {
+	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, within: s.within, args: func() []string {
 		return append([]string{
 			"--join", "nats://" + addr, "--token-file", filepath.Join(s.DataDir, "worker.token"), "--data-dir", w.DataDir, "--run-dir", w.RunDir,
 			"--node-name", w.Name, "--log-level", "debug", "--log-format", "text",
