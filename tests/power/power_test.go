@@ -1,0 +1,245 @@
+//go:build e2e
+
+package power
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+var (
+	crashes = flag.Int("power.crashes", 3, "how often the power is lost")
+	seed    = flag.Uint64("power.seed", 0, "seed of the moments; 0 takes one from the clock")
+)
+
+// story is what the processes said before the power went.
+type story struct {
+	t *testing.T
+	// accepted are the paths of what was accepted, ended the states of what was said to have ended.
+	accepted map[functions.InvocationID]string
+	ended    map[functions.InvocationID]functions.InvocationState
+	// attempts is where attempts are written, behind is how long that was when the power came back, by the number of ended then.
+	attempts string
+	finished map[functions.InvocationID]int
+	// between counts what a cut caught with its end written and its message in the queue; letters those of them with a dead letter.
+	between, letters int
+}
+
+// The power goes while work is accepted, run, retried and buried. What was accepted is there when it is back, and comes to its one end;
+// what had ended has ended, and is not run again.
+func TestPowerLoss(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d: %d crashes", *seed, *crashes)
+	random := rand.New(rand.NewPCG(*seed, 0))
+	im := newImage(t, 1024)
+	s := &story{t: t, accepted: map[functions.InvocationID]string{}, ended: map[functions.InvocationID]functions.InvocationState{},
+		attempts: filepath.Join(t.TempDir(), "attempts"), finished: map[functions.InvocationID]int{}}
+	for range *crashes {
+		s.live(im, 300+random.IntN(1500))
+		s.look(im)
+	}
+	s.settle(im)
+	t.Logf("%d accepted, %d had ended before a cut, %d were caught between their end and the queue's word, %d of them dead",
+		len(s.accepted), len(s.ended), s.between, s.letters)
+}
+
+// live runs a process until it has said so many lines, takes the power and kills it.
+func (s *story) live(im *image, lines int) {
+	t := s.t
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+im.dir, childLog+"="+s.attempts)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, n := bufio.NewScanner(out), 0
+	for said.Scan() {
+		s.hear(said.Text())
+		if n++; n == lines {
+			im.cut()
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = cmd.Wait()
+	if n < lines {
+		t.Fatalf("the process ended by itself after %d of %d lines:\n%s", n, lines, complaints.String())
+	}
+	im.unmount()
+	im.mount()
+	so := s.length()
+	for id := range s.ended {
+		if _, known := s.finished[id]; !known {
+			s.finished[id] = so
+		}
+	}
+}
+
+func (s *story) hear(line string) {
+	f := strings.Fields(line)
+	if len(f) != 3 {
+		return
+	}
+	switch id := functions.InvocationID(f[1]); f[0] {
+	case "accepted":
+		s.accepted[id] = f[2]
+	case "ended":
+		s.ended[id] = functions.InvocationState(f[2])
+	}
+}
+
+func (s *story) length() int {
+	info, err := os.Stat(s.attempts)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return int(info.Size())
+}
+
+// look opens the store without a queue: everything accepted must be there, everything ended have its record.
+func (s *story) look(im *image) {
+	t := s.t
+	b, _, err := open(t.Context(), im.dir, s.attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	lost := 0
+	for id, path := range s.accepted {
+		waits := s.waits(b, id)
+		rec, _, err := b.Results().Get(t.Context(), bus.ResultKey(id))
+		has := err == nil
+		if err != nil && !fault.Is(err, fault.CodeInvocationNotFound) {
+			t.Fatal(err)
+		}
+		if state, ended := s.ended[id]; ended && (!has || rec.State != state) {
+			t.Errorf("%s %s had ended as %s, its record says %q", id, path, state, rec.State)
+		}
+		switch {
+		case !has && !waits:
+			lost++
+		case has && waits:
+			s.between++
+			if subject, _ := bus.DeadSubject(id); rec.State == functions.StateDead {
+				if _, err := b.Dead().GetLastMsgForSubject(t.Context(), subject); err == nil {
+					s.letters++
+				}
+			}
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d accepted invocations are lost", lost, len(s.accepted))
+	}
+}
+
+// waits reports whether a message of the invocation is in the queue.
+func (s *story) waits(b *bus.Bus, id functions.InvocationID) bool {
+	waiting, _ := bus.InvocationSubject(id)
+	scheduled, _ := bus.ScheduledSubject(id)
+	for _, subject := range []string{waiting, scheduled} {
+		if _, err := b.Invocations().GetLastMsgForSubject(s.t.Context(), subject); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// settle lets everything come to its end and holds it against what was said.
+func (s *story) settle(im *image) {
+	t := s.t
+	b, q, err := open(t.Context(), im.dir, s.attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	for id, path := range s.accepted {
+		s.end(q, id, path)
+		if t.Failed() {
+			break
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := b.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	log, err := os.Open(s.attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	data, err := io.ReadAll(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := 0
+	for line := range strings.Lines(string(data)) {
+		id, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if before, ended := s.finished[functions.InvocationID(id)]; ended && at >= before {
+			t.Errorf("%s had ended, and an attempt began after the power was back: %s", id, line)
+		}
+		at += len(line)
+	}
+}
+
+func (s *story) end(q *queue.Queue, id functions.InvocationID, path string) {
+	t := s.t
+	wait := 5 * time.Minute
+	want := functions.StateSucceeded
+	switch path {
+	case "/later":
+		wait, want = 0, functions.StateScheduled
+	case "/dead", "/refused":
+		want = functions.StateDead
+	}
+	var st queue.Status
+	for deadline := time.Now().Add(wait); ; {
+		var err error
+		if st, err = q.Lookup(t.Context(), id, wait); err != nil {
+			t.Errorf("%s %s: %v", id, path, err)
+			return
+		}
+		if st.State == want || st.State.Terminal() || time.Now().After(deadline) {
+			break
+		}
+	}
+	if st.State != want {
+		t.Errorf("%s %s is %+v, want %s", id, path, st, want)
+	}
+	if want != functions.StateDead {
+		return
+	}
+	if _, err := q.ShowDead(t.Context(), id); err != nil {
+		t.Errorf("%s %s is dead without a letter: %v", id, path, err)
+	}
+}
