@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PURE := scheduler/{placement,autoscale,keepalive,state,reconcile}/*.go
 # The packages that hold tests on real containers or mounts.
-E2E := ./tests/e2e/... ./runtime/attach ./runtime/containerd ./runtime/egress ./internal/bus
+E2E := ./tests/e2e/... ./tests/power ./runtime/attach ./runtime/containerd ./runtime/egress ./internal/bus
 
 .PHONY: help
 help: ## List the targets
@@ -135,15 +135,22 @@ bench-control: ## Cold starts through gateway, bus and scheduler with 1,000 work
 	timeout 180 $(GO) run ./tests/bench control -out out/bench.jsonl
 
 .PHONY: mutate
-mutate: build ## Break one promise after the other in a copy of the tree and show that the tests notice (no root)
-	@echo 'time limit: 20 minutes (about 6 on two idle cores)'
-	timeout 1200 $(GO) run ./tests/mutate
+mutate: build ## Break one promise after the other in a copy of the tree and show that the tests notice (root for power loss)
+	@echo 'time limit: 25 minutes (about 8 on two idle cores)'
+	timeout 1500 $(GO) run ./tests/mutate
 
 .PHONY: soak
 soak: deps-test build ## 10,000 starts and ends with random kills, 200 instances under churn, a full node (root)
 	@echo 'time limit: 100 minutes'
 	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode)$$' -count=1 -v -timeout 100m \
 		-args -cycles.n 10000 -identity.instances 200 -identity.requests 100000 -full.instances 100
+
+.PHONY: chaos-queue
+chaos-queue: deps-test build ## 100,000 queued invocations under 60 kills, and 30 power losses of the queue's store (root)
+	@echo 'time limit: 35 minutes (about 8 on two idle cores)'
+	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e ./tests/e2e -run '^TestChaosQueue$$' -count=1 -v -timeout 25m \
+		-args -chaos.invocations 100000 -chaos.kills 60
+	$(GO) test -tags e2e ./tests/power -count=1 -v -timeout 10m -args -power.crashes 30
 
 .PHONY: test-v2
 test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine

@@ -37,6 +37,34 @@ var mutations = []mutation{
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./gateway/queue",
 	},
 	{
+		"an attempt whose message is not held",
+		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
+	},
+	{
+		"a key that is no record before its message",
+		"gateway/queue/keyed.go", "q.bus.Keys().Put(ctx, hash, &rec, 0)", "uint64(0), error(nil)", "./gateway/queue",
+	},
+	{
+		"a call that is made before its key is on disk",
+		"gateway/queue/once.go", "case !again:", "case !again && cur.State == functions.KeyUnknown:", "./gateway/queue",
+	},
+	{
+		"power loss: a 202 before it is on disk",
+		"gateway/queue/accept.go", "return q.bus.Barrier(ctx, streams...)", "return nil", "./tests/power",
+	},
+	{
+		"power loss: a barrier that syncs nothing",
+		"internal/bus/barrier.go", "err = s.sync(b.sync)\n", "_ = s\n", "./tests/power",
+	},
+	{
+		"power loss: a dead invocation without its letter",
+		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
+	},
+	{
+		"power loss: a terminal record that is not looked for",
+		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./tests/power",
+	},
+	{
 		"a barrier that syncs nothing",
 		"internal/bus/barrier.go", "err = s.sync(b.sync)", "_ = s", "./internal/bus",
 	},
