@@ -45,7 +45,7 @@ var mutations = []mutation{
 		"gateway/queue/keyed.go", "q.bus.Keys().Put(ctx, hash, &rec, 0)", "uint64(0), error(nil)", "./gateway/queue",
 	},
 	{
-		"a call that is made before its key is on disk",
+		"a call made again whose outcome is unknown",
 		"gateway/queue/once.go", "case !again:", "case !again && cur.State == functions.KeyUnknown:", "./gateway/queue",
 	},
 	{
