@@ -18,6 +18,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/heap"
 	"github.com/tatami-faas/tatami/internal/obs"
 	"github.com/tatami-faas/tatami/runtime/containerd"
 	"github.com/tatami-faas/tatami/runtime/egress"
@@ -36,6 +37,7 @@ type nodeConfig struct {
 	GrantMemory       int64
 	ReserveCPU        int64
 	ReserveMemory     int64
+	HeapTarget        int64
 	MaxInstances      int64
 	SandboxPool       int
 	FreezeAfter       time.Duration
@@ -49,6 +51,9 @@ type nodeConfig struct {
 	EgressAllow       []string
 	EgressDNS         []string
 }
+
+// leastHeapTarget is what a process needs to do anything else than collect garbage.
+const leastHeapTarget = 64 * functions.MiB
 
 // places are where a process of a verb keeps its things unless it is told otherwise.
 type places struct{ config, data, run string }
@@ -68,6 +73,8 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Var((*bytesValue)(&c.GrantMemory), "grant-memory", "memory that functions may take, such as 2Gi (default the machine's less the reserve)")
 	f.Var((*milliValue)(&c.ReserveCPU), "reserve-cpu", "processor time kept from functions, such as 200m (default a tenth of the machine)")
 	f.Var((*bytesValue)(&c.ReserveMemory), "reserve-memory", "memory kept from functions, such as 1Gi (default a tenth of the machine, at least 512Mi)")
+	f.Var((*bytesValue)(&c.HeapTarget), "heap-target", "memory that this process itself should stay within, such as 1Gi; far below it garbage is collected seldom "+
+		"(default a thirteenth of what the machine or the cgroup has, at least 384Mi; GOGC and GOMEMLIMIT go first)")
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
 	f.BoolVar(&c.UserNamespaces, "user-namespaces", true, "run images that ask for root as root of a user namespace, where this machine can; else as user 65532")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
@@ -93,6 +100,9 @@ func (c *nodeConfig) validate() error {
 	}
 	if c.ReserveCPU < 0 || c.ReserveCPU >= int64(runtime.NumCPU())*1000 {
 		return fault.New(fault.CodeInvalidRequest, "--reserve-cpu: %dm leaves nothing of %d cores", c.ReserveCPU, runtime.NumCPU()).WithField("reserve-cpu")
+	}
+	if c.HeapTarget != 0 && c.HeapTarget < leastHeapTarget {
+		return fault.New(fault.CodeInvalidRequest, "--heap-target: %d MiB is less than %d MiB", c.HeapTarget/functions.MiB, leastHeapTarget/functions.MiB).WithField("heap-target")
 	}
 	if c.MaxInstances < 1 || c.MaxInstances > 100_000 {
 		return fault.New(fault.CodeInvalidRequest, "--max-instances: %d is not between 1 and 100000", c.MaxInstances).WithField("max-instances")
@@ -123,6 +133,15 @@ func (c *nodeConfig) load(cmd *cobra.Command, p places) error {
 
 func (c *nodeConfig) logger(w io.Writer) (*slog.Logger, error) {
 	return obs.NewLogger(w, obs.LogConfig{Level: c.LogLevel, Format: c.LogFormat})
+}
+
+// setHeap sets the collector of this process.
+func (c *nodeConfig) setHeap(log *slog.Logger) {
+	target := c.HeapTarget
+	if target == 0 {
+		target = heap.Target(heap.Memory(os.DirFS("/")))
+	}
+	heap.Choose(target, os.Getenv).Apply(log)
 }
 
 // makeDirs makes the directories. The control socket in the run directory has a mode of its own: others must get as far as the socket.

@@ -62,6 +62,7 @@ func TestBadSettings(t *testing.T) {
 		"a size without unit": {file: "max-body: lots\n", says: "max-body"},
 		"too much cpu":        {args: []string{"--reserve-cpu", "1000"}, says: "reserve-cpu"},
 		"no instances":        {args: []string{"--max-instances", "0"}, says: "max-instances"},
+		"a tiny heap":         {args: []string{"--heap-target", "1Mi"}, says: "heap-target"},
 		"a negative pool":     {file: "sandbox-pool: -1\n", says: "sandbox-pool"},
 		"no data directory":   {args: []string{"--data-dir", ""}, says: "data-dir"},
 		"nobody to run it":    {args: []string{"--no-worker"}, says: "no-worker"},
