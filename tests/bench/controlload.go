@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,7 @@ func (t *tally) end() (outcome, error) {
 }
 
 // openLoop starts functions at times that are drawn ahead, whatever becomes of those before; latency counts from the time drawn.
-func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.Duration) (outcome, error) {
+func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.Duration) (o outcome, err error) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var due []time.Duration
 	for at := 0.0; len(due) < len(w.refs); {
@@ -75,6 +76,8 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 		due = append(due, time.Duration(at*float64(time.Second)))
 	}
 	order := rng.Perm(len(w.refs))
+	noise := w.watchTimers(ctx)
+	defer func() { o.late = noise() }()
 	t := newTally(len(due))
 	var calls sync.WaitGroup
 	for i, at := range due {
@@ -85,6 +88,44 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	}
 	calls.Wait()
 	return t.end()
+}
+
+// timerEvery is the time between two timers whose lateness is watched.
+const timerEvery = 2 * time.Millisecond
+
+// watchTimers begins to set timers of a sandbox's time that do nothing, until the function returned is called. It returns how late each was: what the
+// process, the Go runtime and the machine add to anything that waits so long.
+func (w *controlWorld) watchTimers(ctx context.Context) (end func() []time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan []time.Duration)
+	go func() {
+		var mu sync.Mutex
+		var late []time.Duration
+		var pending sync.WaitGroup
+		tick := time.NewTicker(timerEvery)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			begun := time.Now()
+			pending.Add(1)
+			time.AfterFunc(sandboxTime, func() {
+				defer pending.Done()
+				mu.Lock()
+				defer mu.Unlock()
+				late = append(late, time.Since(begun)-sandboxTime)
+			})
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		pending.Wait()
+		slices.Sort(late)
+		done <- late
+	}()
+	return func() []time.Duration {
+		cancel()
+		return <-done
+	}
 }
 
 // closedLoop has clients each of which starts a further function when its last one answered, until each function was started once.
