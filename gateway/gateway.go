@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/gateway/problem"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -70,28 +72,45 @@ func (g *Gateway) Run(ctx context.Context) error {
 	public.Protocols.SetUnencryptedHTTP2(true)
 	public.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: g.cfg.WriteTimeout}
 	in := &guests{Listener: ls.public, most: g.cfg.MaxConnections, away: g.upgrades.count}
-	public.ConnState = in.note
+	public.ConnState = func(c net.Conn, state http.ConnState) { in.note(http1.Accepted(c), state) }
+	front := g.front(base, in)
 	control := g.server(base, bounded(g.control))
 	group, gctx := errgroup.WithContext(ctx)
-	serve := func(s *http.Server, l net.Listener) {
+	serve := func(serve func() error) {
 		group.Go(func() error {
-			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
 		})
 	}
-	serve(public, in)
+	serve(front.Serve)
+	serve(func() error { return public.Serve(front.Rest()) })
 	for _, l := range ls.control {
-		serve(control, l)
+		serve(func() error { return control.Serve(l) })
 	}
 	close(g.ready)
 	group.Go(func() error {
 		<-gctx.Done()
-		g.drain(ctx, public, control, cut)
+		g.drain(ctx, []server{front, public}, control, cut)
 		return nil
 	})
 	return group.Wait()
+}
+
+// front serves the requests that most of the public listener's are: plain ones to functions. All others are for net/http.
+func (g *Gateway) front(base context.Context, in *guests) *http1.Server {
+	domain := g.cfg.Domain
+	return http1.New(http1.Config{
+		Takes: func(host, target string) bool {
+			if _, below := splitHost(host, domain); below {
+				return true
+			}
+			return strings.HasPrefix(target, functionPrefix)
+		},
+		Note: in.note, Base: context.WithValue(base, drainKey{}, &g.draining), MaxHeader: g.cfg.MaxHeader, HeaderTimeout: g.cfg.HeaderTimeout,
+		IdleTimeout: g.cfg.IdleTimeout, WriteTimeout: g.cfg.WriteTimeout,
+	}, in, g.public, g.log)
 }
 
 func (g *Gateway) server(base context.Context, h http.Handler) *http.Server {
@@ -132,24 +151,41 @@ func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) {
 	g.public.ServeHTTP(w, r)
 }
 
-// drain ends both servers: the public one first, so that the control API tells how it goes.
-func (g *Gateway) drain(ctx context.Context, public, control *http.Server, cut context.CancelCauseFunc) {
+// server is what drain needs of one.
+type server interface {
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
+// shutdown ends servers together; false where one did not end in time.
+func shutdown(ctx context.Context, servers ...server) bool {
+	var late atomic.Bool
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() {
+			if s.Shutdown(ctx) != nil {
+				late.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	return !late.Load()
+}
+
+// drain ends all servers: the public ones first, so that the control API tells how it goes.
+func (g *Gateway) drain(ctx context.Context, public []server, control server, cut context.CancelCauseFunc) {
 	g.draining.Store(true)
 	base := context.WithoutCancel(ctx)
 	wait, cancel := context.WithTimeout(base, g.cfg.DrainTimeout)
 	defer cancel()
-	err := public.Shutdown(wait)
-	if err == nil {
-		err = g.upgrades.wait(wait)
-	}
-	if err != nil {
+	if !shutdown(wait, public...) || g.upgrades.wait(wait) != nil {
 		g.log.Warn("requests were cut: they did not end within the drain timeout", "dur_ms", g.cfg.DrainTimeout.Milliseconds())
 	}
 	cut(fault.New(fault.CodeDraining, "the server is stopping").WithRetryAfter(time.Second))
 	end, cancelEnd := context.WithTimeout(base, cutGrace)
 	defer cancelEnd()
 	// Event streams of the control API end now, with the base context.
-	for _, s := range []*http.Server{public, control} {
+	for _, s := range append(public, control) {
 		if s.Shutdown(end) != nil {
 			_ = s.Close()
 		}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
@@ -199,8 +200,19 @@ func setup(t testing.TB, cfg invoke.Config) *bed {
 	tb.front.Config.Protocols = new(http.Protocols)
 	tb.front.Config.Protocols.SetHTTP1(true)
 	tb.front.Config.Protocols.SetUnencryptedHTTP2(true)
+	// As in the gateway: plain requests do not come to net/http's server.
+	plain := http1.New(http1.Config{}, tb.front.Listener, http.HandlerFunc(tb.serve), slog.New(slog.DiscardHandler))
+	tb.front.Listener = plain.Rest()
 	tb.front.Start()
 	t.Cleanup(tb.front.Close)
+	served := make(chan error, 1)
+	go func() { served <- plain.Serve() }()
+	t.Cleanup(func() {
+		_ = plain.Shutdown(context.Background())
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
 	return tb
 }
 

@@ -1,0 +1,175 @@
+package http1
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says what the server takes and how long it waits. Durations of 0 are no bound.
+type Config struct {
+	// Takes reports whether a request for the host and the target is one for the handler; all others are handed over. Nil takes all.
+	Takes func(host, target string) bool
+	// Note is told what a connection does, as http.Server's ConnState is, but for the states of a connection that was handed over. May be nil.
+	Note func(net.Conn, http.ConnState)
+	// Base is what the contexts of requests are made from. Default context.Background.
+	Base context.Context
+	// MaxHeader is the longest head that is read here, in bytes; net/http says what is too long. Default, and at most, 8 KiB.
+	MaxHeader int
+	// HeaderTimeout is how long a client may take to send a head; a connection's first one counts from its beginning.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a connection is kept for the next request.
+	IdleTimeout time.Duration
+	// WriteTimeout is how long a client may take for the rest of an answer whose handler has returned.
+	WriteTimeout time.Duration
+}
+
+// Server serves ordinary requests. It is made by New.
+type Server struct {
+	cfg      Config
+	listener net.Listener
+	handover *handover
+	handler  http.Handler
+	log      *slog.Logger
+	works    works
+	date     atomic.Pointer[dateText]
+	// ending says that no more requests are taken.
+	ending atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	// swept is closed when the sweeper has ended, nil while there is none; look makes it look at once.
+	swept chan struct{}
+	look  chan struct{}
+}
+
+// New makes a server of the listener's connections. The handler must not keep a request, its header or the writer once it has returned: the
+// next request has them.
+func New(cfg Config, l net.Listener, h http.Handler, log *slog.Logger) *Server {
+	if cfg.Base == nil {
+		cfg.Base = context.Background()
+	}
+	if cfg.MaxHeader = cmp.Or(cfg.MaxHeader, inSize); cfg.MaxHeader > inSize {
+		cfg.MaxHeader = inSize
+	}
+	if cfg.Note == nil {
+		cfg.Note = func(net.Conn, http.ConnState) {}
+	}
+	return &Server{
+		cfg: cfg, listener: l, handover: newHandover(l.Addr()), handler: h, log: log, conns: map[*conn]struct{}{}, look: make(chan struct{}, 1),
+	}
+}
+
+// Rest is the listener of the connections that are handed over, for an http.Server.
+func (s *Server) Rest() net.Listener { return s.handover }
+
+// Serve serves connections until Shutdown or Close; then it returns http.ErrServerClosed.
+func (s *Server) Serve() error {
+	const longest = time.Second
+	var pause time.Duration
+	for {
+		nc, err := s.listener.Accept()
+		if err != nil {
+			if s.ending.Load() {
+				return http.ErrServerClosed
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			// Files may be short for a while.
+			pause = min(max(2*pause, 5*time.Millisecond), longest)
+			s.log.Warn("a connection was not accepted", "err", err)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		c := newConn(s, nc)
+		if c == nil {
+			if !s.handover.give(nc) {
+				_ = nc.Close()
+			}
+			continue
+		}
+		if !s.add(c) {
+			_ = nc.Close()
+			continue
+		}
+		go c.serve()
+	}
+}
+
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending.Load() {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	if s.swept == nil {
+		s.swept = make(chan struct{})
+		go s.sweep(s.swept)
+	}
+	return true
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	last := len(s.conns) == 0
+	s.mu.Unlock()
+	if last && s.ending.Load() {
+		s.wake()
+	}
+}
+
+func (s *Server) wake() {
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
+}
+
+// Shutdown takes no more connections and no more requests, and returns once the answers under way are out, or with ctx's error. It may be
+// called again.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.end()
+	s.mu.Lock()
+	for c := range s.conns {
+		c.kickWaiting()
+	}
+	swept := s.swept
+	s.mu.Unlock()
+	if swept == nil {
+		return nil
+	}
+	s.wake()
+	select {
+	case <-swept:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends every connection at once.
+func (s *Server) Close() error {
+	s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.nc.Close()
+	}
+	return nil
+}
+
+func (s *Server) end() {
+	s.ending.Store(true)
+	_ = s.listener.Close()
+	_ = s.handover.Close()
+}
