@@ -21,8 +21,9 @@ type answer struct {
 	length, written int64
 	// said: WriteHeader was called, and the header is in out. framed: the head is whole.
 	said, framed bool
-	// typed, dated say that the handler gave the header of that name.
+	// typed, dated say that the handler gave the header of that name, trailing that trailers may follow the body.
 	typed, dated     bool
+	trailing         bool
 	chunked, closing bool
 	fullDuplex       bool
 	trailers         []string
@@ -125,9 +126,11 @@ func (a *answer) fields(informational bool) {
 			case "Date":
 				a.dated = len(vv) > 0
 			case "Trailer":
+				a.trailing = a.trailing || len(vv) > 0
 				a.announced(vv)
 			}
 			if strings.HasPrefix(k, http.TrailerPrefix) {
+				a.trailing = true
 				continue
 			}
 		}
@@ -195,8 +198,7 @@ func isToken(s string) bool {
 // frame ends the head: it settles how the body's end is told and whether the connection goes on. All says that held is the whole body.
 func (a *answer) frame(all bool) {
 	a.framed = true
-	trailing := len(a.trailers) > 0 || all && a.prefixed()
-	if all && !trailing && a.length < 0 && bodyAllowed(a.status) && (a.w.req.Method != http.MethodHead || len(a.held) > 0) {
+	if all && !a.trailing && a.length < 0 && bodyAllowed(a.status) && (a.w.req.Method != http.MethodHead || len(a.held) > 0) {
 		a.length = int64(len(a.held))
 	}
 	a.closing = a.closing || a.c.s.ending.Load()
@@ -222,16 +224,6 @@ func (a *answer) frame(all bool) {
 		a.out = append(a.out, "Connection: close\r\n"...)
 	}
 	a.out = append(a.out, "\r\n"...)
-}
-
-// prefixed reports whether the handler set trailers that it did not announce.
-func (a *answer) prefixed() bool {
-	for k := range a.header {
-		if strings.HasPrefix(k, http.TrailerPrefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // Write writes a part of the body.
@@ -310,7 +302,7 @@ func (a *answer) FlushError() error {
 // send writes out to the client.
 func (a *answer) send() {
 	if a.err == nil && len(a.out) > 0 {
-		_, a.err = a.c.nc.Write(a.out)
+		_, a.err = a.c.sock.Write(a.out)
 	}
 	a.shrink()
 }

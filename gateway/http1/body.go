@@ -49,7 +49,7 @@ func (b *body) read(p []byte) (n int, err error) {
 		n = copy(p, w.unread())
 		w.at += n
 	} else {
-		n, err = b.c.nc.Read(p)
+		n, err = b.c.sock.Read(p)
 	}
 	b.left -= int64(n)
 	switch {
@@ -76,7 +76,8 @@ func (b *body) Close() error {
 func (b *body) discard() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.left == 0 {
+	if b.left == 0 || b.err == io.ErrUnexpectedEOF {
+		// Where the client ended in the middle, nothing follows.
 		return true
 	}
 	if b.left >= mostUnread || b.err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/tatami-faas/tatami/gateway/socket"
 )
 
 // The states of a connection.
@@ -29,9 +31,10 @@ const (
 
 // conn is a connection of which nothing unusual has come yet.
 type conn struct {
-	s   *Server
-	nc  net.Conn
-	raw syscall.RawConn
+	s    *Server
+	nc   net.Conn
+	sock *socket.Conn
+	raw  syscall.RawConn
 	// state says what since is about, in nanoseconds since 1970.
 	state atomic.Int32
 	since atomic.Int64
@@ -46,20 +49,20 @@ type conn struct {
 	// fill is tryRead, got and err what it found.
 	fill func(uintptr) bool
 	got  int
-	err  error
+	err  syscall.Errno
 }
 
 // newConn returns nil for a connection of which the socket cannot be had.
 func newConn(s *Server, nc net.Conn) *conn {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
+	sock := socket.New(nc)
+	if sock == nil {
 		return nil
 	}
-	raw, err := sc.SyscallConn()
+	raw, err := sock.SyscallConn()
 	if err != nil {
 		return nil
 	}
-	c := &conn{s: s, nc: nc, raw: raw}
+	c := &conn{s: s, nc: nc, sock: sock, raw: raw}
 	c.fill = c.tryRead
 	ctx, cancel := context.WithCancel(s.cfg.Base)
 	c.cancel = cancel
@@ -119,7 +122,14 @@ func (c *conn) next() verdict {
 			}
 			w.compact()
 		}
-		if c.raw.Read(c.fill) != nil || c.err != nil || c.got == 0 {
+		if c.raw.Read(c.fill) != nil || c.err != 0 {
+			return incomplete
+		}
+		if c.got == 0 {
+			if c.work.at < c.work.end {
+				// It ended in the middle of a head.
+				return c.unusual()
+			}
 			return incomplete
 		}
 	}
@@ -155,22 +165,17 @@ func (c *conn) tryRead(fd uintptr) bool {
 	} else if w.at == w.end {
 		w.at, w.end = 0, 0
 	}
-	for {
-		n, err := syscall.Read(int(fd), w.in[w.end:])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			if w.end == 0 {
-				c.work = nil
-				c.s.works.put(w)
-			}
-			return false
+	n, err := socket.ReadNow(fd, w.in[w.end:])
+	if err == syscall.EAGAIN {
+		if w.end == 0 {
+			c.work = nil
+			c.s.works.put(w)
 		}
-		c.work, c.got, c.err = w, max(n, 0), err
-		w.end += c.got
-		return true
+		return false
 	}
+	c.work, c.got, c.err = w, n, err
+	w.end += n
+	return true
 }
 
 // respond serves the request that was read and reports whether the connection goes on.

@@ -1,15 +1,15 @@
 package invoke
 
-import "syscall"
+import (
+	"syscall"
+
+	"github.com/tatami-faas/tatami/gateway/socket"
+)
 
 // wouldBlock reports whether a read of the non-blocking socket finds it open and empty. A byte that it finds is lost: the connection is
 // not used after that.
 func wouldBlock(fd uintptr) bool {
 	var b [1]byte
-	for {
-		_, err := syscall.Read(int(fd), b[:])
-		if err != syscall.EINTR {
-			return err == syscall.EAGAIN
-		}
-	}
+	_, err := socket.ReadNow(fd, b[:])
+	return err == syscall.EAGAIN
 }

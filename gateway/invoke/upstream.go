@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/socket"
 )
 
 // upstream holds the connections to one instance. Instances share addresses, so nothing here is known by address, and it ends with
@@ -156,13 +157,13 @@ type upconn struct {
 
 func newUpconn(nc net.Conn) *upconn {
 	c := &upconn{nc: nc, budget: noBudget}
-	c.br = bufio.NewReader(c)
-	c.bw = bufio.NewWriter(nc)
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw, c.peek = raw, c.look
+	if s := socket.New(nc); s != nil {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.nc, c.raw, c.peek = s, raw, c.look
 		}
 	}
+	c.br = bufio.NewReader(c)
+	c.bw = bufio.NewWriter(c.nc)
 	return c
 }
 
