@@ -78,36 +78,25 @@ func (w *work) head(b []byte) (int, verdict) {
 	if !ok || !w.requestLine(line) {
 		return 0, unusual
 	}
-	h := w.req.Header
 	for rest != "" {
-		if line, rest, ok = cutLine(rest); !ok {
+		var name, value string
+		if name, value, rest, ok = cutField(rest); !ok || !w.special(name, value) {
 			return 0, unusual
 		}
-		colon := strings.IndexByte(line, ':')
-		if colon < 1 || !only(line[:colon], inName) {
-			return 0, unusual
-		}
-		value := strings.Trim(line[colon+1:], " \t")
-		if !only(value, inValue) {
-			return 0, unusual
-		}
-		name := canonical(line[:colon])
-		if !w.special(name, value) {
-			return 0, unusual
-		}
-		if name == "Host" {
-			continue
-		}
-		if vv, again := h[name]; again {
-			h[name] = append(vv, value)
-		} else {
-			h[name] = w.single(value)
+		if name != "Host" {
+			w.fields.add(name, value)
 		}
 	}
 	if w.req.Host == "" {
 		return 0, unusual
 	}
 	return end + len(endOfHead), ordinary
+}
+
+// bodyLength reads a Content-Length; false for what is none, or longer than any body.
+func bodyLength(value string) (int64, bool) {
+	n, err := strconv.ParseUint(value, 10, 63)
+	return int64(n), err == nil
 }
 
 // hopeless reports whether a head that has not ended cannot become an ordinary one.
@@ -130,6 +119,20 @@ func cutLine(s string) (line, rest string, ok bool) {
 		return "", "", false
 	}
 	return s[:i-1], s[i+1:], true
+}
+
+// cutField cuts the first line of a header off; false where it is odd.
+func cutField(s string) (name, value, rest string, ok bool) {
+	line, rest, ok := cutLine(s)
+	if !ok {
+		return "", "", "", false
+	}
+	colon := strings.IndexByte(line, ':')
+	if colon < 1 || !only(line[:colon], inName) {
+		return "", "", "", false
+	}
+	value = strings.Trim(line[colon+1:], " \t")
+	return canonical(line[:colon]), value, rest, only(value, inValue)
 }
 
 func (w *work) requestLine(line string) bool {
@@ -170,9 +173,6 @@ func canonical(name string) string {
 	return name
 }
 
-// maxLengthDigits is what every int64 has room for.
-const maxLengthDigits = 18
-
 // special heeds the headers that say something of the connection or the body. It is false for those that make a request unusual.
 func (w *work) special(name, value string) bool {
 	switch name {
@@ -182,16 +182,13 @@ func (w *work) special(name, value string) bool {
 		}
 		w.req.Host = value
 	case "Content-Length":
-		if w.lengthSaid || len(value) > maxLengthDigits {
+		n, ok := bodyLength(value)
+		if !ok || len(w.header[name]) > 0 {
 			return false
 		}
-		n, err := strconv.ParseUint(value, 10, 63)
-		if err != nil {
-			return false
-		}
-		w.lengthSaid, w.req.ContentLength = true, int64(n)
+		w.req.ContentLength = n
 	case "Connection":
-		if len(w.req.Header[name]) > 0 {
+		if len(w.header[name]) > 0 {
 			return false
 		}
 		w.req.Close = strings.EqualFold(value, "close")

@@ -13,8 +13,6 @@ const (
 	outSize = 8 << 10
 	// heldSize is how much of a body is held back to learn its length.
 	heldSize = 2 << 10
-	// usualHeaders is how many headers of a request have room made ahead.
-	usualHeaders = 32
 )
 
 // work is what a request needs while it is read and answered. It is used by one request after another.
@@ -23,14 +21,11 @@ type work struct {
 	in      [inSize]byte
 	at, end int
 
-	req        http.Request
-	url        url.URL
-	header     http.Header
-	lengthSaid bool
-	values     [usualHeaders]string
-	valued     int
-	body       body
-	answer     answer
+	fields
+	req    http.Request
+	url    url.URL
+	body   body
+	answer answer
 }
 
 // works holds work that no connection needs.
@@ -40,7 +35,7 @@ func (p *works) get() *work {
 	if w, ok := p.pool.Get().(*work); ok {
 		return w
 	}
-	w := &work{header: make(http.Header, usualHeaders)}
+	w := &work{}
 	w.answer.header = make(http.Header, usualHeaders)
 	w.answer.out, w.answer.held = make([]byte, 0, outSize), make([]byte, 0, heldSize)
 	return w
@@ -53,23 +48,9 @@ func (p *works) put(w *work) {
 
 // reset makes room for the next request; blank holds what all requests of the connection have in common.
 func (w *work) reset(blank *http.Request) {
-	clear(w.header)
-	clear(w.values[:w.valued])
-	w.valued, w.lengthSaid = 0, false
+	w.fields.reset()
 	w.req = *blank
 	w.req.Header, w.req.URL = w.header, &w.url
-}
-
-// single is a list of one value.
-func (w *work) single(v string) []string {
-	if w.valued == len(w.values) {
-		return []string{v}
-	}
-	i := w.valued
-	w.valued++
-	w.values[i] = v
-	// An append must not run into the next value.
-	return w.values[i : i+1 : i+1]
 }
 
 // unread is what has come and was not used.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -371,8 +372,13 @@ const maxInformational = 20
 
 // readHead reads up to the head of the final answer.
 func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
+	in := &c.in
+	if x.client == nil {
+		// Whoever has no client to pass the answer on to may keep its header.
+		in = &http1.Incoming{}
+	}
 	for range maxInformational {
-		resp, err := http.ReadResponse(c.br, o.req)
+		resp, err := in.Read(c.br, o.req)
 		if err != nil {
 			return nil, err
 		}

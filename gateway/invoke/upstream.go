@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/socket"
 )
 
@@ -143,6 +144,8 @@ type upconn struct {
 	nc net.Conn
 	br *bufio.Reader
 	bw *bufio.Writer
+	// in reads the answers of calls, of which nothing is kept.
+	in http1.Incoming
 	// budget is what may still be read of a header, or noBudget.
 	budget int
 	// heard says that a byte came since the request began.

@@ -1,0 +1,80 @@
+package http1
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// answers are answers, and whether they are ordinary.
+var answers = []struct {
+	text     string
+	ordinary bool
+}{
+	{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", true},
+	{"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nConnection: keep-alive\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\nnext", true},
+	{"HTTP/1.1 599 \r\nContent-Length: 2\r\nX: \xff\r\n\r\nok", true},
+	{"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nshort", true},
+	{"", false},
+	{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", false},
+	{"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", false},
+	{"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", false},
+	{"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", false},
+	{"HTTP/1.1 200 OK\r\n\r\nto the end", false},
+	{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", false},
+	{"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", false},
+	{"HTTP/1.1 2x0 OK\r\nContent-Length: 5\r\n\r\nhello", false},
+	{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", false},
+	{"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", false},
+	{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false},
+	{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", false},
+	{"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello", false},
+	{"\x00\x00\x00", false},
+}
+
+func TestIncoming(t *testing.T) {
+	t.Parallel()
+	for _, a := range answers {
+		var in Incoming
+		if got := in.head([]byte(a.text)) > 0; got != a.ordinary {
+			t.Errorf("%q: ordinary is %t", a.text, got)
+		}
+		sameAnswer(t, a.text)
+	}
+}
+
+// sameAnswer reads the text as answers, one behind the other, and checks that net/http reads the same ones.
+func sameAnswer(t *testing.T, text string) {
+	t.Helper()
+	read := func(next func(*bufio.Reader, *http.Request) (*http.Response, error)) (all []string) {
+		br := bufio.NewReader(strings.NewReader(text))
+		for range 10 {
+			resp, err := next(br, &http.Request{Method: "GET"})
+			if err != nil {
+				return append(all, err.Error())
+			}
+			body, err := io.ReadAll(resp.Body)
+			all = append(all, fmt.Sprintf("%s %q %d %s %q %d %q %v %q %q %v", resp.Proto, resp.Status, resp.StatusCode, resp.Header, resp.TransferEncoding,
+				resp.ContentLength, resp.Trailer, resp.Close, body, err, resp.Body == http.NoBody))
+		}
+		return all
+	}
+	var in Incoming
+	if diff := cmp.Diff(read(http.ReadResponse), read(in.Read)); diff != "" {
+		t.Errorf("%q: it differs from net/http (-):\n%s", text, diff)
+	}
+}
+
+// Whatever comes, it is read as net/http reads it.
+func FuzzIncoming(f *testing.F) {
+	for _, a := range answers {
+		f.Add(a.text)
+		f.Add(a.text + a.text)
+	}
+	f.Fuzz(sameAnswer)
+}
