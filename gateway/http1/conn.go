@@ -44,6 +44,8 @@ type conn struct {
 	// blank is a request with what all of them have in common.
 	blank *http.Request
 
+	// between says that a request was answered and no other one has begun, posted that its method was POST.
+	between, posted bool
 	// work is nil while nothing has come.
 	work *work
 	// fill is tryRead, got and err what it found.
@@ -105,10 +107,11 @@ func (c *conn) serve() {
 // next reads up to the end of the next head. Incomplete is the end of the connection.
 func (c *conn) next() verdict {
 	for {
-		if w := c.work; w != nil && w.at < w.end {
-			if c.state.Load() != reading && !c.pass(reading) {
-				return incomplete
-			}
+		w := c.work
+		if w != nil && w.at < w.end && c.state.Load() != reading && !c.pass(reading) {
+			return incomplete
+		}
+		if w != nil && !c.tooLittle() && w.at < w.end {
 			w.reset(c.blank)
 			n, v := w.head(w.unread())
 			switch {
@@ -126,13 +129,35 @@ func (c *conn) next() verdict {
 			return incomplete
 		}
 		if c.got == 0 {
-			if c.work.at < c.work.end {
+			if !c.tooLittle() && c.work.at < c.work.end {
 				// It ended in the middle of a head.
 				return c.unusual()
 			}
 			return incomplete
 		}
 	}
+}
+
+// leastHead is how much of another request must come before it is one. Less is taken for the end of the one before: old clients put an empty
+// line behind the body of a POST.
+const leastHead = 4
+
+// tooLittle reports whether too little has come behind an answered request, and leaves such a line out.
+func (c *conn) tooLittle() bool {
+	w := c.work
+	if !c.between {
+		return false
+	}
+	if w.end-w.at < leastHead {
+		return true
+	}
+	if c.posted {
+		for end := w.at + leastHead; w.at < end && (w.in[w.at] == '\r' || w.in[w.at] == '\n'); {
+			w.at++
+		}
+	}
+	c.between = false
+	return false
 }
 
 // unusual is what a connection becomes that net/http takes over.
@@ -197,6 +222,7 @@ func (c *conn) respond() bool {
 	if !c.pass(finishing) || !whole || !a.finish() {
 		return false
 	}
+	c.between, c.posted = true, w.req.Method == http.MethodPost
 	if c.timed.Load() {
 		c.timed.Store(false)
 		_ = c.nc.SetDeadline(time.Time{})
