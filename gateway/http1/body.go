@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -55,7 +56,7 @@ func (b *body) read(p []byte) (n int, err error) {
 	switch {
 	case b.left == 0:
 		err = io.EOF
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
@@ -76,7 +77,7 @@ func (b *body) Close() error {
 func (b *body) discard() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.left == 0 || b.err == io.ErrUnexpectedEOF {
+	if b.left == 0 || errors.Is(b.err, io.ErrUnexpectedEOF) {
 		// Where the client ended in the middle, nothing follows.
 		return true
 	}

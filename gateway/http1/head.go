@@ -84,7 +84,7 @@ func (w *work) head(b []byte) (int, verdict) {
 			return 0, unusual
 		}
 		if name != "Host" {
-			w.fields.add(name, value)
+			w.add(name, value)
 		}
 	}
 	if w.req.Host == "" {

@@ -3,6 +3,7 @@ package http1
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -58,7 +59,7 @@ func (in *Incoming) head(b []byte) int {
 	if !bodyAllowed(code) {
 		return 0
 	}
-	in.fields.reset()
+	in.reset()
 	in.resp = http.Response{
 		Status: status, StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: in.header, Body: http.NoBody, ContentLength: -1,
 	}
@@ -67,7 +68,7 @@ func (in *Incoming) head(b []byte) int {
 		if name, value, rest, ok = cutField(rest); !ok || !in.special(name, value) {
 			return 0
 		}
-		in.fields.add(name, value)
+		in.add(name, value)
 	}
 	if in.resp.ContentLength < 0 {
 		return 0
@@ -111,7 +112,7 @@ func (b *sizedBody) Read(p []byte) (int, error) {
 	switch {
 	case b.left == 0:
 		err = io.EOF
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

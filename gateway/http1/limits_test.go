@@ -114,7 +114,7 @@ func TestClientsThatLeave(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		began <- struct{}{}
 		<-r.Context().Done()
-		if context.Cause(r.Context()) == context.Canceled {
+		if errors.Is(context.Cause(r.Context()), context.Canceled) {
 			left <- struct{}{}
 		}
 	}))
