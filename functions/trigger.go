@@ -32,6 +32,8 @@ type Trigger struct {
 
 	// Event takes in what is posted to /events.
 	Event *EventSource `json:"event,omitempty"`
+	// Cron fires at the times of a schedule.
+	Cron *CronSource `json:"cron,omitempty"`
 
 	Created time.Time `json:"created,omitzero"`
 	Updated time.Time `json:"updated,omitzero"`
@@ -43,6 +45,7 @@ type EventSource struct{}
 // Kinds of triggers, by the source that is set.
 const (
 	KindEvent = "event"
+	KindCron  = "cron"
 )
 
 // Ref returns the name of the trigger's function.
@@ -54,8 +57,13 @@ func (t *Trigger) ID() Ref { return Ref{Namespace: t.Namespace, Name: t.Name} }
 // sources lists the kinds of the sources that are set.
 func (t *Trigger) sources() []string {
 	var out []string
-	if t.Event != nil {
-		out = append(out, KindEvent)
+	for _, s := range []struct {
+		kind string
+		set  bool
+	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}} {
+		if s.set {
+			out = append(out, s.kind)
+		}
 	}
 	return out
 }
@@ -102,10 +110,15 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	switch s := t.sources(); len(s) {
 	case 0:
-		return badTrigger("event", "the trigger has no source").WithHint("set one of event")
+		return badTrigger("event", "the trigger has no source").WithHint("set one of event and cron")
 	case 1:
 	default:
 		return badTrigger(s[1], "a trigger has one source; this one has %s", strings.Join(s, " and "))
+	}
+	if t.Cron != nil {
+		if p := t.Cron.problem(); p != nil {
+			return p
+		}
 	}
 	return filterProblem(t.Filters)
 }
