@@ -55,7 +55,11 @@ func TestRecords(t *testing.T) {
 		},
 		"deadletter.json": &functions.DeadLetter{Schema: functions.Schema, Invocation: inv, Reason: "gave up", Died: at},
 		"trigger.json":    trigger(at),
-		"quota.json":      &functions.Quota{Schema: functions.Schema, Namespace: "default", CPU: 1, Memory: 2, Instances: 3, Functions: 4, Concurrent: 5, Rate: 6},
+		"triggerstate.json": &functions.TriggerState{
+			Schema: functions.Schema, Namespace: "default", Name: "nightly", Last: at,
+			Firings: []functions.Firing{{Scheduled: at, Fired: at, Outcome: functions.FiringSkipped, Reason: "r", Invocation: "inv_a"}},
+		},
+		"quota.json": &functions.Quota{Schema: functions.Schema, Namespace: "default", CPU: 1, Memory: 2, Instances: 3, Functions: 4, Concurrent: 5, Rate: 6},
 	}
 	for name, rec := range records {
 		goldenfile.JSON(t, name, rec)
@@ -81,7 +85,9 @@ func trigger(at time.Time) *functions.Trigger {
 		Filters: []functions.Filter{
 			{Exact: is}, {Prefix: is}, {Suffix: is}, {All: []functions.Filter{{Exact: is}}}, {Any: []functions.Filter{{Exact: is}}}, {Not: &functions.Filter{Exact: is}},
 		},
-		Event: &functions.EventSource{}, Created: at, Updated: at,
+		Event:   &functions.EventSource{},
+		Cron:    &functions.CronSource{Schedule: "0 3 * * *", Zone: "Europe/Berlin", Jitter: functions.Duration(time.Minute), Overlap: "forbid", CatchUp: "all", Data: "x"},
+		Created: at, Updated: at,
 	}
 }
 
@@ -99,6 +105,8 @@ func newOf(rec any) any {
 		return &functions.DeadLetter{}
 	case *functions.Trigger:
 		return &functions.Trigger{}
+	case *functions.TriggerState:
+		return &functions.TriggerState{}
 	default:
 		return &functions.Quota{}
 	}

@@ -85,6 +85,9 @@ func sourceText(t *functions.Trigger) string {
 	if t.Event != nil {
 		parts = append(parts, "what is posted to "+eventsPath(t.Namespace))
 	}
+	if c := t.Cron; c != nil {
+		parts = append(parts, strings.TrimSpace(c.Schedule+" "+c.Zone))
+	}
 	if n := len(t.Filters); n > 0 {
 		parts = append(parts, many(n, "filter"))
 	}
@@ -124,6 +127,10 @@ func triggerFields(t *v1.TriggerView) []field {
 	for i := range t.Filters {
 		filters = append(filters, filterText(&t.Filters[i]))
 	}
+	var firings []string
+	for _, f := range t.Firings {
+		firings = append(firings, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", stamp(f.Scheduled), f.Outcome, f.Invocation, f.Reason)))
+	}
 	from := ""
 	if t.Declared {
 		from = "the tatami.yaml of " + t.Ref().String()
@@ -140,6 +147,8 @@ func triggerFields(t *v1.TriggerView) []field {
 		{"filtered", count(t.Status.Filtered)},
 		{"refused", count(t.Status.Refused)},
 		{"last", stamp(t.Status.Last)},
+		{"next", stamp(t.Status.Next)},
+		{"firings", strings.Join(firings, "\n")},
 		{"created", stamp(t.Created)},
 	}
 }

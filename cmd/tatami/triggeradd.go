@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,8 @@ type addition struct {
 	file    string
 	filters []string
 	event   bool
+	cron    functions.CronSource
+	jitter  time.Duration
 }
 
 func newTriggerAddCmd(a *app) *cobra.Command {
@@ -29,7 +32,8 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeFunctions,
 		Long: "Makes a trigger of a function in the same namespace, or replaces it as a whole. Each event of its source that all filters take becomes one queued\n" +
 			"invocation. A filter is ATTRIBUTE=VALUE, ATTRIBUTE^=PREFIX, ATTRIBUTE$=SUFFIX or ATTRIBUTE!=VALUE; a file can hold all that there is (--file).",
-		Example: "  tatami trigger add orders greet --event --filter type=com.example.order --filter 'source^=/shop/'\n" +
+		Example: "  tatami trigger add nightly report --cron '30 3 * * 1-5' --zone Europe/Berlin --overlap forbid\n" +
+			"  tatami trigger add orders greet --event --filter type=com.example.order --filter 'source^=/shop/'\n" +
 			"  tatami trigger add orders greet --file trigger.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := ad.read(args[0], args[1])
@@ -50,6 +54,11 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&ad.file, "file", "f", "", "the trigger in YAML, as in the list `triggers` of tatami.yaml")
 	f.BoolVar(&ad.event, "event", false, "take what is posted to /events")
+	f.StringVar(&ad.cron.Schedule, "cron", "", "fire by this schedule, such as '30 3 * * 1-5' or @hourly")
+	f.StringVar(&ad.cron.Zone, "zone", "", "time zone of the schedule, such as Europe/Berlin (default UTC)")
+	f.DurationVar(&ad.jitter, "jitter", 0, "put each firing off by up to this, such as 5m")
+	f.StringVar(&ad.cron.Overlap, "overlap", "", "where the invocation before has not ended: allow, forbid or replace (default allow)")
+	f.StringVar(&ad.cron.CatchUp, "catch-up", "", "make up for firings that were missed: last, none or all (default last)")
 	f.StringArrayVar(&ad.filters, "filter", nil, "take only events that fit, such as type=com.example.order; may be repeated")
 	f.StringVar(&ad.trigger.Path, "path", "", "path below the function at which it gets the events (default /)")
 	f.BoolVar(&ad.trigger.Reply, "reply", false, "publish the event that the function answers with")
@@ -88,6 +97,9 @@ func (ad *addition) read(name, function string) (functions.Trigger, error) {
 	t.Namespace, t.Name, t.Function = id.Namespace, id.Name, ref.Name
 	if ad.event {
 		t.Event = &functions.EventSource{}
+	}
+	if ad.cron.Jitter = functions.Duration(ad.jitter); ad.cron != (functions.CronSource{}) {
+		t.Cron = &ad.cron
 	}
 	for _, s := range ad.filters {
 		f, err := readFilter(s)

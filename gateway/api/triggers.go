@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 
 // Triggers is what the API asks of the triggers at work.
 type Triggers interface {
+	// Check reports what is wrong with a trigger beyond what its own Validate sees.
+	Check(t *functions.Trigger) error
 	// WaitApplied returns when the triggers work by the given revision of their table.
 	WaitApplied(ctx context.Context, revision uint64) error
 	// WaitGone returns when the trigger is at work no more.
@@ -75,7 +78,12 @@ func (a *API) registerTriggers(h huma.API) {
 			return nil, err
 		}
 		t, _, err := a.trigger(ctx, id)
-		return &body[v1.TriggerView]{a.triggerView(&t)}, err
+		if err != nil {
+			return nil, err
+		}
+		view := a.triggerView(&t)
+		view.Firings, err = a.firings(ctx, id)
+		return &body[v1.TriggerView]{view}, err
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "set-trigger", Method: http.MethodPut, Path: triggerPath, Summary: "Set a trigger", Tags: tags,
@@ -122,6 +130,15 @@ func (a *API) trigger(ctx context.Context, id functions.Ref) (functions.Trigger,
 		err = fault.New(fault.CodeNotFound, "there is no trigger %s", id).WithHint("tatami trigger ls")
 	}
 	return t, kv, err
+}
+
+// firings are the latest firings of a trigger.
+func (a *API) firings(ctx context.Context, id functions.Ref) ([]functions.Firing, error) {
+	state, _, err := a.deps.Bus.TriggerStates().Get(ctx, bus.TriggerKey(id))
+	if fault.KindOf(err) == fault.NotFound {
+		err = nil
+	}
+	return state.Firings, err
 }
 
 // triggerView is a trigger as it is shown: what is secret of it stays inside.
@@ -185,7 +202,7 @@ func declaredFault(t *functions.Trigger) error {
 // putTrigger checks a trigger and writes it. The caller holds records.
 func (a *API) putTrigger(ctx context.Context, t *functions.Trigger) (uint64, error) {
 	*t = t.WithDefaults()
-	if err := t.Validate(); err != nil {
+	if err := a.check(t); err != nil {
 		return 0, err
 	}
 	if _, _, err := a.function(ctx, t.Ref()); err != nil {
@@ -196,7 +213,13 @@ func (a *API) putTrigger(ctx context.Context, t *functions.Trigger) (uint64, err
 	old, kv, err := a.trigger(ctx, t.ID())
 	switch {
 	case err == nil:
-		t.Created = old.Created
+		same := *t
+		same.Created, same.Updated = old.Created, old.Updated
+		if t.Created = old.Created; reflect.DeepEqual(same, old) {
+			// Its source goes on undisturbed.
+			*t = old
+			return kv, nil
+		}
 		return a.deps.Bus.Triggers().Update(ctx, bus.TriggerKey(t.ID()), *t, kv)
 	case fault.KindOf(err) != fault.NotFound:
 		return 0, err
@@ -210,6 +233,14 @@ func (a *API) putTrigger(ctx context.Context, t *functions.Trigger) (uint64, err
 			WithHint("tatami trigger rm TRIGGER")
 	}
 	return a.deps.Bus.Triggers().Create(ctx, bus.TriggerKey(t.ID()), *t)
+}
+
+// check reports what is wrong with a trigger whose defaults are filled in.
+func (a *API) check(t *functions.Trigger) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	return a.deps.Triggers.Check(t)
 }
 
 // appliedTrigger shows a trigger once its change is on disk and at work.
@@ -283,7 +314,7 @@ func (a *API) declareTriggers(ctx context.Context, in *declareInput) (*body[[]v1
 		t := &in.Body[i]
 		t.Namespace, t.Function, t.Declared = ref.Namespace, ref.Name, true
 		*t = t.WithDefaults()
-		if err := t.Validate(); err != nil {
+		if err := a.check(t); err != nil {
 			return nil, err
 		}
 		if given[t.Name] {
@@ -352,6 +383,9 @@ func (a *API) triggersOf(ctx context.Context, ref functions.Ref, which func(*fun
 func (a *API) dropTriggers(ctx context.Context, ids ...functions.Ref) error {
 	for _, id := range ids {
 		if err := a.deps.Bus.Triggers().Delete(ctx, bus.TriggerKey(id)); err != nil {
+			return err
+		}
+		if err := a.deps.Bus.TriggerStates().Delete(ctx, bus.TriggerKey(id)); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/gateway/trigger/cloudevents"
+	"github.com/tatami-faas/tatami/gateway/trigger/cron"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -99,10 +100,7 @@ func (h *Hub) Try(ctx context.Context, id functions.Ref, req v1.EmitRequest) (v1
 	if e == nil {
 		return v1.Emitted{}, fault.New(fault.CodeNotFound, "there is no trigger %s", id).WithHint("tatami trigger ls")
 	}
-	ev := functions.Event{
-		ID: cmp.Or(req.ID, "test-"+rand.Text()), Source: cmp.Or(req.Source, "/tatami/triggers/"+id.Namespace+"/"+id.Name),
-		Type: cmp.Or(req.Type, "tatami.test"), Subject: req.Subject, Time: time.Now().UTC(), DataContentType: req.ContentType, Data: req.Data,
-	}
+	ev := tried(&e.trigger, req)
 	if err := ev.Validate(); err != nil {
 		return v1.Emitted{}, err
 	}
@@ -111,6 +109,20 @@ func (h *Hub) Try(ctx context.Context, id functions.Ref, req v1.EmitRequest) (v1
 		return v1.Emitted{}, err
 	}
 	return emittedBy(e, &ev, inv), nil
+}
+
+// tried is an event to try a trigger with: that of a firing at this time for a cron trigger.
+func tried(t *functions.Trigger, req v1.EmitRequest) functions.Event {
+	ev := functions.Event{Source: cron.SourceOf(t), Type: "tatami.test", Time: time.Now().UTC()}
+	if t.Cron != nil {
+		ev = cron.Event(t, ev.Time)
+	}
+	ev.ID, ev.Subject = cmp.Or(req.ID, "test-"+rand.Text()), req.Subject
+	ev.Source, ev.Type = cmp.Or(req.Source, ev.Source), cmp.Or(req.Type, ev.Type)
+	if req.Data != nil || req.ContentType != "" {
+		ev.Data, ev.DataContentType = req.Data, req.ContentType
+	}
+	return ev
 }
 
 func emittedBy(e *entry, ev *functions.Event, inv functions.InvocationID) v1.Emitted {

@@ -13,6 +13,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/gateway/trigger/cron"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -20,6 +21,8 @@ import (
 // Queue is what the hub needs of the queue.
 type Queue interface {
 	Accept(ctx context.Context, r queue.Request) (functions.InvocationID, error)
+	Lookup(ctx context.Context, id functions.InvocationID, wait time.Duration) (queue.Status, error)
+	Cancel(ctx context.Context, id functions.InvocationID) (queue.Status, error)
 }
 
 // Admission holds the rates of the namespaces.
@@ -135,7 +138,27 @@ func (h *Hub) postedIn(ns string) []*entry {
 }
 
 // sourceOf returns what takes the events of a trigger in; nil where others bring them.
-func (h *Hub) sourceOf(*entry) func(context.Context) error { return nil }
+func (h *Hub) sourceOf(e *entry) func(context.Context) error {
+	if e.trigger.Cron != nil {
+		return func(ctx context.Context) error {
+			s, err := cron.New(e.trigger, &cronSink{h, e}, h.log)
+			if err != nil {
+				return err
+			}
+			return s.Run(ctx)
+		}
+	}
+	return nil
+}
+
+// Check reports what is wrong with a trigger that only its source can tell.
+func (h *Hub) Check(t *functions.Trigger) error {
+	if t.Cron != nil {
+		_, err := cron.Parse(t.Cron)
+		return err
+	}
+	return nil
+}
 
 // The waits between two tries of a source that ends by itself.
 const (

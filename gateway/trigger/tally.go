@@ -5,6 +5,7 @@ import (
 	"time"
 
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/trigger/cron"
 )
 
 // tally counts what became of a trigger's events since this process started.
@@ -59,6 +60,11 @@ func (e *entry) status() v1.TriggerStatus {
 	e.tally.mu.Lock()
 	s := e.tally.counts
 	e.tally.mu.Unlock()
+	if e.trigger.Cron != nil && !e.trigger.Paused {
+		if schedule, err := cron.Parse(e.trigger.Cron); err == nil {
+			s.Next = schedule.Next(time.Now())
+		}
+	}
 	switch {
 	case e.trigger.Paused:
 		s.State, s.Reason = statePaused, ""

@@ -150,6 +150,7 @@ func startIn(t *testing.T, dir string) *world {
 func (w *world) set(t functions.Trigger) {
 	w.t.Helper()
 	t = t.WithDefaults()
+	t.Created, t.Updated = time.Unix(1, 0), time.Now()
 	if err := t.Validate(); err != nil {
 		w.t.Fatal(err)
 	}

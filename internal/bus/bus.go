@@ -43,6 +43,7 @@ type Bus struct {
 	nodes     *Table[functions.NodeSettings]
 	idleTimes *Table[functions.IdleTimes]
 	triggers  *Table[functions.Trigger]
+	states    *Table[functions.TriggerState]
 	results   *Table[functions.Result]
 	artifacts *Objects
 	bodies    *Objects
@@ -128,6 +129,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.nodes = newTable[functions.NodeSettings](b, BucketNodes, fault.CodeNotFound)
 	b.idleTimes = newTable[functions.IdleTimes](b, BucketIdleTimes, fault.CodeNotFound)
 	b.triggers = newTable[functions.Trigger](b, BucketTriggers, fault.CodeNotFound)
+	b.states = newTable[functions.TriggerState](b, BucketTriggerStates, fault.CodeNotFound)
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
@@ -227,6 +229,9 @@ func (b *Bus) IdleTimes() *Table[functions.IdleTimes] { return b.idleTimes }
 
 // Triggers holds the triggers, by TriggerKey.
 func (b *Bus) Triggers() *Table[functions.Trigger] { return b.triggers }
+
+// TriggerStates holds what triggers have to remember, by TriggerKey.
+func (b *Bus) TriggerStates() *Table[functions.TriggerState] { return b.states }
 
 // Results holds the terminal records, by ResultKey; they expire.
 func (b *Bus) Results() *Table[functions.Result] { return b.results }

@@ -116,6 +116,7 @@ func TestTheRecordsStay(t *testing.T) {
 				Reserved: functions.Resources{CPU: 1}, Adopted: true, PID: 7}}},
 		functions.Trigger{Schema: 1, Namespace: "ns", Name: "tr", Function: "fn", Path: "/", Filters: []functions.Filter{{Exact: map[string]string{"type": "t"}}},
 			Event: &functions.EventSource{}, Created: at(1), Updated: at(2)},
+		functions.TriggerState{Schema: 1, Namespace: "ns", Name: "tr", Last: at(3), Firings: []functions.Firing{{Scheduled: at(3), Fired: at(4), Outcome: "fired", Invocation: id}}},
 		functions.NodeSettings{Schema: 1, Node: testIdentity.Node, Intent: functions.NodeCordoned, Reason: "because"},
 		functions.IdleTimes{Schema: 1, Namespace: "ns", Function: "fn", Counts: []byte{0, 2, 1}, Logs: 3.5, Cycle: functions.Duration(time.Minute), Hits: 1, Tries: 2,
 			Begun: at(1), Ended: at(2), Start: functions.Duration(time.Second), Saved: at(3), Price: 8},

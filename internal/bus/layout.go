@@ -65,6 +65,7 @@ func layoutOf(c Config) layout {
 			{Bucket: BucketNodes, Description: "what operators want of nodes", History: 1, Storage: jetstream.FileStorage, Replicas: 1},
 			{Bucket: BucketIdleTimes, Description: "when functions were idle", History: 1, Storage: jetstream.FileStorage, Replicas: 1},
 			{Bucket: BucketTriggers, Description: "triggers", History: 1, Storage: jetstream.FileStorage, Replicas: 1},
+			{Bucket: BucketTriggerStates, Description: "what triggers have to remember", History: 1, Storage: jetstream.FileStorage, Replicas: 1},
 			{Bucket: BucketResults, Description: "terminal records of invocations", History: 1, TTL: c.ResultTTL,
 				Storage: jetstream.FileStorage, Replicas: 1},
 		},

@@ -40,6 +40,8 @@ const (
 	BucketIdleTimes = "idletimes"
 	// BucketTriggers: {namespace}.{name} -> functions.Trigger.
 	BucketTriggers = "triggers"
+	// BucketTriggerStates: {namespace}.{name} -> functions.TriggerState.
+	BucketTriggerStates = "triggerstates"
 	// BucketResults: {invocation} -> functions.Result; entries expire.
 	BucketResults = "results"
 )
@@ -149,7 +151,7 @@ func RevisionsOf(r functions.Ref) string { return r.Namespace + "." + r.Name + "
 // QuotaKey is a namespace's key in BucketQuotas.
 func QuotaKey(namespace string) string { return namespace }
 
-// TriggerKey is a trigger's key in BucketTriggers, by its own name.
+// TriggerKey is a trigger's key in BucketTriggers and BucketTriggerStates, by its own name.
 func TriggerKey(id functions.Ref) string { return id.Namespace + "." + id.Name }
 
 // TriggersIn matches the keys of a namespace's triggers.

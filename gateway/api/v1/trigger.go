@@ -12,6 +12,8 @@ type TriggerView struct {
 	// Kind is the source that is set.
 	Kind   string        `json:"kind"`
 	Status TriggerStatus `json:"status"`
+	// Firings are the latest firings of a cron trigger, the newest last; a list of triggers leaves them out.
+	Firings []functions.Firing `json:"firings,omitempty"`
 }
 
 // TriggerStatus tells how a trigger does. The counts are of this gateway, since it started.
@@ -26,6 +28,8 @@ type TriggerStatus struct {
 	Refused  int64 `json:"refused"`
 	// Last is when an event was accepted last.
 	Last time.Time `json:"last,omitzero"`
+	// Next is when a cron trigger fires next.
+	Next time.Time `json:"next,omitzero"`
 }
 
 // Emitted is an event and the invocation that it became.

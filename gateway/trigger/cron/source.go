@@ -68,6 +68,9 @@ func (s *Source) Run(ctx context.Context) error {
 	if s.trigger.Updated.After(s.from) {
 		s.from = s.trigger.Updated
 	}
+	if s.from.IsZero() {
+		s.from = time.Now()
+	}
 	for ctx.Err() == nil {
 		late, next := s.due(time.Now())
 		if err := s.settle(ctx, late); err != nil {
@@ -94,9 +97,16 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// maxLook is how many times in a row are looked at: where more have gone by, the older half of them is left out of sight.
+const maxLook = 10_000
+
 // due lists the times that have come, the last MaxCatchUp of them, and when the next one will, its jitter included.
 func (s *Source) due(now time.Time) (late []time.Time, next time.Time) {
-	for at := s.from; ; {
+	at := s.from
+	for n := 0; ; n++ {
+		if n == maxLook {
+			at, n, late = at.Add(now.Sub(at)/2), 0, nil
+		}
 		at = s.schedule.Next(at)
 		if at.IsZero() {
 			return late, time.Time{}

@@ -224,6 +224,14 @@ func (acceptor) AllowQueued(context.Context, functions.Ref) (*functions.Revision
 	return &functions.Revision{}, nil
 }
 
+func (acceptor) Lookup(context.Context, functions.InvocationID, time.Duration) (queue.Status, error) {
+	return queue.Status{ID: InvocationID, State: functions.StateAccepted}, nil
+}
+
+func (acceptor) Cancel(context.Context, functions.InvocationID) (queue.Status, error) {
+	return queue.Status{ID: InvocationID, State: functions.StateCancelled}, nil
+}
+
 func (acceptor) Accept(context.Context, queue.Request) (functions.InvocationID, error) {
 	return InvocationID, nil
 }

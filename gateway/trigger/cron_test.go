@@ -1,0 +1,40 @@
+package trigger_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// A schedule fires through the real queue, remembers what it did, and stops when it is paused.
+func TestCronFires(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	got := make(chan http.Header, 100)
+	w.path.deploy("ticks", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Clone() }))
+	tr := functions.Trigger{Name: "ticks", Function: "ticks", Path: "/tick", Cron: &functions.CronSource{Schedule: "* * * * * *", Overlap: functions.OverlapForbid}}
+	w.set(tr)
+	seen := map[string]bool{}
+	for range 2 {
+		h := mustGet(t, got)
+		id := h.Get("Ce-Id")
+		if seen[id] || id == "" || h.Get("Ce-Type") != "tatami.cron" || h.Get("Ce-Source") != "/tatami/triggers/default/ticks" || h.Get("Tatami-Trigger") != "ticks" {
+			t.Errorf("%v", h)
+		}
+		seen[id] = true
+		if st := w.ended(functions.InvocationID(h.Get("Tatami-Invocation-Id"))); st.State != functions.StateSucceeded {
+			t.Errorf("%+v", st)
+		}
+	}
+	tr.Paused = true
+	w.set(tr)
+	state, _, err := w.bus.TriggerStates().Get(t.Context(), bus.TriggerKey(named("ticks")))
+	if err != nil || len(state.Firings) == 0 || state.Firings[0].Outcome != functions.FiringFired || state.Firings[0].Invocation == "" || state.Last.IsZero() {
+		t.Errorf("%+v, %v", state, err)
+	}
+	if s, ok := w.hub.Status(named("ticks")); !ok || s.State != "paused" || s.Accepted < 2 {
+		t.Errorf("%+v", s)
+	}
+}
