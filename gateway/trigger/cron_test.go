@@ -1,10 +1,13 @@
 package trigger_test
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"testing"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
@@ -36,5 +39,36 @@ func TestCronFires(t *testing.T) {
 	}
 	if s, ok := w.hub.Status(named("ticks")); !ok || s.State != "paused" || s.Accepted < 2 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Two gateways that know nothing of each other make one invocation of each firing.
+func TestTwoGatewaysFireOnce(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	got := make(chan string, 100)
+	w.path.deploy("ticks", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Get("Ce-Id") }))
+	other := trigger.New(w.bus, w.q, w.path, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- other.Run(ctx) }()
+	<-other.Ready()
+	w.set(functions.Trigger{Name: "ticks", Function: "ticks", Cron: &functions.CronSource{Schedule: "* * * * * *"}})
+	seen := map[string]bool{}
+	for len(seen) < 3 {
+		id := mustGet(t, got)
+		if seen[id] {
+			t.Errorf("%s fired twice", id)
+		}
+		seen[id] = true
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	a, _ := w.hub.Status(named("ticks"))
+	b, _ := other.Status(named("ticks"))
+	if a.Accepted < 2 || b.Accepted < 2 {
+		t.Errorf("one of the two did not fire: %+v, %+v", a, b)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -84,7 +86,8 @@ func isFinal(err error) bool {
 func (h *Hub) deliver(ctx context.Context, e *entry, ev *functions.Event) (functions.InvocationID, error) {
 	t := &e.trigger
 	id, err := h.accept(ctx, queue.Request{
-		Ref: t.Ref(), Method: http.MethodPost, Path: t.Path, Header: headerOf(t, ev), Body: ev.Data, Trigger: t.Kind(),
+		Ref: t.Ref(), Method: http.MethodPost, Path: t.Path, Header: headerOf(t, ev), Body: ev.Data, Trigger: t.Kind(), Key: keyOf(t, ev),
+		Caller: "trigger",
 	})
 	if err != nil {
 		e.tally.refused(err)
@@ -134,6 +137,12 @@ func (h *Hub) accept(ctx context.Context, r queue.Request) (functions.Invocation
 		return "", err
 	}
 	return h.queue.Accept(ctx, r)
+}
+
+// keyOf is the same for the same event at the same trigger.
+func keyOf(t *functions.Trigger, ev *functions.Event) string {
+	sum := sha256.Sum256([]byte(t.Name + "\x00" + ev.Source + "\x00" + ev.ID))
+	return hex.EncodeToString(sum[:])
 }
 
 // headerOf is the header of the request that the function gets.

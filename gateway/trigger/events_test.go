@@ -325,6 +325,47 @@ func TestRepliesEnd(t *testing.T) {
 	}
 }
 
+// The same event, by its source and id, is one invocation at each trigger, whoever sends it again and in whatever form.
+func TestEventsAgain(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	got := make(chan sdk.Event, 10)
+	w.path.deploy("orders", receiver(t, got, nil))
+	w.set(eventTrigger("one", "orders"))
+	w.set(eventTrigger("two", "orders"))
+	send := func(body string) []v1.Emitted {
+		t.Helper()
+		_, text := w.post("/events", http.Header{"Content-Type": {"application/cloudevents+json"}}, strings.NewReader(body))
+		var out struct{ Invocations []v1.Emitted }
+		if err := json.Unmarshal([]byte(text), &out); err != nil || len(out.Invocations) != 2 {
+			t.Fatalf("%s: %v", text, err)
+		}
+		return out.Invocations
+	}
+	event := func(id, source, data string) string {
+		return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":%q,"type":"t","data":%s}`, id, source, data)
+	}
+	first, again := send(event("1", "/a", "1")), send(event("1", "/a", "1"))
+	for i := range first {
+		if first[i].ID == "" || first[i].ID != again[i].ID {
+			t.Errorf("%+v, and again %+v", first[i], again[i])
+		}
+		w.ended(first[i].ID)
+	}
+	// Other data under the same name is no other event.
+	for _, em := range send(event("1", "/a", "2")) {
+		if em.ID != "" || em.Error != "key-mismatch" {
+			t.Errorf("%+v", em)
+		}
+	}
+	for _, em := range send(event("1", "/b", "1")) {
+		w.ended(em.ID)
+	}
+	if len(got) != 4 {
+		t.Errorf("%d events arrived", len(got))
+	}
+}
+
 // Triggers are there after a restart.
 func TestTriggersOutliveARestart(t *testing.T) {
 	t.Parallel()

@@ -42,6 +42,31 @@ func triggerOf(t *testing.T, s *harness.Server, name string) v1.TriggerView {
 	return v
 }
 
+// A schedule in a function's file fires by itself, and its firings are there to look at.
+func TestCron(t *testing.T) {
+	s := harness.Start(t)
+	s.Deploy("probe", "probe", "triggers:\n  - {name: ticks, path: /echo, cron: {schedule: \"* * * * * *\", zone: Europe/Berlin, overlap: forbid}}\n")
+	eventually(t, 20*time.Second, "two firings", func() bool { return triggerOf(t, s, "ticks").Status.Accepted >= 2 })
+	s.Must("trigger", "pause", "ticks")
+	v := triggerOf(t, s, "ticks")
+	if v.Status.State != "paused" || len(v.Firings) < 2 {
+		t.Fatalf("%+v", v)
+	}
+	ran := 0
+	for _, f := range v.Firings {
+		if f.Invocation == "" {
+			continue
+		}
+		ran++
+		if st := result(t, s, string(f.Invocation)); st.State != "succeeded" || !strings.Contains(st.Body, "tatami.cron") || !strings.Contains(st.Body, `"/echo"`) {
+			t.Errorf("%+v", st)
+		}
+	}
+	if ran < 2 {
+		t.Errorf("%+v", v.Firings)
+	}
+}
+
 // An event of the official SDK is run by a function of the official SDK, from zero, and what that answers with by another one.
 func TestCloudEvents(t *testing.T) {
 	s := harness.Start(t)
