@@ -175,21 +175,20 @@ func (s *Source) fire(ctx context.Context, at time.Time) (functions.Firing, erro
 		return f, nil
 	}
 	ev := Event(&s.trigger, at)
-	for wait := leastWait; ; wait = min(2*wait, mostWait) {
+	for wait := leastWait; ctx.Err() == nil; wait = min(2*wait, mostWait) {
 		id, err := s.sink.Emit(ctx, &ev)
-		switch {
-		case err == nil:
+		if err == nil {
 			f.Invocation = id
 			return f, nil
-		case ctx.Err() != nil:
-			return f, nil
-		case isFinal(err):
+		}
+		if isFinal(err) {
 			f.Outcome, f.Reason = functions.FiringRefused, err.Error()
 			return f, nil
 		}
 		s.log.Warn("a firing is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "dur_ms", wait.Milliseconds(), "err", err)
 		sleep(ctx, wait)
 	}
+	return f, nil
 }
 
 // isFinal reports whether the same event would be refused again.
