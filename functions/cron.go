@@ -9,7 +9,7 @@ import (
 
 // CronSource fires at the times of a schedule. Each firing is an event of the type "tatami.cron" whose id is its time.
 type CronSource struct {
-	// Schedule is a cron expression of five fields (minute, hour, day of month, month, day of week), or of six with seconds first, or one of @hourly,
+	// Schedule is a cron expression of five fields (minute, hour, day of the month, number of the month, day of the week), or of six with seconds first, or one of @hourly,
 	// @daily, @weekly, @monthly and @yearly.
 	Schedule string `json:"schedule"`
 	// Zone is the time zone of the schedule, by its name in the IANA database. Default UTC.
