@@ -31,7 +31,7 @@ func (w *Worker) adopt(ctx context.Context) error {
 		// How long its start took, the earlier run has told.
 		in.adopted, in.phases = true, functions.Phases{}
 		exit := exitOf(sb)
-		life := func() { w.carry(in, sb) }
+		life := func() { w.carry(in, sb, func() {}) }
 		if bad != nil || exit != nil || info.PID == 0 {
 			life = func() { w.remove(in, sb, bad) }
 		}

@@ -269,6 +269,22 @@ func (b *simBox) Dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
+func (b *simBox) AwaitListening(ctx context.Context) error {
+	for {
+		conn, err := b.Dial(ctx)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.done:
+			return err
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func (b *simBox) Exec(_ context.Context, args []string, stdin io.Reader, stdout, _ io.Writer) (int, error) {
 	in, err := io.ReadAll(stdin)
 	fmt.Fprintf(stdout, "%v %s", args, in)

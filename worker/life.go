@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 const (
 	// failureGrace is the longest grace of a process that never became ready.
 	failureGrace = 2 * time.Second
+	// turnTime is how long an instance that starts may keep others from starting once its process runs.
+	turnTime = 25 * time.Millisecond
 	// failureLines is how many of its last lines a failed instance reports, each cut to failureLine bytes.
 	failureLines = 50
 	failureLine  = 1024
@@ -37,16 +40,31 @@ func (w *Worker) start(in *instance) {
 	defer in.callOff()
 	defer w.artifacts.hold(in.revision.Artifact.Digest)()
 	w.out.begun(in)
-	sb, err := w.create(in)
+	err := w.prepare(in)
+	if err == nil {
+		err = w.starts.take(in.startCtx, in.record.Ref())
+	}
 	if err != nil {
 		w.endStart(in, nil, err)
 		return
 	}
-	w.carry(in, sb)
+	give := sync.OnceFunc(w.starts.give)
+	sb, err := w.create(in)
+	if err != nil {
+		give()
+		w.endStart(in, nil, err)
+		return
+	}
+	// Those that are nearly there go first: many that start at once slow each other down, and are looked after more often.
+	late := time.AfterFunc(turnTime, give)
+	w.carry(in, sb, func() {
+		late.Stop()
+		give()
+	})
 }
 
-// carry is the life of an instance from the moment its process runs.
-func (w *Worker) carry(in *instance, sb sandbox.Sandbox) {
+// carry is the life of an instance from the moment its process runs; started is called when it takes requests, or never will.
+func (w *Worker) carry(in *instance, sb sandbox.Sandbox, started func()) {
 	defer in.callOff()
 	begun := time.Now()
 	w.attach(in, sb)
@@ -57,7 +75,9 @@ func (w *Worker) carry(in *instance, sb sandbox.Sandbox) {
 			return
 		}
 	}
-	if err := w.awaitReady(in, sb); err != nil {
+	err := w.awaitReady(in, sb)
+	started()
+	if err != nil {
 		w.endStart(in, sb, err)
 		return
 	}
@@ -77,31 +97,34 @@ func (w *Worker) carry(in *instance, sb sandbox.Sandbox) {
 	w.keep(in, sb)
 }
 
-// create makes the artifact ready and the sandbox.
+// prepare makes the artifact ready.
+func (w *Worker) prepare(in *instance) error {
+	ctx, artifact := in.startCtx, in.revision.Artifact
+	if slices.Contains(w.driver.Prepared(), artifact.Digest) {
+		return nil
+	}
+	begun := time.Now()
+	limited, cancel := context.WithTimeout(ctx, w.cfg.PrepareTimeout)
+	_, err := w.driver.Prepare(limited, artifact)
+	late := limited.Err() != nil && ctx.Err() == nil
+	cancel()
+	if err != nil && late {
+		return fault.Wrap(fault.CodeStartTimeout, err, "the artifact was not ready within %s", functions.Duration(w.cfg.PrepareTimeout))
+	}
+	if err != nil {
+		return err
+	}
+	in.record.Phases.Prepare = functions.Duration(time.Since(begun))
+	return nil
+}
+
+// create makes the sandbox.
 func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	ctx, rev := in.startCtx, in.revision
-	if !slices.Contains(w.driver.Prepared(), rev.Artifact.Digest) {
-		begun := time.Now()
-		limited, cancel := context.WithTimeout(ctx, w.cfg.PrepareTimeout)
-		_, err := w.driver.Prepare(limited, rev.Artifact)
-		late := limited.Err() != nil && ctx.Err() == nil
-		cancel()
-		if err != nil && late {
-			return nil, fault.Wrap(fault.CodeStartTimeout, err, "the artifact was not ready within %s", functions.Duration(w.cfg.PrepareTimeout))
-		}
-		if err != nil {
-			return nil, err
-		}
-		in.record.Phases.Prepare = functions.Duration(time.Since(begun))
-	}
 	record, err := json.Marshal(in.record)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.starts.take(ctx, in.record.Ref()); err != nil {
-		return nil, err
-	}
-	defer w.starts.give()
 	cfg := rev.Config.WithDefaults()
 	sb, err := w.driver.Create(ctx, sandbox.Spec{
 		ID: in.id(), Artifact: rev.Artifact, Command: cfg.Command, Env: env(rev, cfg, in.id()), Port: cfg.Port, Limits: cfg.Limits,

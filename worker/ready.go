@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	firstPause = 500 * time.Microsecond
+	firstPause = time.Millisecond
 	lastPause  = 10 * time.Millisecond
 	// slowPause is the pause for one that was not ready after slowAfter: a hundredth more on top of that is not felt.
 	slowPause = 50 * time.Millisecond
@@ -41,9 +41,15 @@ func awaitReady(ctx context.Context, sb sandbox.Sandbox, r *Record) error {
 	limit := r.Readiness.Timeout
 	ctx, cancel := context.WithTimeout(ctx, limit.Std())
 	defer cancel()
-	probe := probeOf(sb, r)
 	begun, pause := time.Now(), firstPause
 	why := fmt.Errorf("nothing listens on port %d", r.Port)
+	if err := sb.AwaitListening(ctx); err != nil {
+		return notListening(ctx, sb, notReady(limit, why, r), err)
+	}
+	if r.Readiness.Path == "" && !r.proof {
+		return nil
+	}
+	probe := probeOf(sb, r)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -70,6 +76,22 @@ func awaitReady(ctx context.Context, sb sandbox.Sandbox, r *Record) error {
 			pause = slowPause
 		}
 	}
+}
+
+// notListening says why an instance that does not listen is given up.
+func notListening(ctx context.Context, sb sandbox.Sandbox, late, err error) error {
+	select {
+	case <-sb.Done():
+		return errExited
+	default:
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return late
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return err
 }
 
 func notReady(limit functions.Duration, why error, r *Record) error {
@@ -101,7 +123,7 @@ func reasonOf(err error, port int) error {
 	return err
 }
 
-// probeOf returns one try of the readiness check.
+// probeOf returns one try of the readiness check of an instance that listens.
 func probeOf(sb sandbox.Sandbox, r *Record) func(context.Context) error {
 	path := r.Readiness.Path
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -110,17 +132,6 @@ func probeOf(sb sandbox.Sandbox, r *Record) func(context.Context) error {
 			return nil, dialError{err}
 		}
 		return conn, nil
-	}
-	if path == "" && !r.proof {
-		return func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, probePatience)
-			defer cancel()
-			conn, err := dial(ctx, "", "")
-			if err != nil {
-				return err
-			}
-			return conn.Close()
-		}
 	}
 	// One connection a try: the answer of a server that is about to be replaced must not be kept.
 	transport := &http.Transport{

@@ -50,6 +50,8 @@ type attachment struct {
 	Keeper string `json:"keeper"`
 	// Process is the function's, for Exec.
 	Process *specs.Process `json:"process"`
+	// Limit is what the processors are to be limited to after the start; nil where that is so from its beginning.
+	Limit *specs.LinuxCPU `json:"limit,omitempty"`
 }
 
 func (d *Driver) writeAttachment(sid string, a attachment) error {
@@ -156,8 +158,9 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 
 // enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
 func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
+	resources, limit := d.boosted(spec.Linux.Resources)
 	if err := d.writeAttachment(b.sid, attachment{
-		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Keeper: b.keeper, Process: spec.Process,
+		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Keeper: b.keeper, Process: spec.Process, Limit: limit,
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
 	}
@@ -167,9 +170,10 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 		go func() { plugged <- d.egress.Plug(b.sid, b.netns) }()
 		defer func() { err = errors.Join(err, <-plugged) }()
 	}
-	if err := d.cgroup.limit(b.sid, spec.Linux.Resources); err != nil {
+	if err := d.cgroup.limit(b.sid, resources); err != nil {
 		return fmt.Errorf("write the limits: %w", err)
 	}
+	b.hasBoost(limit)
 	sc := d.scratch(b.sid)
 	if err := sc.become(s.Limits, told); err != nil {
 		return fmt.Errorf("size the scratch: %w", err)
@@ -227,6 +231,7 @@ func (b *box) leave() *box {
 	b.mu.Lock()
 	gone.process, gone.netns = b.process, b.netns
 	b.process, b.netns = nil, nil
+	b.dropBoostLocked()
 	b.mu.Unlock()
 	b.carry(string(b.info.ID))
 	b.info.PID, b.function = 0, nil

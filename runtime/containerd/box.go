@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -56,7 +57,13 @@ type box struct {
 	// turn is held by the one Stop that works.
 	turn chan struct{}
 
+	// serves says that a connection was made.
+	serves atomic.Bool
+
 	mu sync.Mutex
+	// limit is what the processors are to be limited to after the start, when boost ends; nil where that is so.
+	limit *specs.LinuxCPU
+	boost *time.Timer
 	// netns and process keep the network namespace and the process's identity; nil when it does not run.
 	netns, process *os.File
 	// killed says that we sent SIGKILL.
@@ -121,6 +128,7 @@ func (b *box) hold(pid int) error {
 func (b *box) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.dropBoostLocked()
 	for _, f := range []*os.File{b.process, b.netns} {
 		if f != nil {
 			f.Close()
@@ -162,7 +170,11 @@ func (b *box) Dial(ctx context.Context) (net.Conn, error) {
 	if netns == nil {
 		return nil, fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
 	}
-	return b.d.sockets.dial(ctx, netns, b.port)
+	conn, err := b.d.sockets.dial(ctx, netns, b.port)
+	if err == nil {
+		b.served()
+	}
+	return conn, err
 }
 
 // Stats reads the cgroup's account.

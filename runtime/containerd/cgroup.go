@@ -312,8 +312,24 @@ func (c *cgroups) removeParent() {
 	}
 }
 
+// write is without what os.WriteFile does for files that could be waited for: a start writes many values.
 func write(dir, file, value string) error {
-	return os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
+	path := filepath.Join(dir, file)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	for {
+		_, err := unix.Write(fd, []byte(value))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		default:
+			return nil
+		}
+	}
 }
 
 func number(dir, file string) (int64, error) {

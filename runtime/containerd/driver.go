@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -60,6 +61,8 @@ type Driver struct {
 	// filter is the seccomp filter of every sandbox of our own making.
 	filter func() ([]byte, error)
 	ids    idRanges
+	// awaited is how many functions are waited for until they listen.
+	awaited atomic.Int64
 	// noRoot says why images that name root run as another user; empty where they are root of a user namespace. It does not change once
 	// the driver works.
 	noRoot string

@@ -25,8 +25,10 @@ type keepers struct {
 
 	mu      sync.Mutex
 	program *attach.Program
-	open    map[string]*attach.Keeper
-	closed  bool
+	// prefix begins the paths of the sockets of keepers that run this very program; empty: not known yet.
+	prefix string
+	open   map[string]*attach.Keeper
+	closed bool
 }
 
 func newKeepers(d *Driver, lost func(path string)) *keepers {
@@ -58,18 +60,20 @@ func (k *keepers) current() (*attach.Keeper, string, error) {
 	if k.closed {
 		return nil, "", errors.New("the driver is closed")
 	}
-	raw, err := attach.Init()
-	if err != nil {
-		return nil, "", err
+	if k.prefix == "" {
+		raw, err := attach.Init()
+		if err != nil {
+			return nil, "", err
+		}
+		sum := sha256.Sum256(raw)
+		k.prefix = filepath.Join(k.d.cfg.shimSockets(), "keeper-"+hex.EncodeToString(sum[:4])+"-")
 	}
-	sum := sha256.Sum256(raw)
-	prefix := filepath.Join(k.d.cfg.shimSockets(), "keeper-"+hex.EncodeToString(sum[:4])+"-")
 	for path, keeper := range k.open {
-		if strings.HasPrefix(path, prefix) {
+		if strings.HasPrefix(path, k.prefix) {
 			return keeper, path, nil
 		}
 	}
-	left, err := filepath.Glob(prefix + "*")
+	left, err := filepath.Glob(k.prefix + "*")
 	if err != nil {
 		return nil, "", err
 	}
@@ -83,7 +87,7 @@ func (k *keepers) current() (*attach.Keeper, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	path := prefix + strings.ToLower(rand.Text()[:6])
+	path := k.prefix + strings.ToLower(rand.Text()[:6])
 	keeper, err := attach.StartKeeper(program, path)
 	if err != nil {
 		return nil, "", err

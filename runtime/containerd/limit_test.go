@@ -33,6 +33,9 @@ func TestLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			for file := range c.want {
+				c.files[file] = ""
+			}
 			d := &Driver{cgroup: &cgroups{root: tree(t, c.files), parent: "/p", v2: c.v2}}
 			if err := d.cgroup.limit("ins", d.resources(spec)); err != nil {
 				t.Fatal(err)

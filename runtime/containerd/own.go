@@ -128,6 +128,8 @@ func (d *Driver) adoptAttached(sid string, a *attachment) {
 	b.carry(sid)
 	b.made, b.function, b.own, b.keeper = true, a.Process, true, a.Keeper
 	b.info.Created, b.info.Record = a.Created, a.Record
+	b.limit = a.Limit
+	b.endBoost()
 	d.mu.Lock()
 	d.boxes[a.Instance] = b
 	d.mu.Unlock()

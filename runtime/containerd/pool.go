@@ -18,8 +18,9 @@ const (
 	drainers = 4
 	// settleTime is how long after a start its function has the processors for itself: it still has to become ready.
 	settleTime = 50 * time.Millisecond
-	// yieldTime is how long starts that never cease can keep the pool from being filled.
-	yieldTime = 200 * time.Millisecond
+	// yieldTime is how long starts that never cease can keep the pool from being filled, while a lowShare of what it shall hold is left.
+	yieldTime = time.Second
+	lowShare  = 16
 	// firstRetry and lastRetry are the pauses after a sandbox could not be made.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
@@ -47,7 +48,7 @@ type pool struct {
 	making int
 	counts map[StartPath]uint64
 	demand demand
-	// hungry says that starts have kept the pool from being filled for yieldTime: now they no longer do, until it is full.
+	// hungry says that starts no longer keep the pool from being filled, until it is full.
 	hungry bool
 }
 
@@ -216,8 +217,9 @@ func (p *pool) awaitTurn(ctx context.Context) bool {
 	var late <-chan time.Time
 	for ctx.Err() == nil {
 		p.mu.Lock()
-		wanting := len(p.idle)+p.making < p.bounds.size(p.demand.burst(time.Now()))
-		p.hungry = p.hungry && wanting
+		want := p.bounds.size(p.demand.burst(time.Now()))
+		wanting := len(p.idle)+p.making < want
+		p.hungry = wanting && (p.hungry || len(p.idle) <= want/lowShare)
 		turn := wanting && (p.starts == 0 || p.hungry)
 		if turn {
 			p.making++

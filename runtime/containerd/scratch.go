@@ -52,6 +52,15 @@ func (s scratch) make(limits functions.Limits, n names) error {
 	if err := os.Chmod(s.upper(), 0o755); err != nil {
 		return err
 	}
+	for _, file := range []string{"hosts", "hostname", "resolv.conf"} {
+		if err := os.WriteFile(s.file(file), nil, 0o644); err != nil {
+			return err
+		}
+		// Whatever our umask.
+		if err := os.Chmod(s.file(file), 0o644); err != nil {
+			return err
+		}
+	}
 	return s.name(n)
 }
 
@@ -83,18 +92,14 @@ func (d *Driver) names(s sandbox.Spec, hostname string) (names, error) {
 	return names{hostname, text}, err
 }
 
-// name writes the files that tell the sandbox the names.
+// name fills the files that tell the sandbox the names.
 func (s scratch) name(n names) error {
 	for name, text := range map[string]string{
 		"hosts":       "127.0.0.1 localhost " + n.hostname + "\n::1 localhost ip6-localhost ip6-loopback " + n.hostname + "\n",
 		"hostname":    n.hostname + "\n",
 		"resolv.conf": n.resolvConf,
 	} {
-		if err := os.WriteFile(s.file(name), []byte(text), 0o644); err != nil {
-			return err
-		}
-		// Whatever our umask.
-		if err := os.Chmod(s.file(name), 0o644); err != nil {
+		if err := write(string(s), name, text); err != nil {
 			return err
 		}
 	}

@@ -93,6 +93,8 @@ type Sandbox interface {
 	Info() Info
 	// Dial connects to the function's port inside the sandbox, over loopback, IPv4 first.
 	Dial(ctx context.Context) (net.Conn, error)
+	// AwaitListening returns once the function's port takes connections; an error when ctx or the process has ended before.
+	AwaitListening(ctx context.Context) error
 	// Exec runs a further process in the sandbox with the function's user, environment and limits, and returns its exit code.
 	Exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error)
 	Stats(ctx context.Context) (functions.Usage, error)

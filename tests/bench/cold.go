@@ -22,18 +22,8 @@ type coldWay struct {
 	phases map[string][]float64
 }
 
-// benchCold measures calls from zero: spaced, in bursts and in an open loop, beside the kernel's floor, the plain containerd client path
-// and a warm call. Each spaced sample comes after 100 ms of idleness, and after a check that no instance of the function exists in any state.
-func benchCold(ctx context.Context, binary string) ([]figure, error) {
-	spaced, err := coldSpaced(ctx, binary)
-	if err != nil {
-		return nil, err
-	}
-	many, err := coldMany(ctx, binary)
-	return append(spaced, many...), err
-}
-
-// coldSpaced measures one start at a time.
+// coldSpaced measures calls from zero one at a time, beside the kernel's floor, the plain containerd client path and a warm call. Each sample
+// comes after 100 ms of idleness, and after a check that no instance of the function exists in any state.
 func coldSpaced(ctx context.Context, binary string) (figures []figure, err error) {
 	ways := []*coldWay{{path: "containerd"}, {path: "attach"}}
 	for _, w := range ways {
@@ -132,7 +122,11 @@ func coldMany(ctx context.Context, binary string) (figures []figure, err error) 
 		return nil, err
 	}
 	defer func() { err = srv.stopAfter(err) }()
-	f := &coldServer{server: srv}
+	f, err := newColdServer(srv)
+	if err != nil {
+		return nil, err
+	}
+	defer f.control.Close()
 	size, err := f.settle(ctx)
 	if err != nil {
 		return nil, err
@@ -141,13 +135,23 @@ func coldMany(ctx context.Context, binary string) (figures []figure, err error) 
 	if err := f.deploy(ctx, hello); err != nil {
 		return nil, err
 	}
-	var bursts []float64
+	bottom, err := newFloor(hello)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bottom.close()) }()
+	var bursts, least []float64
 	for range min(rounds, 3) {
 		took, err := f.burst(ctx)
 		if err != nil {
 			return nil, err
 		}
 		bursts = append(bursts, ms(took))
+		if took, err = bottom.burst(ctx, burstSize); err != nil {
+			return nil, err
+		}
+		fmt.Printf("  cold: burst of %d at the floor in %.0f ms\n", burstSize, ms(took))
+		least = append(least, ms(took))
 	}
 	s, err := f.sustain(ctx)
 	if err != nil {
@@ -161,8 +165,9 @@ func coldMany(ctx context.Context, binary string) (figures []figure, err error) 
 		return figure{Bench: "cold", Metric: metric, Value: v, Unit: unit, samples: samples}
 	}
 	return []figure{
-		alone("burst100_ms", "ms", median(bursts), len(bursts)),
+		beside("cold", "burst100_ms", "ms", median(bursts), "floor", median(least), len(bursts)),
 		alone("sustained_per_s", "/s", s.perSecond, s.cold),
+		beside("cold", "sustained_pool", "sandboxes", s.after, "before", s.before, 1),
 		alone("sustained_p99_ms", "ms", s.p99, s.cold),
 		alone("cpu_ms_per_start", "ms", s.cpuMs, s.cold),
 		alone("pool_idle_mb", "MB", idle/1e6, int(size)),
@@ -178,7 +183,12 @@ func serverMemory(ctx context.Context, binary string, more ...string) (bytes, wa
 		return 0, 0, err
 	}
 	defer func() { err = srv.stopAfter(err) }()
-	if waiting, err = (&coldServer{server: srv}).settle(ctx); err != nil {
+	f, err := newColdServer(srv)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.control.Close()
+	if waiting, err = f.settle(ctx); err != nil {
 		return 0, 0, err
 	}
 	return before - available(), waiting, nil

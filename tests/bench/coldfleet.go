@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -18,15 +17,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/client"
 )
 
 const (
 	// deployers is how many functions are deployed at once.
 	deployers = 3
 	burstSize = 100
-	// sustainRate is how many calls the open loop makes a second.
-	sustainRate = 60
 )
 
 var (
@@ -37,7 +36,13 @@ var (
 
 // coldServer is a server with many functions at zero.
 type coldServer struct {
-	server *server
+	server  *server
+	control *client.Client
+}
+
+func newColdServer(s *server) (*coldServer, error) {
+	control, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
+	return &coldServer{s, control}, err
 }
 
 func fleetName(i int) string { return fmt.Sprintf("f%d", i) }
@@ -45,18 +50,19 @@ func fleetName(i int) string { return fmt.Sprintf("f%d", i) }
 // deploy deploys one binary under many names.
 func (f *coldServer) deploy(ctx context.Context, binary string) error {
 	begun := time.Now()
+	if err := f.deployFirst(ctx, binary); err != nil {
+		return err
+	}
+	first, err := f.control.Function(ctx, functions.Ref{Namespace: functions.DefaultNamespace, Name: fleetName(0)})
+	if err != nil {
+		return err
+	}
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(deployers)
 	for i := range coldFleet {
 		all.Go(func() error {
-			name := fleetName(i)
-			file := filepath.Join(f.server.Dir, name+".yaml")
-			// Small, so that as many fit on the machine at once as the open loop needs.
-			text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\ncpu: 10m\nmemory: 32Mi\nephemeral: 8Mi\n", name, binary)
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-				return err
-			}
-			_, err := f.server.CLI(ctx, "deploy", "--file", file)
+			ref := functions.Ref{Namespace: functions.DefaultNamespace, Name: fleetName(i)}
+			_, err := f.control.Deploy(ctx, ref, v1.DeployRequest{Digest: first.Current.Artifact.Digest, Config: first.Current.Config})
 			return err
 		})
 	}
@@ -67,15 +73,23 @@ func (f *coldServer) deploy(ctx context.Context, binary string) error {
 	return nil
 }
 
+// deployFirst deploys the function that the others are like.
+func (f *coldServer) deployFirst(ctx context.Context, binary string) error {
+	file := filepath.Join(f.server.Dir, "first.yaml")
+	// Small, so that as many fit on the machine at once as the open loop needs.
+	text := fmt.Sprintf("name: %s\nsource: %s\nscale: {keepAlive: 1s}\ncpu: 10m\nmemory: 32Mi\nephemeral: 8Mi\n", fleetName(0), binary)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return err
+	}
+	_, err := f.server.CLI(ctx, "deploy", "--file", file)
+	return err
+}
+
 // settle waits until no instance exists in any state and the pool is as full as it shall be, and returns what waits in it.
 func (f *coldServer) settle(ctx context.Context) (waiting float64, err error) {
 	for begun := time.Now(); time.Since(begun) < time.Minute; {
-		out, err := f.server.CLI(ctx, "inst", "ls", "-o", "json")
+		all, err := f.control.Instances(ctx, client.InstanceFilter{})
 		if err != nil {
-			return 0, err
-		}
-		var all []v1.Instance
-		if err := json.Unmarshal([]byte(out), &all); err != nil {
 			return 0, err
 		}
 		left := slices.ContainsFunc(all, func(i v1.Instance) bool { return !i.State.Gone() })
@@ -122,72 +136,6 @@ func (f *coldServer) burst(ctx context.Context) (time.Duration, error) {
 	took := time.Since(begun)
 	fmt.Printf("  cold: burst of %d in %.0f ms, start paths %v\n", min(burstSize, coldFleet), ms(took), paths)
 	return took, err
-}
-
-// sustained is what an open loop of calls to functions at zero brought.
-type sustained struct {
-	perSecond, cpuMs float64
-	cold             int
-	before, after    float64
-	p50, p99         float64
-	warm, refused    int
-	paths            map[string]int
-	offered          int
-}
-
-// sustain calls one function after the other at a fixed rate, whatever the answers do.
-func (f *coldServer) sustain(ctx context.Context) (s sustained, err error) {
-	if s.before, err = f.settle(ctx); err != nil {
-		return s, err
-	}
-	var mu sync.Mutex
-	var took []float64
-	s.paths = map[string]int{}
-	cpu, begun := busyTime(), time.Now()
-	var all sync.WaitGroup
-	for ; ; s.offered++ {
-		at := begun.Add(time.Duration(s.offered) * time.Second / sustainRate)
-		if at.Sub(begun) >= sustainTime {
-			break
-		}
-		time.Sleep(time.Until(at))
-		name := fleetName(s.offered % coldFleet)
-		all.Go(func() {
-			d, header, err := f.server.get(ctx, "/fn/"+name)
-			ended := time.Since(begun)
-			mu.Lock()
-			defer mu.Unlock()
-			switch path := pathOf(header); {
-			case err != nil:
-				s.refused++
-			case ended > sustainTime:
-				// It counts for no second of the window.
-			case path == "":
-				s.warm++
-			default:
-				s.cold++
-				s.paths[path]++
-				took = append(took, ms(d))
-			}
-		})
-	}
-	time.Sleep(time.Until(begun.Add(sustainTime)))
-	cpu = busyTime() - cpu
-	m, err := f.server.metrics(ctx)
-	if err != nil {
-		return s, err
-	}
-	s.after = m[`tatami_sandbox_pool{state="waiting"}`]
-	all.Wait()
-	// What the pool lost was not sustained.
-	made := float64(s.cold) - max(0, s.before-s.after)
-	s.perSecond = made / sustainTime.Seconds()
-	s.cpuMs = ms(cpu) / max(1, made)
-	slices.Sort(took)
-	s.p50, s.p99 = quantile(took, 0.5), quantile(took, 0.99)
-	fmt.Printf("  cold: open loop at %d/s: %d offered, %d cold (paths %v), %d warm, %d refused, p50 %.1f ms, p99 %.1f ms, pool %.0f -> %.0f, %.1f ms CPU a start\n",
-		sustainRate, s.offered, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
-	return s, nil
 }
 
 // keptMemory is what each instance that idles takes of the machine's memory, in bytes. Its sandbox was taken from the pool, which is filled again.

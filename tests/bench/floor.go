@@ -8,10 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +23,7 @@ import (
 // mount, pid, network, ipc and uts namespaces, an overlay for a root, a TCP port. No OCI runtime, no limits, no seccomp, no protocol.
 type floor struct {
 	dir, lower, cgroup string
-	n                  int
+	n                  atomic.Int64
 }
 
 func newFloor(function string) (*floor, error) {
@@ -49,39 +53,70 @@ func newFloor(function string) (*floor, error) {
 }
 
 // start runs the function until its first answer, returns how long that took, and removes what it made.
-func (f *floor) start(ctx context.Context) (took time.Duration, err error) {
-	f.n++
-	name := fmt.Sprint(f.n)
-	base, group := filepath.Join(f.dir, name), filepath.Join(f.cgroup, name)
+func (f *floor) start(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
-	if err := os.Mkdir(group, 0o755); err != nil {
-		return 0, err
+	end, err := f.launch(ctx)
+	took := time.Since(begun)
+	return took, errors.Join(err, end())
+}
+
+// burst runs many functions at once until each has answered, and returns how long that took. As many start at the same time as the
+// processors do best with.
+func (f *floor) burst(ctx context.Context, n int) (time.Duration, error) {
+	ends := make([]func() error, n)
+	var all errgroup.Group
+	all.SetLimit(2 * runtime.NumCPU())
+	begun := time.Now()
+	for i := range n {
+		all.Go(func() (err error) {
+			ends[i], err = f.launch(ctx)
+			return err
+		})
 	}
-	defer func() { err = errors.Join(err, removeGroup(group)) }()
+	err := all.Wait()
+	took := time.Since(begun)
+	for _, end := range ends {
+		err = errors.Join(err, end())
+	}
+	return took, err
+}
+
+// launch runs the function until its first answer. The function that it returns ends it and removes what was made, however far that came.
+func (f *floor) launch(ctx context.Context) (end func() error, err error) {
+	name := strconv.FormatInt(f.n.Add(1), 10)
+	base, group := filepath.Join(f.dir, name), filepath.Join(f.cgroup, name)
+	var undo []func() error
+	end = func() (err error) {
+		for _, u := range slices.Backward(undo) {
+			err = errors.Join(err, u())
+		}
+		return err
+	}
+	if err := os.Mkdir(group, 0o755); err != nil {
+		return end, err
+	}
+	undo = append(undo, func() error { return removeGroup(group) })
 	dir, err := os.Open(group)
 	if err != nil {
-		return 0, err
+		return end, err
 	}
-	defer dir.Close()
+	undo = append(undo, dir.Close)
 	for _, d := range []string{base, base + "/upper", base + "/work", base + "/root"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
-			return 0, err
+			return end, err
 		}
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
+	undo = append(undo, func() error { return os.RemoveAll(base) })
 	pid, err := f.spawn(base, dir)
 	if err != nil {
-		return 0, err
+		return end, err
 	}
-	defer func() {
+	undo = append(undo, func() error {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		_, werr := unix.Wait4(pid, nil, 0, nil)
-		err = errors.Join(err, werr)
-	}()
-	if err := firstAnswer(ctx, pid); err != nil {
-		return 0, err
-	}
-	return time.Since(begun), nil
+		_, err := unix.Wait4(pid, nil, 0, nil)
+		return err
+	})
+	return end, firstAnswer(ctx, pid)
 }
 
 // spawn makes the surroundings on a thread that ends afterwards, and starts the function from there.

@@ -324,6 +324,7 @@ func (b *box) Dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", b.addr)
 }
+func (b *box) AwaitListening(context.Context) error { return nil }
 func (b *box) Exec(_ context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
 	in, err := io.ReadAll(stdin)
 	fmt.Fprintf(stdout, "%v %d", args, len(in))

@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,13 +11,15 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 )
 
 // Up is one `tatami up` on a directory of its own, for programs; tests have harness.Server.
 type Up struct {
 	*Process
-	// Dir holds all that it writes; RunDir lies in it.
+	// Dir holds all that it writes but for what is in RunDir, which is on a tmpfs, as /run is on nearly every machine.
 	Dir, RunDir string
 	// Public is the address of its public listener.
 	Public string
@@ -32,7 +35,7 @@ func StartUp(ctx context.Context, binary, name, public string, flags ...string) 
 	if err != nil {
 		return nil, err
 	}
-	u := &Up{Dir: dir, RunDir: filepath.Join(dir, "run"), Public: public, binary: binary}
+	u := &Up{Dir: dir, RunDir: filepath.Join(memory(dir), filepath.Base(dir)), Public: public, binary: binary}
 	log, err := os.Create(filepath.Join(dir, "tatami.log"))
 	if err != nil {
 		return nil, err
@@ -49,14 +52,24 @@ func (u *Up) Stop() error {
 	if err := u.End(syscall.SIGINT); err != nil {
 		return err
 	}
-	node := filepath.Base(u.Dir)
+	cgroup := func(name string) bool { return name == "tatami-"+filepath.Base(u.Dir) }
 	left := AwaitNothingLeft(func() []string {
-		return Leftovers(u.Dir, "", func(name string) bool { return name == "tatami-"+node })
+		return append(Leftovers(u.Dir, "", cgroup), Leftovers(u.RunDir, "", cgroup)...)
 	})
 	if len(left) > 0 {
 		return fmt.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
-	return os.RemoveAll(u.Dir)
+	return errors.Join(os.RemoveAll(u.RunDir), os.RemoveAll(u.Dir))
+}
+
+// memory is a directory on a tmpfs that programs may be started from; other where there is none.
+func memory(other string) string {
+	const shared = "/dev/shm"
+	var st unix.Statfs_t
+	if err := unix.Statfs(shared, &st); err != nil || st.Type != unix.TMPFS_MAGIC || st.Flags&unix.ST_NOEXEC != 0 {
+		return other
+	}
+	return shared
 }
 
 // CLI runs a client verb against it and returns its standard output.

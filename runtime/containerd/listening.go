@@ -1,0 +1,154 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const (
+	// stepTime is the pause between tries while a function starts that starts fast, for stepsFor; the pauses grow afterwards. Where more wait
+	// at once each takes its time, up to crowd times as long.
+	stepTime  = 250 * time.Microsecond
+	stepsFor  = 25 * time.Millisecond
+	crowd     = 8
+	longPause = 10 * time.Millisecond
+	// slowPause is the pause for one that did not listen after slowAfter: a hundredth more on top of that is not felt.
+	slowPause = 50 * time.Millisecond
+	slowAfter = 5 * time.Second
+	// otherFamily is how many tries over IPv4 come to one over IPv6.
+	otherFamily = 8
+)
+
+// AwaitListening returns once the function's port takes connections.
+func (b *box) AwaitListening(ctx context.Context) error {
+	b.mu.Lock()
+	netns := b.netns
+	b.mu.Unlock()
+	if netns == nil {
+		return fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
+	}
+	p := probe{sockets: b.d.sockets, netns: netns, port: b.port, fds: [2]int{-1, -1}}
+	defer p.close()
+	waiting := min(b.d.awaited.Add(1), crowd)
+	defer b.d.awaited.Add(-1)
+	pause, err := newPacer(time.Duration(waiting) * stepTime)
+	if err != nil {
+		return err
+	}
+	defer pause.close()
+	for try := 1; ; try++ {
+		open, err := p.try(ctx, try%otherFamily == 0)
+		if err != nil {
+			return err
+		}
+		if open {
+			b.served()
+			return nil
+		}
+		if err := pause.wait(ctx, b.done); err != nil {
+			return err
+		}
+	}
+}
+
+// probe tries to connect, again and again with the same two sockets: making one takes a thread into the sandbox's network namespace.
+type probe struct {
+	sockets *socketMaker
+	netns   *os.File
+	port    int
+	// fds are the sockets of IPv4 and IPv6; -1: none yet.
+	fds [2]int
+}
+
+// try reports whether somebody listens, on one of the two families.
+func (p *probe) try(ctx context.Context, six bool) (bool, error) {
+	i, family, to := 0, unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: p.port, Addr: [4]byte{127, 0, 0, 1}})
+	if six {
+		i, family, to = 1, unix.AF_INET6, &unix.SockaddrInet6{Port: p.port, Addr: [16]byte{15: 1}}
+	}
+	if p.fds[i] < 0 {
+		fd, err := p.sockets.socket(ctx, p.netns, family)
+		switch {
+		case err != nil && six && ctx.Err() == nil:
+			// A kernel without it.
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		p.fds[i] = fd
+	}
+	// After a refusal the socket may try again; a try that is under way has the next one say EALREADY.
+	err := unix.Connect(p.fds[i], to)
+	return err == nil || errors.Is(err, unix.EISCONN), nil
+}
+
+func (p *probe) close() {
+	for _, fd := range p.fds {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// pacer spaces tries. Its short pauses are a timer's of the kernel: the Go runtime's own are never shorter than a millisecond.
+type pacer struct {
+	begun time.Time
+	timer *os.File
+	next  time.Duration
+}
+
+func newPacer(step time.Duration) (*pacer, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("timerfd_create", err)
+	}
+	every := unix.NsecToTimespec(int64(step))
+	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("timerfd_settime", err)
+	}
+	return &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), next: time.Millisecond}, nil
+}
+
+func (p *pacer) close() { p.timer.Close() }
+
+// wait pauses. It returns an error when ctx has ended or the process has, told by done.
+func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
+	passed := time.Since(p.begun)
+	if passed < stepsFor {
+		var ticks [8]byte
+		if _, err := p.timer.Read(ticks[:]); err != nil {
+			return err
+		}
+		select {
+		case <-done:
+			return errEnded
+		default:
+			return ctx.Err()
+		}
+	}
+	pause := p.next
+	if p.next = min(2*p.next, longPause); passed > slowAfter {
+		pause = slowPause
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-done:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errEnded = errors.New("the process has ended")
