@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -192,30 +193,49 @@ func (b *bareContainerd) close() error {
 
 // firstAnswer connects to the function until it answers.
 func firstAnswer(ctx context.Context, pid int) error {
-	dial, err := dialerInto(pid)
+	c, err := firstConnection(ctx, pid)
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Microsecond) {
-		c, err := dial(ctx, "", "")
-		if err != nil {
-			continue
-		}
-		defer c.Close()
-		if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")); err != nil {
-			return err
-		}
-		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("answer %s", resp.Status)
-		}
-		return nil
+	defer c.Close()
+	if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")); err != nil {
+		return err
 	}
-	return errors.New("no answer within 30s")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("answer %s", resp.Status)
+	}
+	return nil
+}
+
+// firstConnection waits until the function listens. One socket is enough: after a refusal it may try again.
+func firstConnection(ctx context.Context, pid int) (net.Conn, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	own, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	fd, err := socketIn(ns, own)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "function")
+	defer f.Close()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(500 * time.Microsecond) {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 8080, Addr: [4]byte{127, 0, 0, 1}}); err == nil {
+			return net.FileConn(f)
+		}
+	}
+	return nil, errors.New("no answer within 30s")
 }
 
 // second returns the error of a pair.
