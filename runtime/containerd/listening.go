@@ -15,10 +15,10 @@ import (
 
 const (
 	// stepTime is the pause between tries while a function starts that starts fast, for stepsFor; the pauses grow afterwards. Where more wait
-	// at once each takes its time, up to crowd times as long.
+	// at once each takes its time, up to stepsMost times as long.
 	stepTime  = 250 * time.Microsecond
 	stepsFor  = 25 * time.Millisecond
-	crowd     = 8
+	stepsMost = 8
 	longPause = 10 * time.Millisecond
 	// slowPause is the pause for one that did not listen after slowAfter: a hundredth more on top of that is not felt.
 	slowPause = 50 * time.Millisecond
@@ -37,7 +37,7 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	}
 	p := probe{sockets: b.d.sockets, netns: netns, port: b.port, fds: [2]int{-1, -1}}
 	defer p.close()
-	waiting := min(b.d.awaited.Add(1), crowd)
+	waiting := min(b.d.awaited.Add(1), stepsMost)
 	defer b.d.awaited.Add(-1)
 	pause, err := newPacer(time.Duration(waiting) * stepTime)
 	if err != nil {
