@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,12 +38,16 @@ const (
 type cgroups struct {
 	root, parent string
 	v2           bool
+	// known are the hierarchies and those of them with controllers, found once; nil: they are looked for each time.
+	known func() (all, controlled []string)
 }
 
 func newCgroups(root, parent string) *cgroups {
 	var st unix.Statfs_t
 	v2 := unix.Statfs(root, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
-	return &cgroups{root: root, parent: parent, v2: v2}
+	c := &cgroups{root: root, parent: parent, v2: v2}
+	c.known = sync.OnceValues(c.find)
+	return c
 }
 
 // path is a sandbox's cgroup as the OCI runtime is told it.
@@ -58,21 +63,44 @@ func (c *cgroups) dir(controller, id string) string {
 
 // trees lists the hierarchies' roots: one on v2.
 func (c *cgroups) trees() []string {
+	all, _ := c.look()
+	return all
+}
+
+// controlled are the hierarchies in which the OCI runtime makes cgroups: on v1 not the one of v2's kind that may lie beside.
+func (c *cgroups) controlled() []string {
+	_, controlled := c.look()
+	return controlled
+}
+
+func (c *cgroups) look() (all, controlled []string) {
+	if c.known != nil {
+		return c.known()
+	}
+	return c.find()
+}
+
+func (c *cgroups) find() (all, controlled []string) {
 	if c.v2 {
-		return []string{c.root}
+		return []string{c.root}, []string{c.root}
 	}
 	entries, err := os.ReadDir(c.root)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	var out []string
 	for _, e := range entries {
 		// "cpu" and the like may be links to "cpu,cpuacct".
-		if e.IsDir() {
-			out = append(out, filepath.Join(c.root, e.Name()))
+		if !e.IsDir() {
+			continue
+		}
+		tree := filepath.Join(c.root, e.Name())
+		all = append(all, tree)
+		var st unix.Statfs_t
+		if unix.Statfs(tree, &st) == nil && st.Type == unix.CGROUP_SUPER_MAGIC {
+			controlled = append(controlled, tree)
 		}
 	}
-	return out
+	return all, controlled
 }
 
 // setup makes the parent and limits it to what may be placed plus the margin.
@@ -233,6 +261,11 @@ func killTree(dir string) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
+	// A directory's links tell how many directories are in it.
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) == nil && st.Nlink == 2 {
+		return
+	}
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if e.IsDir() {
@@ -264,6 +297,10 @@ func (c *cgroups) remove(id string) error {
 }
 
 func removeTree(dir string) error {
+	// Few have any below them.
+	if err := unix.Rmdir(dir); err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

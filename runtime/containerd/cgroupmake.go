@@ -22,11 +22,18 @@ import (
 // make makes a sandbox's cgroup as the OCI runtime would, with no process in it. On v1 it takes part in every hierarchy of the node's.
 func (c *cgroups) make(id string, r *specs.LinuxResources) error {
 	for _, tree := range c.controlled() {
-		if err := os.MkdirAll(c.in(tree, ""), 0o755); err != nil {
-			return err
+		err := unix.Mkdir(c.in(tree, id), 0o755)
+		if errors.Is(err, unix.ENOENT) {
+			if err := os.MkdirAll(c.in(tree, ""), 0o755); err != nil {
+				return err
+			}
+			err = unix.Mkdir(c.in(tree, id), 0o755)
 		}
-		if err := os.Mkdir(c.in(tree, id), 0o755); err != nil {
-			return err
+		if err != nil {
+			return &fs.PathError{Op: "mkdir", Path: c.in(tree, id), Err: err}
+		}
+		if c.v2 || !controls(tree, "cpuset") {
+			continue
 		}
 		if err := c.inheritCPUs(tree, c.path(id)); err != nil {
 			return err
@@ -38,12 +45,9 @@ func (c *cgroups) make(id string, r *specs.LinuxResources) error {
 	return c.limit(id, r)
 }
 
-// controlled are the hierarchies in which the OCI runtime makes cgroups: on v1 not the one of v2's kind that may lie beside.
-func (c *cgroups) controlled() []string {
-	return slices.DeleteFunc(c.trees(), func(tree string) bool {
-		var st unix.Statfs_t
-		return !c.v2 && (unix.Statfs(tree, &st) != nil || st.Type != unix.CGROUP_SUPER_MAGIC)
-	})
+// controls reports whether the hierarchy, named by its controllers, has that one.
+func controls(tree, controller string) bool {
+	return slices.Contains(strings.Split(filepath.Base(tree), ","), controller)
 }
 
 // inheritCPUs gives a path of cgroups what processors and memory nodes the one above has, where none are set: on v1 no process may enter before.
