@@ -93,7 +93,7 @@ bench-frozen: deps-test build ## Calls to frozen instances, and what 300 of them
 	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only frozen
 
 .PHONY: bench-cold
-bench-cold: deps-test build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 7 minutes); appends to out/bench.jsonl
+bench-cold: deps-test deps-bench build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 7 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 12 minutes'
 	@mkdir -p out
 	timeout 720 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cold
@@ -169,6 +169,10 @@ deps-demo: ## Install the Debian packages that running functions needs
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests and benchmarks need
 	@deploy/packages.sh runc wrk chromium nginx busybox
+
+.PHONY: deps-bench
+deps-bench:
+	@deploy/packages.sh mmdebstrap
 
 .PHONY: deps-v2
 deps-v2:

@@ -9,6 +9,7 @@ why() {
 	nginx) echo "the proxy that the warm path's figures are compared with; it is not started as a service" ;;
 	busybox) echo "the programs of the end-to-end tests' stock images" ;;
 	chromium) echo "the browser that tests the dashboard" ;;
+	mmdebstrap) echo "the images of the benchmarks' functions in Python and Node" ;;
 	qemu-system-x86_64) echo "the emulated machine in which the suites run on cgroup v2" ;;
 	*) echo "unknown package $1" >&2 && exit 2 ;;
 	esac

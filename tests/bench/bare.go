@@ -192,8 +192,10 @@ func (b *bareContainerd) close() error {
 }
 
 // firstAnswer connects to the function until it answers.
-func firstAnswer(ctx context.Context, pid int) error {
-	c, err := firstConnection(ctx, pid)
+func firstAnswer(ctx context.Context, pid int) error { return firstAnswerAt(ctx, pid, 8080) }
+
+func firstAnswerAt(ctx context.Context, pid, port int) error {
+	c, err := firstConnection(ctx, pid, port)
 	if err != nil {
 		return err
 	}
@@ -213,7 +215,7 @@ func firstAnswer(ctx context.Context, pid int) error {
 }
 
 // firstConnection waits until the function listens. One socket is enough: after a refusal it may try again.
-func firstConnection(ctx context.Context, pid int) (net.Conn, error) {
+func firstConnection(ctx context.Context, pid, port int) (net.Conn, error) {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return nil, err
@@ -231,7 +233,7 @@ func firstConnection(ctx context.Context, pid int) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "function")
 	defer f.Close()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(500 * time.Microsecond) {
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 8080, Addr: [4]byte{127, 0, 0, 1}}); err == nil {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err == nil {
 			return net.FileConn(f)
 		}
 	}

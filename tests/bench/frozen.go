@@ -163,7 +163,7 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 	return []figure{
 		plain("idle_kb_per_instance", "KiB", per),
 		beside("cold", "frozen300_available_mb", "MiB", float64(after.available/functions.MiB), "before", float64(before.available/functions.MiB), 1),
-		beside("cold", "frozen300_processes", "", float64(after.processes), "before", float64(before.processes), 1),
+		beside("cold", "frozen300_processes", "processes", float64(after.processes), "before", float64(before.processes), 1),
 	}, nil
 }
 

@@ -47,6 +47,11 @@ func (s *server) deploy(ctx context.Context, name, example, spec string) error {
 	if err != nil {
 		return err
 	}
+	return s.deployFile(ctx, name, src, spec)
+}
+
+// deployFile deploys what a path names.
+func (s *server) deployFile(ctx context.Context, name, src, spec string) (err error) {
 	file := filepath.Join(s.Dir, name+".yaml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, "name: %s\nsource: %s\n%s", name, src, spec), 0o644); err != nil {
 		return err

@@ -83,7 +83,7 @@ func TestBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", "./tests/bench", "-tatami", harness.Binary(t), "-out", out, "-rounds", "1",
-		"-only", "queue,warm,cold,noisy,overload", "-functions", "4", "-overload", "5s", "-fleet", "10", "-sustain", "5s")
+		"-only", "queue,warm,cold.spaced,cold.many,cold.activation,noisy,overload", "-functions", "4", "-overload", "5s", "-fleet", "10", "-sustain", "5s")
 	cmd.Dir = harness.Root(t)
 	if got, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, got)
