@@ -32,7 +32,7 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 	defer func() { err = errors.Join(err, bare.close()) }()
 	for range rounds * coldPerRound {
 		for _, name := range []string{"given", "listens"} {
-			sample, err := coldSample(ctx, s, name)
+			sample, _, err := coldSample(ctx, s, name)
 			if err != nil {
 				return nil, err
 			}
@@ -56,21 +56,22 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 	}, nil
 }
 
-// coldSample is a call from zero that finds a sandbox made ahead, in milliseconds.
-func coldSample(ctx context.Context, s *server, fn string) (float64, error) {
+// coldSample is a call from zero that finds a sandbox made ahead, in milliseconds, and what its answer says of the phases.
+func coldSample(ctx context.Context, s *server, fn string) (took float64, timing string, err error) {
 	for range 10 {
 		if err := s.AwaitZero(ctx, fn); err != nil {
-			return 0, err
+			return 0, "", err
 		}
 		time.Sleep(100 * time.Millisecond)
 		took, header, err := s.get(ctx, "/fn/"+fn)
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 		// The pool may not be filled yet.
-		if m := startPath.FindStringSubmatch(header.Get("Server-Timing")); m != nil && m[1] == "attach" {
-			return ms(took), nil
+		timing := header.Get("Server-Timing")
+		if m := startPath.FindStringSubmatch(timing); m != nil && m[1] == "attach" {
+			return ms(took), timing, nil
 		}
 	}
-	return 0, fmt.Errorf("no start of %s found a sandbox made ahead", fn)
+	return 0, "", fmt.Errorf("no start of %s found a sandbox made ahead", fn)
 }

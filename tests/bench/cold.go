@@ -83,9 +83,7 @@ func coldSpaced(ctx context.Context, binary string) (figures []figure, err error
 	baselines["warm"] = warm
 	for _, w := range ways {
 		slices.Sort(w.took)
-		for _, name := range []string{"queue", "place", "prepare", "create", "start", "ready", "run"} {
-			fmt.Printf("  cold, path %-10s phase %-8s p50 %6.2f ms\n", w.path, name, median(w.phases[name]))
-		}
+		printPhases("path "+w.path, w.phases)
 	}
 	plain, fast := ways[0].took, ways[1].took
 	for _, name := range []string{"floor", "containerd-client", "warm"} {
@@ -261,6 +259,12 @@ func addPhases(into map[string][]float64, timing string) {
 		if _, err := fmt.Sscan(dur, &v); ok && err == nil {
 			into[name] = append(into[name], v)
 		}
+	}
+}
+
+func printPhases(of string, phases map[string][]float64) {
+	for _, name := range []string{"queue", "place", "prepare", "create", "start", "ready", "run"} {
+		fmt.Printf("  cold, %-15s phase %-8s p50 %6.2f ms\n", of, name, median(phases[name]))
 	}
 }
 

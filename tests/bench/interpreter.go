@@ -107,12 +107,14 @@ func (in interpreter) measure(ctx context.Context, s *server, dir string) (figur
 		return figure{}, err
 	}
 	var ours, bare []float64
+	phases := map[string][]float64{}
 	for range 4 * rounds {
-		took, err := coldSample(ctx, s, in.name)
+		took, timing, err := coldSample(ctx, s, in.name)
 		if err != nil {
 			return figure{}, err
 		}
 		ours = append(ours, took)
+		addPhases(phases, timing)
 		time.Sleep(100 * time.Millisecond)
 		d, err := in.start(ctx, root)
 		if err != nil {
@@ -124,6 +126,7 @@ func (in interpreter) measure(ctx context.Context, s *server, dir string) (figur
 	slices.Sort(bare)
 	fmt.Printf("  cold: %s p50 %.1f ms, p99 %.1f ms; by itself p50 %.1f ms, p99 %.1f ms\n",
 		in.name, quantile(ours, 0.5), quantile(ours, 0.99), quantile(bare, 0.5), quantile(bare, 0.99))
+	printPhases(in.name, phases)
 	return beside("cold", "p50_ms_"+in.name, "ms", quantile(ours, 0.5), "interpreter", quantile(bare, 0.5), len(ours)), nil
 }
 
