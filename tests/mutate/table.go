@@ -133,4 +133,56 @@ var mutations = []mutation{
 		"connections without a bound",
 		"gateway/guests.go", "if int(g.count.Load())+g.away() >= g.most && !g.makeRoom(time.Now()) {", "if g.most == 0 {", "./gateway",
 	},
+	{
+		"programs that gain privileges",
+		"runtime/containerd/spec.go", "NoNewPrivileges: true,", "NoNewPrivileges: false,", "./runtime/containerd",
+	},
+	{
+		"capabilities for every function",
+		"runtime/containerd/spec.go", "Capabilities:    &specs.LinuxCapabilities{},", "Capabilities:    &specs.LinuxCapabilities{Effective: rootCapabilities()},", "./runtime/containerd",
+	},
+	{
+		"a root of a user namespace that may mount",
+		"runtime/containerd/userns.go", "\"CAP_CHOWN\", ", "\"CAP_SYS_ADMIN\", \"CAP_CHOWN\", ", "./runtime/containerd",
+	},
+	{
+		"every system call allowed",
+		"runtime/containerd/spec.go", "spec.Linux.Seccomp = seccomp.DefaultProfile(spec)", "_ = seccomp.DefaultProfile", "./runtime/containerd",
+	},
+	{
+		"the node's processes in sight",
+		"runtime/containerd/spec.go", "{Type: specs.PIDNamespace}, ", "", "./runtime/containerd",
+	},
+	{
+		"the kernel's memory to be read",
+		"runtime/containerd/spec.go", "\"/proc/kcore\", ", "", "./runtime/containerd",
+	},
+	{
+		"every device to be used, by the OCI runtime",
+		"runtime/containerd/spec.go", "{{Allow: false, Access: \"rwm\"}}", "{{Allow: true, Access: \"rwm\"}}", "./runtime/containerd",
+	},
+	{
+		"every device to be used, on cgroup v2",
+		"runtime/containerd/cgroupmake.go", "specs.LinuxDeviceCgroup{Type: \"a\", Major: &all", "specs.LinuxDeviceCgroup{Allow: true, Type: \"a\", Major: &all", "./runtime/containerd",
+	},
+	{
+		"files of processors looked for on cgroup v2",
+		"runtime/containerd/cgroupmake.go", "\tif c.v2 {\n\t\treturn nil\n\t}\n\tdir := tree", "\tdir := tree", "./runtime/containerd",
+	},
+	{
+		"ephemeral storage beyond the memory's limit",
+		"runtime/containerd/spec.go", "r.Memory.Limit = new(l.Memory + l.Ephemeral)", "r.Memory.Limit = new(l.Memory + 2*l.Ephemeral)", "./runtime/containerd",
+	},
+	{
+		"metadata services within reach",
+		"runtime/egress/config.go", "[]netip.Prefix{loopback, linkLocal, carrierGrade, c.Range}", "[]netip.Prefix{loopback, carrierGrade, c.Range}", "./runtime/egress",
+	},
+	{
+		"other instances within reach",
+		"runtime/egress/config.go", "[]netip.Prefix{loopback, linkLocal, carrierGrade, c.Range}", "[]netip.Prefix{loopback, linkLocal, carrierGrade}", "./runtime/egress",
+	},
+	{
+		"calls by another machine's numbers allowed",
+		"runtime/seccomp/compile.go", "program = append(program, instruction{give, 0, 0, errno | uint32(syscall.ENOSYS)})\n\tif len(program)", "program = append(program, instruction{give, 0, 0, allow})\n\tif len(program)", "./runtime/seccomp",
+	},
 }
