@@ -168,7 +168,7 @@ deps-demo: ## Install the Debian packages that running functions needs
 
 .PHONY: deps-test
 deps-test: ## Install the Debian packages that the tests and benchmarks need
-	@deploy/packages.sh runc wrk chromium nginx busybox
+	@deploy/packages.sh runc runsc wrk chromium nginx busybox
 
 .PHONY: deps-bench
 deps-bench:

@@ -7,6 +7,7 @@ why() {
 	runc) echo "the OCI runtime that makes the containers; containerd itself is inside the binary" ;;
 	wrk) echo "the HTTP load of the end-to-end tests and benchmarks" ;;
 	nginx) echo "the proxy that the warm path's figures are compared with; it is not started as a service" ;;
+	runsc) echo "gVisor, in which the end-to-end tests run functions with 'sandbox: gvisor'" ;;
 	busybox) echo "the programs of the end-to-end tests' stock images" ;;
 	chromium) echo "the browser that tests the dashboard" ;;
 	mmdebstrap) echo "the images of the benchmarks' functions in Python and Node" ;;

@@ -29,7 +29,9 @@ type Config struct {
 	Env map[string]string `json:"env,omitempty"`
 	// Egress is what an instance may connect to: EgressInternet, or EgressNone, for which the empty one stands.
 	Egress string `json:"egress,omitempty"`
-	Limits Limits `json:"limits"`
+	// Sandbox is whose kernel answers an instance's system calls: SandboxGVisor, or SandboxContainer, for which the empty one stands.
+	Sandbox string `json:"sandbox,omitempty"`
+	Limits  Limits `json:"limits"`
 	// Timeout is how long an attempt may take until its response ended, waiting for an instance included. Default 60s, at most 1h.
 	Timeout Duration `json:"timeout"`
 	// IdleTimeout ends a stream on which no byte moved for so long; it applies to upgraded connections, and to event streams and gRPC
@@ -64,6 +66,18 @@ const (
 	// EgressInternet is addresses of the internet over IPv4: no other instance, no address of the node, no private network.
 	EgressInternet = "internet"
 )
+
+// Whose kernel answers an instance's system calls.
+const (
+	// SandboxContainer is the node's, as far as seccomp lets calls through.
+	SandboxContainer = "container"
+	// SandboxGVisor is gVisor's: calls reach the node's kernel only as the few that gVisor makes itself. It takes runsc on the node, starts more
+	// slowly, and is charged to the instance.
+	SandboxGVisor = "gvisor"
+)
+
+// GVisor reports whether instances run in gVisor's sandboxes.
+func (c Config) GVisor() bool { return c.Sandbox == SandboxGVisor }
 
 // Internet reports whether instances have a way to the internet.
 func (c Config) Internet() bool { return c.Egress == EgressInternet }
@@ -192,6 +206,9 @@ func (c Config) WithDefaults() Config {
 	if c.Egress == EgressNone {
 		c.Egress = ""
 	}
+	if c.Sandbox == SandboxContainer {
+		c.Sandbox = ""
+	}
 	or64(&c.Limits.CPU, defaultCPU)
 	or64(&c.Limits.Memory, defaultMemory)
 	or64(&c.Limits.Ephemeral, defaultEphemeral)
@@ -254,6 +271,11 @@ func (c Config) Problems() []*fault.Error {
 	case "", EgressNone, EgressInternet:
 	default:
 		bad("egress", "%.40q is neither %s nor %s", c.Egress, EgressNone, EgressInternet)
+	}
+	switch c.Sandbox {
+	case "", SandboxContainer, SandboxGVisor:
+	default:
+		bad("sandbox", "%.40q is neither %s nor %s", c.Sandbox, SandboxContainer, SandboxGVisor)
 	}
 	between("cpu", c.Limits.CPU, 10, 1_000_000)
 	size("memory", c.Limits.Memory, 16*MiB)

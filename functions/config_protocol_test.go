@@ -38,3 +38,20 @@ func TestDefaultEgressIsNotWritten(t *testing.T) {
 		t.Error("an egress that there is not was taken")
 	}
 }
+
+// Nor must the default of the sandbox.
+func TestDefaultSandboxIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{"", functions.SandboxContainer} {
+		b, err := json.Marshal(functions.Config{Sandbox: said}.WithDefaults())
+		if err != nil || strings.Contains(string(b), "sandbox") {
+			t.Errorf("%q: %s, %v", said, b, err)
+		}
+	}
+	if c := (functions.Config{Sandbox: functions.SandboxGVisor}).WithDefaults(); !c.GVisor() || c.Validate() != nil {
+		t.Errorf("%+v", c)
+	}
+	if err := (functions.Config{Sandbox: "vm"}).WithDefaults().Validate(); err == nil {
+		t.Error("a sandbox that there is not was taken")
+	}
+}

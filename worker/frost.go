@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
@@ -166,6 +167,11 @@ func (w *Worker) rest(in *instance, sb sandbox.Sandbox) {
 				continue
 			}
 			frozen, err := in.freeze(sb)
+			if fault.Is(err, fault.CodeUnavailable) {
+				w.log.Info("an idle instance goes on, for it cannot be frozen", "fn", in.record.Ref().String(), "inst", in.id(), "err", err)
+				timer.Stop()
+				continue
+			}
 			if err != nil {
 				w.log.Warn("an idle instance was not frozen", "fn", in.record.Ref().String(), "inst", in.id(), "err", err)
 			}

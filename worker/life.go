@@ -128,7 +128,7 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 	cfg := rev.Config.WithDefaults()
 	sb, err := w.driver.Create(ctx, sandbox.Spec{
 		ID: in.id(), Artifact: rev.Artifact, Command: cfg.Command, Env: env(rev, cfg, in.id()), Port: cfg.Port, Limits: cfg.Limits,
-		Activate: cfg.Readiness.Activation, ReadOnlyRoot: cfg.ReadOnlyRoot, Egress: cfg.Internet(), Record: record,
+		Activate: cfg.Readiness.Activation, ReadOnlyRoot: cfg.ReadOnlyRoot, Egress: cfg.Internet(), GVisor: cfg.GVisor(), Record: record,
 	})
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ import (
 
 // machineChecks looks at what running functions needs of this machine.
 func machineChecks(ctx context.Context, m machine) []v1.Check {
-	out := []v1.Check{checkKernel(), checkRoot(), checkCgroup(), checkFilesystem("overlayfs", "overlay"), checkRunc(ctx)}
+	out := []v1.Check{checkKernel(), checkRoot(), checkCgroup(), checkFilesystem("overlayfs", "overlay"), checkRunc(ctx), checkGVisor(ctx)}
 	out = append(out, checkSpace(m.dataDir), checkDurable(m.dataDir), checkRunDir(m.runDir), checkEgress(), checkUserNamespaces())
 	if !m.serverUp {
 		for _, p := range m.ports {
@@ -145,6 +145,25 @@ func checkRunc(ctx context.Context) v1.Check {
 	}
 	first, _, _ := strings.Cut(string(b), "\n")
 	return okCheck("runc", "%s, %s", path, strings.TrimPrefix(first, "runc version "))
+}
+
+// checkGVisor: functions with sandbox gvisor need it, and no others.
+func checkGVisor(ctx context.Context) v1.Check {
+	path, err := exec.LookPath("runsc")
+	if err != nil {
+		return okCheck("gvisor", "runsc is not installed: functions with `sandbox: gvisor` cannot run here, others are not concerned")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	b, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return v1.Check{
+			Name: "gvisor", State: v1.CheckWarn, Detail: fmt.Sprintf("functions with `sandbox: gvisor` cannot run here: %s --version: %v", path, err),
+			Fix: "sudo apt-get install --reinstall runsc",
+		}
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	return okCheck("gvisor", "%s, %s", path, strings.TrimPrefix(first, "runsc version "))
 }
 
 // existing returns the nearest directory above a path that there is.

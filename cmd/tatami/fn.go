@@ -142,6 +142,9 @@ func configFields(art functions.Artifact, c functions.Config) []field {
 		{"port", fmt.Sprint(c.Port)},
 		{"egress", orText(c.Egress, functions.EgressNone)},
 	}
+	if c.GVisor() {
+		out = append(out, field{"sandbox", c.Sandbox})
+	}
 	if len(c.Command) > 0 {
 		out = append(out, field{"command", strings.Join(c.Command, " ")})
 	}

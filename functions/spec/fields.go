@@ -55,6 +55,7 @@ func table() []field {
 		{name: "protocol", kind: text, pattern: "^(http1|h2c)$", doc: "What the function speaks on its port: http1, or h2c, which is HTTP/2 in clear text as gRPC needs it. Default http1.", at: func(f *File) any { return &f.Config.Protocol }},
 		{name: "env", kind: pairs, doc: "Environment variables.", at: func(f *File) any { return &f.Config.Env }},
 		{name: "egress", kind: text, pattern: "^(none|internet)$", doc: "What an instance may connect to: none, which is nothing but itself, or internet: not its neighbours, the node or private networks. Default none.", at: func(f *File) any { return &f.Config.Egress }},
+		{name: "sandbox", kind: text, pattern: "^(container|gvisor)$", doc: "What holds an instance: container, or gvisor, whose own kernel answers its system calls; that takes runsc on the node. Default container.", at: func(f *File) any { return &f.Config.Sandbox }},
 		{name: "memory", kind: size, doc: "Memory of one instance, such as 128Mi.", at: func(f *File) any { return &f.Config.Limits.Memory }},
 		{name: "cpu", kind: cpu, doc: "CPU of one instance: 250m, 0.25 or 1.", at: func(f *File) any { return &f.Config.Limits.CPU }},
 		{name: "ephemeral", kind: size, doc: "Size of the writable layer and /tmp together, held in memory beside `memory`.", at: func(f *File) any { return &f.Config.Limits.Ephemeral }},

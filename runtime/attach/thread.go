@@ -3,6 +3,7 @@
 package attach
 
 import (
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -24,4 +25,22 @@ func onLostThread(f func() error) error {
 		done <- f()
 	}()
 	return <-done
+}
+
+// InNetwork runs f on a thread inside the network namespace; the thread ends with it.
+func InNetwork(netns *os.File, f func() error) error {
+	return onLostThread(func() error {
+		raw, err := netns.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var entered error
+		if err := raw.Control(func(fd uintptr) { entered = unix.Setns(int(fd), unix.CLONE_NEWNET) }); err != nil {
+			return err
+		}
+		if entered != nil {
+			return os.NewSyscallError("setns", entered)
+		}
+		return f()
+	})
 }

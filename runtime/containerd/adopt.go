@@ -72,7 +72,7 @@ func initGone(bundle string) bool {
 func (d *Driver) adoptOne(ctx context.Context, c containers.Container, exits map[string]functions.Exit) {
 	port, _ := strconv.Atoi(c.Labels[labelPort])
 	b := d.newBox(functions.InstanceID(c.ID), c.Labels[labelArtifact], port)
-	b.made = true
+	b.made, b.gvisor = true, c.Labels[labelGVisor] != ""
 	b.info.Created = c.CreatedAt
 	if r := c.Extensions[extRecord]; r != nil {
 		b.info.Record = r.GetValue()

@@ -47,6 +47,8 @@ type box struct {
 	// own says that it is no container but of our own making; keeper is the socket of its keeper then.
 	own    bool
 	keeper string
+	// gvisor says that gVisor's kernel answers its system calls.
+	gvisor bool
 	// made and stopping are guarded by the driver's lock: made says that the sandbox is listed, stopping that its removal has begun.
 	made, stopping bool
 	done           chan struct{}

@@ -94,6 +94,8 @@ func (c Config) engineSocket() string { return filepath.Join(c.RunDir, "containe
 func (c Config) shimSockets() string  { return filepath.Join(c.RunDir, "s") }
 func (c Config) shimBinary() string   { return filepath.Join(c.RunDir, "bin", "containerd-shim-runc-v2") }
 func (c Config) runcRoot() string     { return filepath.Join(c.RunDir, "runc") }
+func (c Config) runscRoot() string    { return filepath.Join(c.RunDir, "runsc") }
+func (c Config) runscScript() string  { return filepath.Join(c.RunDir, "bin", "runsc") }
 func (c Config) scratchRoot() string  { return filepath.Join(c.RunDir, "sandboxes") }
 func (c Config) logRoot() string      { return filepath.Join(c.RunDir, "logs") }
 func (c Config) mountRoot() string    { return filepath.Join(c.RunDir, "mnt") }

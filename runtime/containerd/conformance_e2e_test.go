@@ -192,6 +192,7 @@ func left(t testing.TB, cfg Config) []string {
 	}
 	for _, dir := range []string{
 		cfg.scratchRoot(), cfg.logRoot(), cfg.fifoRoot(), cfg.mountRoot(), cfg.bundleRoot(), cfg.shimSockets(), cfg.attachments(), cfg.exits(), filepath.Join(cfg.runcRoot(), namespace),
+		filepath.Join(cfg.runscRoot(), namespace),
 		cfg.workRoot(),
 	} {
 		entries, _ := os.ReadDir(dir)

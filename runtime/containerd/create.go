@@ -30,6 +30,7 @@ const (
 	labelNode     = "tatami.node"
 	labelArtifact = "tatami.artifact"
 	labelPort     = "tatami.port"
+	labelGVisor   = "tatami.gvisor"
 	// extRecord is the name and the type of the container's extension that holds the worker's record.
 	extRecord = "tatami.record"
 	maxRecord = 64 << 10
@@ -105,17 +106,23 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		return err
 	}
 	defer d.pool.startBegins()()
-	if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {
+	if s.GVisor {
+		b.gvisor, b.info.PathReason = true, gvisorWhy
+	} else if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {
 		return err
 	}
 	p := plan{
 		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
-		record: s.Record, spec: spec, root: sc.rootfs(art),
+		record: s.Record, spec: spec, root: sc.rootfs(art), runtime: d.runc, runtimeRoot: d.cfg.runcRoot(),
 		// The process may open /dev/stdout again: the pipe must be its own.
 		uid: art.user.uid, gid: art.user.gid,
 		files: func() error { return sc.make(s.Limits, told) },
 	}
-	if art.user.mapped {
+	if s.GVisor {
+		if err := d.gvisor(&p); err != nil {
+			return err
+		}
+	} else if art.user.mapped {
 		if err := d.mapIDs(b, &p, art, sc); err != nil {
 			return err
 		}
@@ -123,6 +130,11 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	d.tellUser(b, art)
 	if err := d.createTask(ctx, b, p); err != nil {
 		return startFault(s, err)
+	}
+	if s.GVisor {
+		if err := wake(b.netns); err != nil {
+			return err
+		}
 	}
 	if s.Egress {
 		if err := d.egress.Plug(b.sid, b.netns); err != nil {
@@ -144,6 +156,8 @@ type plan struct {
 	record []byte
 	spec   *specs.Spec
 	root   *types.Mount
+	// runtime is the OCI runtime, runtimeRoot where it keeps its records.
+	runtime, runtimeRoot string
 	// uid and gid own the output's pipes.
 	uid, gid uint32
 	// files makes what the mounts name.
@@ -190,7 +204,7 @@ func (d *Driver) record(ctx context.Context, id string, p plan) error {
 	if err != nil {
 		return err
 	}
-	opts, err := typeurl.MarshalAny(&options.Options{BinaryName: d.runc, Root: d.cfg.runcRoot(), IoUid: p.uid, IoGid: p.gid})
+	opts, err := typeurl.MarshalAny(&options.Options{BinaryName: p.runtime, Root: p.runtimeRoot, IoUid: p.uid, IoGid: p.gid})
 	if err != nil {
 		return err
 	}
@@ -238,13 +252,13 @@ func notStarted(why string) error {
 		WithHint("check 'command' and the image's entrypoint and user")
 }
 
-// whyNotStarted finds what the OCI runtime says of a process that it could not start; false: the failure is another.
+// whyNotStarted finds what the OCI runtime, runc or runsc, says of a process that it could not start; false: the failure is another.
 func whyNotStarted(err error) (string, bool) {
-	const marker = "unable to start container process: "
 	msg := err.Error()
-	i := strings.LastIndex(msg, marker)
-	if i < 0 {
-		return "", false
+	for _, marker := range []string{"unable to start container process: ", "starting sandbox: creating process: ", " in sandbox: "} {
+		if i := strings.LastIndex(msg, marker); i >= 0 {
+			return strings.TrimSuffix(msg[i+len(marker):], ": unknown"), true
+		}
 	}
-	return strings.TrimSuffix(msg[i+len(marker):], ": unknown"), true
+	return "", false
 }

@@ -332,18 +332,27 @@ func (d *Driver) all() []*box {
 	return out
 }
 
-// findRunc looks where distributions put it, as a service's PATH may lack the directories of the superuser.
+// findRunc finds the OCI runtime.
 func findRunc() (string, error) {
-	if p, err := exec.LookPath("runc"); err == nil {
+	p, err := findProgram("runc")
+	if err != nil {
+		return "", fault.New(fault.CodeUnavailable, "runc is not installed; it makes the containers").WithHint("apt-get install runc")
+	}
+	return p, nil
+}
+
+// findProgram looks where distributions put programs, too, as a service's PATH may lack the directories of the superuser.
+func findProgram(name string) (string, error) {
+	if p, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(p)
 	}
 	for _, dir := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
-		p := filepath.Join(dir, "runc")
+		p := filepath.Join(dir, name)
 		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 			return p, nil
 		}
 	}
-	return "", fault.New(fault.CodeUnavailable, "runc is not installed; it makes the containers").WithHint("apt-get install runc")
+	return "", fmt.Errorf("the program %s: %w", name, exec.ErrNotFound)
 }
 
 // defaultSnapshotter is the one whose views are overlay's lower directories.

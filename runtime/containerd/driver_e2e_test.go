@@ -174,12 +174,11 @@ func TestStopFrozen(t *testing.T) {
 	if err := write(dir, file, value); err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
-	if err := sb.Stop(t.Context(), 5*time.Second); err != nil {
+	if err := sb.Stop(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > 4*time.Second {
-		t.Errorf("took %s: it was not thawed before SIGTERM", took)
+	if code := sb.Exit().Code; code == killedExit {
+		t.Errorf("exit code %d: it was not thawed before SIGTERM", code)
 	}
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)

@@ -27,6 +27,10 @@ const (
 
 // Freeze keeps the sandbox's processes from running.
 func (b *box) Freeze(ctx context.Context) error {
+	if b.gvisor {
+		// Its processes are traced by gVisor, and one that is being traced may never stand still.
+		return fault.New(fault.CodeUnavailable, "the sandbox %s cannot be frozen: it is gVisor's", b.info.ID)
+	}
 	err := b.d.cgroup.freeze(ctx, b.sid)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fault.Wrap(fault.CodeUnavailable, err, "the sandbox %s cannot be frozen: it has no freezer", b.info.ID)

@@ -203,6 +203,9 @@ func (d *Driver) removeRemains(id string) error {
 	if err := os.RemoveAll(filepath.Join(d.cfg.runcRoot(), namespace, id)); err != nil {
 		return err
 	}
+	if err := d.forgetGVisor(id); err != nil {
+		return err
+	}
 	if err := d.scratch(id).remove(); err != nil {
 		return err
 	}

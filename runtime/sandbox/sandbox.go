@@ -59,6 +59,9 @@ type Spec struct {
 	// Egress lets the process open connections to the internet; without it there is a loopback device only. Create fails with unavailable
 	// where the node cannot do that.
 	Egress bool
+	// GVisor has the process's system calls answered by gVisor's kernel instead of the node's. Create fails with unavailable where the node
+	// cannot do that.
+	GVisor bool
 	// Hostname is what the process sees; empty: the ID.
 	Hostname string
 	// Record is kept with the sandbox and comes back in Info after a restart: what the worker needs to adopt it. At most 64 KiB.

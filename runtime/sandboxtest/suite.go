@@ -31,6 +31,9 @@ type Setup struct {
 	Crash func(t testing.TB, spec sandbox.Spec, in Step, after time.Duration) *sandbox.Info
 	// Mapped says that an image which names root, or no user, runs as root of a user namespace; else it runs as user 65532.
 	Mapped bool
+	// Guest says that a kernel of the sandbox's own answers its system calls: it shows less in /proc, all processes end where one takes too much
+	// memory, and they cannot be frozen.
+	Guest bool
 	// Left lists what there is of sandboxes outside the driver's memory: containers, processes, mounts, namespaces, cgroups, files.
 	Left func(t testing.TB) []string
 }

@@ -39,6 +39,8 @@ type Setup struct {
 	Class func(*sandbox.Spec)
 	// Internet is what the class's sandboxes reach; nil: they have no network.
 	Internet *Internet
+	// Parts are those that are run, by their names; nil: all.
+	Parts []string
 	// Refused has, by an attempt's name and arguments, the refusals in which the class differs from a sandbox without privileges and network;
 	// more than one are parted by '|'.
 	Refused map[string]string
@@ -75,7 +77,9 @@ func Run(t *testing.T, setup Setup) {
 		{"Calls", s.calls}, {"Processes", s.processes}, {"Files", s.files}, {"Neighbours", s.neighbours}, {"Network", s.network},
 		{"Resources", s.resources}, {"Entering", s.entering}, {"Places", s.places},
 	} {
-		t.Run(part.name, part.run)
+		if setup.Parts == nil || slices.Contains(setup.Parts, part.name) {
+			t.Run(part.name, part.run)
+		}
 	}
 }
 

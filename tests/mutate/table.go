@@ -179,7 +179,7 @@ var mutations = []mutation{
 	},
 	{
 		"other instances within reach",
-		"runtime/egress/config.go", "[]netip.Prefix{loopback, linkLocal, carrierGrade, c.Range}", "[]netip.Prefix{loopback, linkLocal, carrierGrade}", "./runtime/egress",
+		"runtime/egress/config.go", "if p.Overlaps(c.Range) || p.Overlaps(loopback)", "if p.Overlaps(loopback)", "./runtime/egress",
 	},
 	{
 		"calls by another machine's numbers allowed",

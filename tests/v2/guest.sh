@@ -48,7 +48,7 @@ if [ -n "$only" ]; then
 	suite "$only" containerd.test "$only"
 else
 	suite "the attach library" attach.test .
-	suite "the driver's own tests" containerd.test '^Test(Cgroup|Freeze|NoFreezer|RunEnds|StopFrozen|Burst|FilterLikeRunc|KeeperKilled)'
+	suite "the driver's own tests" containerd.test '^Test(Cgroup|Freeze|NoFreezer|RunEnds|StopFrozen|DeviceRules|SpecHolds|FilterLikeRunc|KeeperKilled)'
 	suite "conformance, made by the OCI runtime" containerd.test '^TestConformance$'
 	suite "conformance, made ahead" containerd.test '^TestConformanceAttach$'
 	suite "late attach" containerd.test '^TestAttach(Views|Refusals|Otherwise|Many)$'

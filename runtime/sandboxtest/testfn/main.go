@@ -3,6 +3,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -24,6 +25,13 @@ func main() {
 		return
 	case "sleep":
 		time.Sleep(time.Hour)
+		return
+	case "files":
+		var open, core syscall.Rlimit
+		if err := errors.Join(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &open), syscall.Getrlimit(syscall.RLIMIT_CORE, &core)); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Print(open.Max, " ", core.Max)
 		return
 	case "print":
 		fmt.Println(strings.Join(os.Args[2:], " "))

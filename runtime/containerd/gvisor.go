@@ -1,0 +1,103 @@
+//go:build linux
+
+package containerd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/runtime/attach"
+)
+
+// gvisorPIDs are the processes and threads that gVisor itself takes of a sandbox's cgroup, besides those that stand for the function's.
+const gvisorPIDs = 256
+
+// gvisorWhy is why a sandbox of gVisor's is made by its runtime at the start.
+const gvisorWhy = "gVisor makes its sandboxes itself"
+
+// gvisor turns the plan into one for a sandbox whose system calls are answered by gVisor's kernel instead of the node's.
+func (d *Driver) gvisor(p *plan) error {
+	program, err := findProgram("runsc")
+	if err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "the function asks for 'sandbox: gvisor', and runsc is not installed on this node").
+			WithHint("apt-get install runsc, or take 'sandbox' out of tatami.yaml")
+	}
+	// The shim hands the runtime no flags of ours. With the network of its namespace the function is reached like any other.
+	script := fmt.Sprintf("#!/bin/sh\nexec %q --network=host \"$@\"\n", program)
+	if err := replaceFile(d.cfg.runscScript(), []byte(script), 0o700); err != nil {
+		return err
+	}
+	p.labels[labelGVisor] = "yes"
+	p.runtime, p.runtimeRoot = d.cfg.runscScript(), d.cfg.runscRoot()
+	if limit := p.spec.Linux.Resources.Pids; limit != nil {
+		more := *limit.Limit + gvisorPIDs
+		limit.Limit = &more
+	}
+	// It knows neither; its own kernel lets every user serve on every port.
+	p.spec.Linux.Sysctl = nil
+	p.spec.Linux.Seccomp = nil
+	return nil
+}
+
+// forgetGVisor removes what gVisor's runtime recorded of a sandbox, which a crash may leave.
+func (d *Driver) forgetGVisor(id string) error {
+	records, err := filepath.Glob(filepath.Join(d.cfg.runscRoot(), namespace, id+"*"))
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if err := os.RemoveAll(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceFile writes a file whole or not at all.
+func replaceFile(path string, content []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Chmod(f.Name(), mode)
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// wake readies the network namespace that gVisor leaves as the kernel makes it: the loopback device is up, and every port may be served on.
+func wake(netns *os.File) error {
+	return attach.InNetwork(netns, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		defer unix.Close(fd)
+		lo, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+			return fmt.Errorf("switch the loopback device on: %w", err)
+		}
+		return os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
+	})
+}

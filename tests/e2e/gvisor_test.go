@@ -1,0 +1,49 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tatami-faas/tatami/tests/e2e/harness"
+)
+
+// A function that asks for it runs on gVisor's kernel, and is called and shown like any other.
+func TestGVisor(t *testing.T) {
+	s := harness.Start(t)
+	program := filepath.Join("..", "..", "tests", "escape", "hostile")
+	s.Deploy("guarded", program, "sandbox: gvisor\nmemory: 192Mi\n")
+	s.Deploy("plain", program, "")
+	node, err := os.ReadFile("/proc/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := func(fn string) string {
+		resp, body := s.Get("/fn/" + fn + "/try/read?path=/proc/version")
+		var out struct{ Detail string }
+		if err := json.Unmarshal([]byte(body), &out); err != nil {
+			t.Fatalf("%s: %s %s", fn, resp.Status, body)
+		}
+		return out.Detail
+	}
+	if got := version("plain"); got != string(node) {
+		t.Errorf("a plain function's kernel is %q", got)
+	}
+	if got := version("guarded"); got == "" || got == string(node) {
+		t.Errorf("a guarded function's kernel is %q", got)
+	}
+	list := instances(t, s, "guarded")
+	if len(list) != 1 || list[0].Phases.Path != "containerd" || !strings.Contains(list[0].Phases.PathReason, "gVisor") {
+		t.Errorf("%+v", list)
+	}
+	if out := s.Must("fn", "show", "guarded").Stdout; !strings.Contains(out, "gvisor") {
+		t.Errorf("fn show does not tell of it:\n%s", out)
+	}
+	if r := s.TryDeploy("wrong", "probe", "sandbox: vm\n"); r.Exit != 2 || !strings.Contains(r.Stderr, "sandbox") {
+		t.Errorf("deploy ended with %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
+	}
+}
