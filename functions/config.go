@@ -158,7 +158,21 @@ type Queue struct {
 	MaxAge Duration `json:"maxAge"`
 	// MaxPending is how many invocations may wait; more are refused with queue-full. Default 100000.
 	MaxPending int `json:"maxPending"`
+	// Durability is when an invocation counts as accepted: DurabilityDisk, for which the empty one stands, or DurabilityFast.
+	Durability string `json:"durability,omitempty"`
 }
+
+// When an invocation counts as accepted.
+const (
+	// DurabilityDisk is when it is on disk.
+	DurabilityDisk = "disk"
+	// DurabilityFast is when the server has it: the end of a process loses nothing, but power loss may lose what was accepted in the last seconds. With an
+	// idempotency key it is on disk all the same.
+	DurabilityFast = "fast"
+)
+
+// Fast reports whether power loss may lose what was just accepted.
+func (q Queue) Fast() bool { return q.Durability == DurabilityFast }
 
 // The defaults and bounds of Config.
 const (
@@ -208,6 +222,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Sandbox == SandboxContainer {
 		c.Sandbox = ""
+	}
+	if c.Queue.Durability == DurabilityDisk {
+		c.Queue.Durability = ""
 	}
 	or64(&c.Limits.CPU, defaultCPU)
 	or64(&c.Limits.Memory, defaultMemory)
@@ -323,6 +340,11 @@ func (c Config) Problems() []*fault.Error {
 		between("queue.retries", int64(*c.Queue.Retries), 0, 100)
 	}
 	within("queue.maxAge", c.Queue.MaxAge, time.Second, 7*24*time.Hour)
+	switch c.Queue.Durability {
+	case "", DurabilityDisk, DurabilityFast:
+	default:
+		bad("queue.durability", "%.40q is neither %s nor %s", c.Queue.Durability, DurabilityDisk, DurabilityFast)
+	}
 	between("queue.maxPending", int64(c.Queue.MaxPending), 1, 10_000_000)
 	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
 		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(c.Env[k], 0) {

@@ -32,6 +32,8 @@ type Invocation struct {
 	History []Attempt `json:"history,omitempty"`
 	// RedriveOf is the invocation that this one repeats.
 	RedriveOf InvocationID `json:"redriveOf,omitempty"`
+	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance.
+	OrderingKey string `json:"orderingKey,omitempty"`
 }
 
 // Ref returns the name of the invocation's function.

@@ -46,6 +46,10 @@ type invocation struct {
 }
 
 func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
+	if wantsEvents(r) {
+		p.follow(w, r)
+		return
+	}
 	wait, err := waitOf(r.URL.Query().Get("wait"))
 	if err != nil {
 		problem.Write(w, r, err)

@@ -18,20 +18,22 @@ import (
 const (
 	// headerKey makes the repetition of a request harmless.
 	headerKey = "Idempotency-Key"
+	// headerOrder has queued invocations run one after the other.
+	headerOrder = "Tatami-Ordering-Key"
 	// headerReplayed says that an answer was given before.
 	headerReplayed = "Idempotency-Replayed"
 )
 
-// keyOf reads the request's idempotency key: "" where it has none.
-func keyOf(h http.Header) (string, error) {
-	keys := h[headerKey]
+// keyOf reads a header that holds one key: "" where there is none.
+func keyOf(h http.Header, name string) (string, error) {
+	keys := h[name]
 	switch len(keys) {
 	case 0:
 		return "", nil
 	case 1:
-		return keys[0], functions.CheckKey(headerKey, keys[0])
+		return keys[0], functions.CheckKey(name, keys[0])
 	}
-	return "", fault.New(fault.CodeInvalidRequest, "%s: %d keys are given, a request has one", headerKey, len(keys)).WithField(headerKey)
+	return "", fault.New(fault.CodeInvalidRequest, "%s: %d keys are given, a request has one", name, len(keys)).WithField(name)
 }
 
 // once answers a synchronous request with a key: the function is run for the first such request only. Request and answer are held back
@@ -71,7 +73,7 @@ func (p *public) once(w http.ResponseWriter, r *http.Request, ref functions.Ref,
 }
 
 func (p *public) callOnce(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string) (queue.Answer, error) {
-	key, err := keyOf(r.Header)
+	key, err := keyOf(r.Header, headerKey)
 	if err != nil {
 		return queue.Answer{}, err
 	}

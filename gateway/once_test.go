@@ -38,8 +38,8 @@ func TestAQueuedRequestHandsItsKeyOver(t *testing.T) {
 	if w := do("POST", "/async/hello", "", "Idempotency-Key", "k"); w.Code != 202 || w.Header().Get("Idempotency-Replayed") != "" || f.accepted[0].Key != "k" {
 		t.Errorf("%d %v %+v", w.Code, w.Header(), f.accepted)
 	}
-	w := do("POST", "/fn/hello", "", "Idempotency-Key", "again", "Prefer", "respond-async")
-	if w.Code != 202 || w.Header().Get("Idempotency-Replayed") != "true" || f.accepted[1].Key != "again" {
+	w := do("POST", "/fn/hello", "", "Idempotency-Key", "again", "Prefer", "respond-async", "Tatami-Ordering-Key", "o")
+	if w.Code != 202 || w.Header().Get("Idempotency-Replayed") != "true" || f.accepted[1].Key != "again" || f.accepted[1].OrderingKey != "o" {
 		t.Errorf("%d %v %+v", w.Code, w.Header(), f.accepted)
 	}
 }
@@ -59,6 +59,9 @@ func TestWhatIsWrongWithAKeyIsSaid(t *testing.T) {
 				t.Errorf("%s %s: %d %s", name, target, w.Code, w.Body)
 			}
 		}
+	}
+	if w := do("POST", "/async/hello", "", "Tatami-Ordering-Key", ""); w.Code != 400 || !strings.Contains(w.Body.String(), `"field":"Tatami-Ordering-Key"`) {
+		t.Errorf("an empty ordering key: %d %s", w.Code, w.Body)
 	}
 	w := do("GET", "/fn/hello", "", "Idempotency-Key", "k", "Connection", "Upgrade", "Upgrade", "websocket")
 	if w.Code != 400 || len(f.accepted) > 0 {

@@ -32,6 +32,7 @@ type Queue interface {
 	Once(ctx context.Context, r queue.Request, run func(context.Context, queue.Call) (int, http.Header, queue.Outcome)) (queue.Answer, error)
 	OpenAnswer(ctx context.Context, a *queue.Answer) (io.ReadCloser, int64, error)
 	Lookup(ctx context.Context, id functions.InvocationID, wait time.Duration) (queue.Status, error)
+	Follow(ctx context.Context, id functions.InvocationID, fn func(queue.Status) error) error
 	Cancel(ctx context.Context, id functions.InvocationID) (queue.Status, error)
 	OpenBody(ctx context.Context, rec *functions.Result) (io.ReadCloser, int64, error)
 	Ready() <-chan struct{}
@@ -198,14 +199,18 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	if err != nil {
 		return queue.Receipt{}, err
 	}
-	key, err := keyOf(r.Header)
+	key, err := keyOf(r.Header, headerKey)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
+	order, err := keyOf(r.Header, headerOrder)
 	if err != nil {
 		return queue.Receipt{}, err
 	}
 	body := newClientBody(w, r)
 	receipt, err := p.queue.Submit(r.Context(), queue.Request{
 		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
-		NotBefore: start, Key: key,
+		NotBefore: start, Key: key, OrderingKey: order,
 	})
 	if err != nil && body.err != nil {
 		return queue.Receipt{}, body.fault()

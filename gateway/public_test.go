@@ -90,6 +90,22 @@ func (f *front) Lookup(_ context.Context, id functions.InvocationID, wait time.D
 	return f.status, nil
 }
 
+func (f *front) Follow(_ context.Context, id functions.InvocationID, fn func(queue.Status) error) error {
+	if id != f.status.ID {
+		return fault.New(fault.CodeInvocationNotFound, "no")
+	}
+	for _, state := range []functions.InvocationState{functions.StateAccepted, functions.StateRunning, functions.StateSucceeded} {
+		st := f.status
+		if st.State = state; !state.Terminal() {
+			st.Result = nil
+		}
+		if err := fn(st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *front) Cancel(_ context.Context, id functions.InvocationID) (queue.Status, error) {
 	st, err := f.Lookup(context.Background(), id, 0)
 	switch {

@@ -86,6 +86,7 @@ func table() []field {
 			{name: "retries", kind: number, lo: 0, hi: 100, doc: "Attempts that follow a failed first one.", at: func(f *File) any { return &f.Config.Queue.Retries }},
 			{name: "maxAge", kind: duration, doc: "How long after its acceptance an invocation may still start an attempt.", at: func(f *File) any { return &f.Config.Queue.MaxAge }},
 			{name: "maxPending", kind: number, lo: 1, hi: 10_000_000, doc: "How many invocations may wait.", at: func(f *File) any { return &f.Config.Queue.MaxPending }},
+			{name: "durability", kind: text, pattern: "^(disk|fast)$", doc: "When an invocation is accepted: disk, when it is on disk, or fast, when the server has it: power loss may then lose what was accepted in the last seconds. Default disk.", at: func(f *File) any { return &f.Config.Queue.Durability }},
 		}},
 		{name: "placement", kind: section, doc: "Which nodes the instances run on.", fields: []field{
 			{name: "spread", kind: text, pattern: "^(zone|node)$", doc: "Keeps the instances apart: zone, by the nodes' label of that name, or node. Without it they are packed.", at: func(f *File) any { return &f.Config.Placement.Spread }},

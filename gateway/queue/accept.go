@@ -37,6 +37,9 @@ type Request struct {
 	Deadline time.Time
 	// RedriveOf is the invocation that this one repeats.
 	RedriveOf functions.InvocationID
+	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance: one that waits for
+	// another attempt keeps those behind it waiting, and no others. What is delayed takes its place when its time has come. Empty: no order.
+	OrderingKey string
 	// Key makes a repetition harmless: of requests with one key, for one function and by one Caller, only the first becomes an invocation. It is
 	// kept for a day at least, and for as long as the invocation may wait. Empty: each request is one of its own.
 	Key string
@@ -77,7 +80,7 @@ func (q *Queue) Submit(ctx context.Context, r Request) (Receipt, error) {
 		return Receipt{}, err
 	}
 	inv := r.invocation(rev)
-	if err := q.store(ctx, &r, &inv); err != nil {
+	if err := q.store(ctx, &r, &inv, rev.Config.Queue.Fast()); err != nil {
 		t.ended(inv.ID)
 		return Receipt{}, err
 	}
@@ -111,7 +114,7 @@ func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 	inv := functions.Invocation{
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
-		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf,
+		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf, OrderingKey: r.OrderingKey,
 	}
 	if r.delayed() {
 		inv.NotBefore = r.NotBefore.UTC()
@@ -123,13 +126,16 @@ func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 	return inv
 }
 
-// store takes the body, writes the invocation and waits for the disk.
-func (q *Queue) store(ctx context.Context, r *Request, inv *functions.Invocation) error {
-	streams := []string{bus.StreamInvocations}
+// store takes the body, writes the invocation and waits for the disk; fast does not wait.
+func (q *Queue) store(ctx context.Context, r *Request, inv *functions.Invocation, fast bool) error {
+	var streams []string
 	if err := q.takeBody(ctx, r, inv); err != nil {
 		return err
 	}
-	if inv.BodyRef != nil {
+	if !fast {
+		streams = append(streams, bus.StreamInvocations)
+	}
+	if inv.BodyRef != nil && !fast {
 		streams = append(streams, q.bus.Bodies().Stream())
 	}
 	if err := q.put(ctx, inv, streams...); err != nil {
@@ -139,7 +145,7 @@ func (q *Queue) store(ctx context.Context, r *Request, inv *functions.Invocation
 	return nil
 }
 
-// put publishes the invocation and waits until the streams are on disk.
+// put publishes the invocation and waits until the streams are on disk, if any are named.
 func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...string) error {
 	m, err := messageOf(inv)
 	if err != nil {
@@ -150,6 +156,9 @@ func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...s
 	}
 	if err := q.publish(ctx, m, string(inv.ID)); err != nil {
 		return err
+	}
+	if len(streams) == 0 {
+		return nil
 	}
 	return q.bus.Barrier(ctx, streams...)
 }
@@ -270,6 +279,11 @@ func (r *Request) complete() error {
 	}
 	if r.Key != "" {
 		if err := functions.CheckKey("Idempotency-Key", r.Key); err != nil {
+			return err
+		}
+	}
+	if r.OrderingKey != "" {
+		if err := functions.CheckKey("Tatami-Ordering-Key", r.OrderingKey); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -225,4 +227,25 @@ func TestNothingIsTakenAfterTheEnd(t *testing.T) {
 	w.stop()
 	_, err := w.q.Accept(context.Background(), Request{Ref: hello})
 	wantCode(t, err, fault.CodeDraining)
+}
+
+// Fast is accepted while the disk cannot be synced at all; the default is not.
+func TestFastDoesNotWaitForTheDisk(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 1, http.HandlerFunc(echo))
+	run.deploy(hello, func(c *functions.Config) { c.Queue.Durability = functions.DurabilityFast })
+	w := start(t, t.TempDir(), run, Config{})
+	w.ends(w.accept(Request{}))
+	run.set(func() { run.free = 0 })
+	blocks := filepath.Join(w.dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
+	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.q.Accept(t.Context(), Request{Ref: hello})
+	if rerr := os.Rename(blocks+"-gone", blocks); rerr != nil {
+		t.Fatal(rerr)
+	}
+	if err != nil || !stillQueued(t, w.bus, id) {
+		t.Errorf("%s: %v", id, err)
+	}
 }

@@ -133,6 +133,9 @@ func (q *Queue) endCancel(id functions.InvocationID, c *cancellation, inv *funct
 	c.settled = c.settled || alone
 	q.mu.Unlock()
 	if alone {
+		if l != nil {
+			l.endTurn(orderName(inv.OrderingKey), id)
+		}
 		q.tallyOf(inv.Ref()).ended(id)
 		if inv.BodyRef != nil {
 			q.removeBody(inv.BodyRef)
@@ -145,6 +148,10 @@ func (q *Queue) endCancel(id functions.InvocationID, c *cancellation, inv *funct
 func (l *lane) yield(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.leaveChain(h) {
+		l.q.goAttempt(func() { l.q.attempt(l, h, nil, errCancelled) })
+		return
+	}
 	for i, m := range l.hand {
 		if m == h {
 			l.hand = append(l.hand[:i:i], l.hand[i+1:]...)

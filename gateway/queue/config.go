@@ -25,6 +25,9 @@ type Config struct {
 	Drain time.Duration
 	// BackoffBase and BackoffMax bound the wait before a retry: the base doubles with each attempt. Default 1s and 5m.
 	BackoffBase, BackoffMax time.Duration
+	// RetryShare and RetryFloor bound the retries of a function: so many for each first attempt, and so many a second besides; what is not used is
+	// saved for ten seconds. A retry beyond them waits longer. Default 0.2 and 10.
+	RetryShare, RetryFloor float64
 	// SweepEvery is how often bodies without an owner are removed. Default 1h.
 	SweepEvery time.Duration
 }
@@ -49,6 +52,12 @@ func (c Config) withDefaults() Config {
 	if c.MaxHeld == 0 {
 		c.MaxHeld = 1000
 	}
+	if c.RetryShare == 0 {
+		c.RetryShare = 0.2
+	}
+	if c.RetryFloor == 0 {
+		c.RetryFloor = 10
+	}
 	set(&c.AckWait, 30*time.Second)
 	set(&c.IdleAfter, 5*time.Minute)
 	set(&c.Drain, 30*time.Second)
@@ -67,6 +76,8 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "inline body: %d is not between 0 and %d", c.InlineBody, maxInline)
 	case c.MaxBody < 0 || c.MaxResult < 0 || c.MaxHeld < 1:
 		return fault.New(fault.CodeInvalidRequest, "a bound of the queue is negative")
+	case c.RetryShare < 0 || c.RetryFloor < 0:
+		return fault.New(fault.CodeInvalidRequest, "the budget of retries is negative")
 	case c.AckWait < 100*time.Millisecond:
 		return fault.New(fault.CodeInvalidRequest, "ack wait: %s is less than 100ms", c.AckWait)
 	case c.BackoffBase < 0 || c.BackoffMax < c.BackoffBase || c.Drain < 0 || c.IdleAfter < 0 || c.SweepEvery < 0:

@@ -18,7 +18,7 @@ import (
 // finish writes what follows from an attempt and acknowledges the message then. What it cannot write, it leaves unacknowledged.
 func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 	if o.verdict == retry {
-		switch wait, ok := q.next(inv, o); {
+		switch wait, ok := q.next(h, inv, o); {
 		case ok:
 			q.reschedule(h, inv, o, wait)
 			return
@@ -121,6 +121,7 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 	if last {
 		h.tally.ended(h.id)
 	}
+	h.lane.endTurn(h.order, h.id)
 	if inv.BodyRef != nil && !dead {
 		q.removeBody(inv.BodyRef)
 	}
@@ -142,7 +143,7 @@ func (q *Queue) bury(ctx context.Context, inv *functions.Invocation, rec *functi
 }
 
 // next says how long to wait before the next attempt, or that there is none.
-func (q *Queue) next(inv *functions.Invocation, o outcome) (time.Duration, bool) {
+func (q *Queue) next(h *held, inv *functions.Invocation, o outcome) (time.Duration, bool) {
 	retries := functions.DefaultRetries
 	// The configuration that counts is today's: a deploy may have changed it while the invocation waited.
 	if rev, err := q.run.Lookup(q.alive, inv.Ref()); err == nil && rev.Config.Queue.Retries != nil {
@@ -151,7 +152,7 @@ func (q *Queue) next(inv *functions.Invocation, o outcome) (time.Duration, bool)
 	if inv.Attempt > retries {
 		return 0, false
 	}
-	wait := max(q.backoff(inv.Attempt), o.retryAfter)
+	wait := max(q.backoff(inv.Attempt), o.retryAfter, h.tally.retry())
 	// What cannot start in time has failed now: waiting would only turn a known reason into "expired".
 	return wait, o.attempt.Ended.Add(wait).Before(inv.Deadline)
 }

@@ -32,6 +32,8 @@ type held struct {
 	// accepted while its consumer existed.
 	fresh   bool
 	attempt int
+	// order is the hash of the invocation's ordering key; empty where it has none.
+	order string
 	// late is when the attempt may no longer start, zero before that was asked; inHand is when the lane took it in hand.
 	late, inHand time.Time
 
@@ -55,13 +57,17 @@ func (q *Queue) heldOf(l *lane, m *nats.Msg, meta *nats.MsgMetadata) *held {
 		attempt = 1
 	}
 	return &held{
-		lane: l, id: id, tally: q.tallyOf(l.ref), msg: m, seq: meta.Sequence.Stream, reply: m.Reply, attempt: attempt,
+		lane: l, id: id, tally: q.tallyOf(l.ref), msg: m, seq: meta.Sequence.Stream, reply: m.Reply, attempt: attempt, order: m.Header.Get(bus.HeaderOrder),
 		again: meta.NumDelivered > 1 || meta.Sequence.Stream <= q.restored,
 	}
 }
 
 // deadline is when the attempt may no longer start.
 func (h *held) deadline() time.Time {
+	if h.msg.Data == nil {
+		// It waited for its turn, and is read when it has a lease.
+		return time.Now().Add(time.Minute)
+	}
 	if h.late.IsZero() {
 		inv, err := bus.Decode[functions.Invocation](h.msg.Data)
 		if err != nil {
@@ -110,7 +116,7 @@ func (q *Queue) drop(h *held) {
 	}
 	next.lane.mu.Lock()
 	closed := next.lane.closed
-	if !closed {
+	if !closed && next.lane.mayRun(next) {
 		next.lane.holding++
 		next.lane.deliver(next)
 		next.lane.step()
@@ -175,13 +181,19 @@ func (q *Queue) extend() {
 func (q *Queue) begin(h *held) bool {
 	h.tally.run(1)
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	h.cancelled = h.cancelled || q.cancelling[h.id] != nil
-	if h.cancelled {
-		return false
+	begun := !h.cancelled
+	if begun {
+		h.since = time.Now()
 	}
-	h.since = time.Now()
-	return true
+	q.mu.Unlock()
+	if begun {
+		if h.attempt == 1 {
+			h.tally.begin()
+		}
+		q.notify(h.id)
+	}
+	return begun
 }
 
 // stoppable registers what closes the attempt's request. False: the invocation was cancelled meanwhile.

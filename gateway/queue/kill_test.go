@@ -52,7 +52,7 @@ func child(dir string) error {
 		return err
 	}
 	run := childDataPath(log)
-	q, err := NewOver(Config{BackoffBase: 50 * time.Millisecond, BackoffMax: 100 * time.Millisecond}, b, run, slog.New(slog.DiscardHandler))
+	q, err := NewOver(Config{RetryFloor: 1000, BackoffBase: 50 * time.Millisecond, BackoffMax: 100 * time.Millisecond}, b, run, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ type lane struct {
 	last    uint64
 	// holding counts messages in hand, running and being finished.
 	holding int
+	// chains are the ordering keys that have an invocation under way, waiting counts the messages that wait for their turn.
+	chains  map[string]*chain
+	waiting int
 	// pace is the mean time between two messages that were taken, at tookAt the last one.
 	pace   time.Duration
 	tookAt time.Time
@@ -73,7 +76,11 @@ func (q *Queue) laneOf(ref functions.Ref, hash string) *lane {
 	if l := q.lanes[hash]; l != nil {
 		return l
 	}
-	l := &lane{q: q, hash: hash, ref: ref, poke: make(chan struct{}, 1), used: time.Now()}
+	l := &lane{q: q, hash: hash, ref: ref, poke: make(chan struct{}, 1), used: time.Now(), chains: map[string]*chain{}}
+	for order, id := range q.turns[hash] {
+		l.chains[order] = &chain{turn: id}
+	}
+	delete(q.turns, hash)
 	select {
 	case <-q.ending:
 		// The message waits for the next process.
@@ -183,6 +190,10 @@ func (l *lane) wake() {
 // step does what the state calls for: asks for messages, begins to wait for a lease, tells the backlog. l.mu is held.
 func (l *lane) step() {
 	if l.pull == nil || l.closed {
+		return
+	}
+	if l.waiting >= maxWaiting {
+		l.releaseSlots(0)
 		return
 	}
 	l.pull.ask(len(l.slots), len(l.hand), l.ahead(), len(l.hand) == 0 && l.holding < l.q.cfg.MaxHeld)
@@ -431,9 +442,11 @@ func (l *lane) end() {
 	l.releaseSlots(0)
 	hand := l.hand
 	l.hand = nil
+	behind := l.leaveChains()
+	l.holding += len(behind)
 	l.told = 0
 	l.mu.Unlock()
-	for _, h := range hand {
+	for _, h := range append(hand, behind...) {
 		l.q.letGo(h)
 	}
 	l.q.run.SetBacklog(l.ref, 0)

@@ -72,6 +72,48 @@ func (q *Queue) Lookup(ctx context.Context, id functions.InvocationID, wait time
 	}
 }
 
+// Follow calls fn with where an invocation stands, and again each time that has changed, until it has ended, fn gives an error, which is
+// returned, or ctx ends. Changes that follow each other at once may be told as one.
+func (q *Queue) Follow(ctx context.Context, id functions.InvocationID, fn func(Status) error) error {
+	if err := q.waitReady(ctx); err != nil {
+		return err
+	}
+	if _, ok := id.FunctionHash(); !ok {
+		return notFound(id)
+	}
+	look := time.NewTicker(followEvery)
+	defer look.Stop()
+	var told Status
+	for {
+		changed, forget := q.await(id)
+		st, err := q.status(ctx, id)
+		if err == nil && (st.State != told.State || st.Attempt != told.Attempt || len(st.Attempts) != len(told.Attempts)) {
+			told = st
+			err = fn(st)
+		}
+		if err != nil || st.State.Terminal() {
+			forget()
+			return err
+		}
+		select {
+		case <-changed:
+			continue
+		case <-look.C:
+			// A time that has come is told by nobody.
+		case <-ctx.Done():
+			forget()
+			return nil
+		case <-q.ending:
+			forget()
+			return nil
+		}
+		forget()
+	}
+}
+
+// followEvery is how often Follow looks without having been told.
+const followEvery = time.Second
+
 func notFound(id functions.InvocationID) error {
 	return fault.New(fault.CodeInvocationNotFound, "there is no invocation %.64q", string(id)).
 		WithHint("results are kept for a time only; see result-ttl")
@@ -164,14 +206,15 @@ func (q *Queue) inHand(id functions.InvocationID) (Status, bool) {
 	q.mu.Lock()
 	h := q.held[id]
 	var since time.Time
+	var data []byte
 	if h != nil {
-		since = h.since
+		since, data = h.since, h.msg.Data
 	}
 	q.mu.Unlock()
 	if h == nil {
 		return Status{}, false
 	}
-	inv, err := bus.Decode[functions.Invocation](h.msg.Data)
+	inv, err := bus.Decode[functions.Invocation](data)
 	if err != nil {
 		return Status{}, false
 	}

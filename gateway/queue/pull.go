@@ -19,7 +19,10 @@ type puller struct {
 	l       *lane
 	subject string
 	// slots brings answers to requests of slots, stand those to the standing request.
+	// Both feed msgs, so that what the server sends is taken in its order.
 	slots, stand           *nats.Subscription
+	msgs                   chan *nats.Msg
+	stop                   chan struct{}
 	slotsInbox, standInbox string
 	// asked counts the messages that slots asked for and got no answer to.
 	asked    int
@@ -44,7 +47,7 @@ func (q *Queue) newPuller(ctx context.Context, l *lane) (*puller, error) {
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       q.cfg.AckWait,
 		MaxDeliver:    -1,
-		MaxAckPending: 2*q.cfg.MaxHeld + 16,
+		MaxAckPending: 2*q.cfg.MaxHeld + 16 + maxWaiting,
 		// The stream is what lasts: a consumer made anew delivers what is left at once.
 		MemoryStorage:     true,
 		InactiveThreshold: 2*q.cfg.IdleAfter + 2*standing,
@@ -63,20 +66,42 @@ func (q *Queue) newPuller(ctx context.Context, l *lane) (*puller, error) {
 		slotsInbox: nats.NewInbox(), standInbox: nats.NewInbox(),
 		pending: int(c.CachedInfo().NumPending), fresh: info.State.LastSeq,
 	}
-	if p.slots, err = nc.Subscribe(p.slotsInbox+".*", func(m *nats.Msg) { p.received(m, false) }); err != nil {
+	// As many as can be asked for at once, so that none is ever dropped.
+	p.msgs, p.stop = make(chan *nats.Msg, 2*q.cfg.MaxHeld+maxAhead+16), make(chan struct{})
+	if p.slots, err = nc.ChanSubscribe(p.slotsInbox+".*", p.msgs); err != nil {
 		return nil, q.bus.Fault(err, "subscribing")
 	}
-	if p.stand, err = nc.Subscribe(p.standInbox+".*", func(m *nats.Msg) { p.received(m, true) }); err != nil {
+	if p.stand, err = nc.ChanSubscribe(p.standInbox+".*", p.msgs); err != nil {
 		_ = p.slots.Unsubscribe()
 		return nil, q.bus.Fault(err, "subscribing")
 	}
+	q.work.Go(p.take)
 	return p, nil
+}
+
+// take hands what comes to the lane, until the puller is closed.
+func (p *puller) take() {
+	for {
+		select {
+		case m := <-p.msgs:
+			p.received(m, m.Sub == p.stand)
+			continue
+		default:
+		}
+		select {
+		case m := <-p.msgs:
+			p.received(m, m.Sub == p.stand)
+		case <-p.stop:
+			return
+		}
+	}
 }
 
 func (p *puller) close() {
 	_ = p.slots.Unsubscribe()
 	_ = p.stand.Unsubscribe()
 	p.gone = true
+	close(p.stop)
 }
 
 // ask requests a message for every slot that waits, and what is missing to have so many in hand beside them: with a slot's, or once half
@@ -142,7 +167,7 @@ func (p *puller) received(m *nats.Msg, stand bool) {
 		_ = l.q.bus.Conn().Publish(m.Reply, nak)
 		return
 	}
-	if h != nil && l.q.hold(h) {
+	if h != nil && l.q.hold(h) && l.mayRun(h) {
 		l.holding++
 		l.deliver(h)
 	}

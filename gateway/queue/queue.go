@@ -30,7 +30,9 @@ type Queue struct {
 
 	mu     sync.Mutex
 	tables map[functions.Ref]*tally
-	lanes  map[string]*lane
+	// turns are the ordering keys, by the function's hash, whose turn an invocation of an earlier process has that waits for another attempt.
+	turns map[string]map[string]functions.InvocationID
+	lanes map[string]*lane
 	// held are the messages in this process's hands, by invocation.
 	held map[functions.InvocationID]*held
 	// cancelling are the invocations that are being cancelled and were in no hands.

@@ -172,6 +172,9 @@ func startOn(t testing.TB, bcfg bus.Config, run *testDataPath, cfg Config) *worl
 	if cfg.BackoffBase == 0 {
 		cfg.BackoffBase, cfg.BackoffMax = 10*time.Millisecond, 20*time.Millisecond
 	}
+	if cfg.RetryFloor == 0 {
+		cfg.RetryFloor = 1000
+	}
 	if cfg.Drain == 0 {
 		cfg.Drain = 5 * time.Second
 	}

@@ -37,6 +37,13 @@ func (q *Queue) restore(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
+	turns, err := q.restoreTurns(ctx)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	q.turns = turns
+	q.mu.Unlock()
 	type found struct {
 		waiting, open int
 		scheduled     map[functions.InvocationID]struct{}

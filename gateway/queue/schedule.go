@@ -30,6 +30,9 @@ func messageOf(inv *functions.Invocation) (*nats.Msg, error) {
 		return nil, fmt.Errorf("encoding the invocation: %w", err)
 	}
 	m := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
+	if inv.OrderingKey != "" {
+		m.Header[bus.HeaderOrder] = []string{orderName(inv.OrderingKey)}
+	}
 	if inv.NotBefore.IsZero() {
 		return m, nil
 	}

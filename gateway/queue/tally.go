@@ -8,6 +8,9 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
+// savedFor is for how many seconds unused retries are saved.
+const savedFor = 10
+
 // tally counts the invocations of one function that have not ended.
 type tally struct {
 	ref functions.Ref
@@ -17,6 +20,8 @@ type tally struct {
 	open, running int
 	// scheduled are those that wait for their next attempt's time.
 	scheduled map[functions.InvocationID]struct{}
+	budget    budget
+	drain     drain
 }
 
 func (q *Queue) tallyOf(ref functions.Ref) *tally {
@@ -25,6 +30,7 @@ func (q *Queue) tallyOf(ref functions.Ref) *tally {
 	t := q.tables[ref]
 	if t == nil {
 		t = &tally{ref: ref, scheduled: map[functions.InvocationID]struct{}{}}
+		t.budget = budget{share: q.cfg.RetryShare, floor: q.cfg.RetryFloor, most: max(savedFor*q.cfg.RetryFloor, 100), saved: savedFor * q.cfg.RetryFloor}
 		q.tables[ref] = t
 	}
 	return t
@@ -39,9 +45,10 @@ func (t *tally) take(limit int) error {
 		t.mu.Unlock()
 		return nil
 	}
+	wait := t.drain.wait(time.Now(), max(limit/20, 1))
 	t.mu.Unlock()
 	return fault.New(fault.CodeQueueFull, "the queue of %s is full: %d wait, at most %d may", t.ref, waiting, limit).
-		WithHint("try again later, or raise queue.maxPending in tatami.yaml").WithRetryAfter(time.Second)
+		WithHint("try again later, or raise queue.maxPending in tatami.yaml").WithRetryAfter(wait)
 }
 
 // restore takes over what an earlier process left.
@@ -55,8 +62,18 @@ func (t *tally) restore(open int, scheduled map[functions.InvocationID]struct{})
 func (t *tally) ended(id functions.InvocationID) {
 	t.mu.Lock()
 	t.open = max(t.open-1, 0)
+	t.drain.end(time.Now())
 	delete(t.scheduled, id)
 	t.mu.Unlock()
+}
+
+// begin notes a first attempt, retry says how long one that follows has to wait at least.
+func (t *tally) begin() { t.mu.Lock(); t.budget.first(time.Now()); t.mu.Unlock() }
+
+func (t *tally) retry() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.budget.take(time.Now())
 }
 
 func (t *tally) run(n int) { t.mu.Lock(); t.running += n; t.mu.Unlock() }

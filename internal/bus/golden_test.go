@@ -67,7 +67,7 @@ func TestTheNamesStay(t *testing.T) {
 		"all " + SubjectDemand + " " + SubjectReports + " " + SubjectEndpoints,
 		"wanted " + SubjectEndpointsWanted + " " + SubjectReportsWanted,
 		"scheduler " + SubjectOverview + " " + SubjectExplain + " " + SubjectCompact,
-		"headers " + HeaderAttempt + " " + HeaderSchedule + " " + HeaderScheduleTarget,
+		"headers " + HeaderAttempt + " " + HeaderOrder + " " + HeaderSchedule + " " + HeaderScheduleTarget,
 	}
 	golden.Check(t, "names.txt", []byte(strings.Join(names, "\n")+"\n"))
 }
@@ -83,7 +83,7 @@ func TestTheRecordsStay(t *testing.T) {
 	inv := functions.Invocation{Schema: 1, ID: id, Namespace: "ns", Function: "fn", Trigger: "http", Method: "POST", Path: "/a", Query: "b=c",
 		Header: map[string][]string{"Content-Type": {"text/plain"}}, Body: []byte("body"),
 		BodyRef:  &functions.BodyRef{Object: BodyObject(id, "request"), Size: 4, SHA256: "00"},
-		Accepted: at(5), Deadline: at(50), Attempt: 2, History: []functions.Attempt{attempt}, RedriveOf: id}
+		Accepted: at(5), Deadline: at(50), Attempt: 2, History: []functions.Attempt{attempt}, RedriveOf: id, OrderingKey: "k"}
 	config := functions.Config{Command: []string{"/a"}, Env: map[string]string{"A": "b"}, Labels: map[string]string{"l": "v"},
 		Readiness: functions.Readiness{Path: "/ready"}, ReadOnlyRoot: true}.WithDefaults()
 	config.Queue.Retries = &retries

@@ -80,48 +80,17 @@ func (k *Keys) Delete(ctx context.Context, hash string) error {
 
 // Open calls fn with the hash of each record that is pending or running, of those that were there when it began.
 func (k *Keys) Open(ctx context.Context, fn func(hash string) error) error {
-	info, err := k.stream.Info(ctx)
-	if err != nil {
-		return k.bus.storeFault(err, "reading the idempotency keys")
-	}
-	if info.State.Msgs == 0 {
-		return nil
-	}
-	c, err := k.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{HeadersOnly: true})
-	if err != nil {
-		return k.bus.storeFault(err, "reading the idempotency keys")
-	}
-	for {
-		batch, err := c.Fetch(keyBatch, jetstream.FetchMaxWait(time.Second))
-		if err != nil {
-			return k.bus.storeFault(err, "reading the idempotency keys")
-		}
-		n, done := 0, false
-		for m := range batch.Messages() {
-			n++
-			meta, err := m.Metadata()
-			if err != nil {
-				return fmt.Errorf("reading the idempotency keys: %w", err)
-			}
-			done = done || meta.Sequence.Stream >= info.State.LastSeq || meta.NumPending == 0
-			switch functions.KeyState(m.Headers().Get(keyHeaderState)) {
-			case functions.KeyPending, functions.KeyRunning:
-				if err := fn(m.Subject()[len(subjectKeys)+1:]); err != nil {
-					return err
-				}
+	var failed error
+	err := k.bus.eachHeader(ctx, StreamKeys, subjectKeys+".>", func(subject string, h nats.Header) {
+		switch functions.KeyState(h.Get(keyHeaderState)) {
+		case functions.KeyPending, functions.KeyRunning:
+			if failed == nil {
+				failed = fn(subject[len(subjectKeys)+1:])
 			}
 		}
-		if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) {
-			return k.bus.storeFault(err, "reading the idempotency keys")
-		}
-		if done || n == 0 || ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
+	})
+	return errors.Join(err, failed)
 }
-
-// keyBatch is how many records Open asks for at once.
-const keyBatch = 1000
 
 func keyMessage(hash string, rec *functions.KeyRecord, revision uint64) (*nats.Msg, error) {
 	data, err := json.Marshal(rec)

@@ -173,6 +173,8 @@ func BodyObject(id functions.InvocationID, kind string) string { return string(i
 const (
 	// HeaderAttempt carries the number of the attempt to be made, as in the record.
 	HeaderAttempt = "Tatami-Attempt"
+	// HeaderOrder carries a hash of the ordering key, where the invocation has one.
+	HeaderOrder = "Tatami-Order"
 	// HeaderSchedule and HeaderScheduleTarget are the server's own names for a message published at a time.
 	HeaderSchedule       = "Nats-Schedule"
 	HeaderScheduleTarget = "Nats-Schedule-Target"

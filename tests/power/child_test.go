@@ -77,7 +77,7 @@ func open(ctx context.Context, dir, log string) (*bus.Bus, *queue.Queue, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	q, err := queue.NewOver(queue.Config{BackoffBase: 50 * time.Millisecond, BackoffMax: 100 * time.Millisecond}, b, newPath(f), slog.New(slog.DiscardHandler))
+	q, err := queue.NewOver(queue.Config{RetryFloor: 1000, BackoffBase: 50 * time.Millisecond, BackoffMax: 100 * time.Millisecond}, b, newPath(f), slog.New(slog.DiscardHandler))
 	return b, q, err
 }
 
