@@ -28,6 +28,8 @@ type Bus struct {
 
 	srv     *server.Server
 	pass    passwords
+	roster  *Roster
+	audit   *audit
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	stores  stores
@@ -93,14 +95,18 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		return err
 	}
 	b.pass = newPasswords()
-	door := &doorman{pass: b.pass, self: b.identity.Node, log: b.log}
+	door := newDoorman(b.pass, b.identity.Node, b.log)
 	if b.cfg.WorkerListen != "" {
-		if door.token, err = joinToken(cfg.DataDir); err != nil {
+		shared, err := joinToken(cfg.DataDir)
+		if err != nil {
 			return err
 		}
-		if door.roster, err = openRoster(cfg.DataDir); err != nil {
+		b.audit = newAudit(cfg.DataDir, b.log)
+		if b.roster, err = openRoster(cfg.DataDir, shared, b.audit); err != nil {
 			return err
 		}
+		b.roster.kick = door.kick
+		door.roster, door.audit = b.roster, b.audit
 		if err := checkFree(ctx, b.cfg.WorkerListen); err != nil {
 			return err
 		}
@@ -174,6 +180,7 @@ func (b *Bus) shutdown() {
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
 	}
+	b.audit.close()
 	_ = b.lock.Close()
 }
 
@@ -193,6 +200,9 @@ func (b *Bus) WorkerURL() string {
 	}
 	return "nats://" + b.srv.Addr().String()
 }
+
+// Roster says which workers may join; nil where none may.
+func (b *Bus) Roster() *Roster { return b.roster }
 
 // DataDir is the data directory.
 func (b *Bus) DataDir() string { return b.cfg.DataDir }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,16 +13,20 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// WorkerTokenFile is the name of the file in the data directory that holds the token with which workers join.
+// WorkerTokenFile is the name of the file in the data directory that holds the token with which any worker may join.
 const WorkerTokenFile = "worker.token"
 
 // The users of this process. A worker's user is its node's id.
@@ -33,16 +38,24 @@ const (
 // doorman decides who may connect to the server, and what a connection may say and hear: this process everything, a worker what concerns
 // its own node.
 type doorman struct {
-	pass  passwords
-	token string
+	pass passwords
 	// self is this process's own node, which no worker can be.
 	self functions.NodeID
 	// srv is set before the server starts.
 	srv *server.Server
 	log *slog.Logger
-	// roster is nil where no worker may join. One worker at a time is let in.
-	roster  *roster
+	// roster is nil where no worker may join.
+	roster *Roster
+	audit  *audit
+
+	// One worker at a time is let in. The maps name the connection that each node has, or had last.
 	joining sync.Mutex
+	byNode  map[functions.NodeID]uint64
+	byConn  map[uint64]functions.NodeID
+}
+
+func newDoorman(pass passwords, self functions.NodeID, log *slog.Logger) *doorman {
+	return &doorman{pass: pass, self: self, log: log, byNode: map[functions.NodeID]uint64{}, byConn: map[uint64]functions.NodeID{}}
 }
 
 // Check lets a client in, or not.
@@ -55,35 +68,120 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 		return equal(o.Password, d.pass.system) && d.register(c, AccountSystem, nil)
 	}
 	node := functions.NodeID(o.Username)
-	token, secret, _ := strings.Cut(o.Password, " ")
-	if d.token == "" || !node.Valid() || node == d.self || !equal(token, d.token) {
-		return false
-	}
-	d.joining.Lock()
-	defer d.joining.Unlock()
-	err := d.roster.admit(node, secret)
-	if err == nil {
-		err = d.alone(c, node)
-	}
-	if err != nil {
-		d.log.Warn("a worker is not let in", "node", node, "err", err)
+	if err := d.letIn(c, node); err != nil {
+		if !node.Valid() {
+			node = "nod_?" // what it calls itself is anybody's text
+		}
+		d.audit.refused(node, remoteOf(c), err)
 		return false
 	}
 	return d.register(c, AccountTatami, workerPermissions(node))
 }
 
+// letIn reports why a connection may not be the one of a node's worker.
+func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) error {
+	switch {
+	case d.roster == nil:
+		return fault.New(fault.CodeDenied, "no worker may join")
+	case !node.Valid():
+		return fault.New(fault.CodeDenied, "it names no node")
+	case node == d.self:
+		return fault.New(fault.CodeDenied, "it names the server's own node")
+	}
+	d.joining.Lock()
+	defer d.joining.Unlock()
+	token, secret, _ := strings.Cut(c.GetOpts().Password, " ")
+	if err := d.roster.admit(applicant{node, shownKey(c), token, secret}, time.Now()); err != nil {
+		return err
+	}
+	if err := d.alone(c, node); err != nil {
+		return err
+	}
+	delete(d.byConn, d.byNode[node])
+	d.byNode[node], d.byConn[c.GetID()] = c.GetID(), node
+	return nil
+}
+
+// shownKey is the public key whose private half the client has shown to hold; empty where it has shown none.
+func shownKey(c server.ClientAuthentication) string {
+	o := c.GetOpts()
+	key, err := nkeys.FromPublicKey(o.Nkey)
+	if err != nil || !nkeys.IsValidPublicUserKey(o.Nkey) || len(c.GetNonce()) == 0 {
+		return ""
+	}
+	sig, err := base64.RawURLEncoding.DecodeString(o.Sig)
+	if err != nil || key.Verify(c.GetNonce(), sig) != nil {
+		return ""
+	}
+	return o.Nkey
+}
+
+func remoteOf(c server.ClientAuthentication) string {
+	if a := c.RemoteAddress(); a != nil {
+		return a.String()
+	}
+	return ""
+}
+
 // alone reports whether no other process is connected as the node. The process itself may be: it comes back before its last connection is seen to be gone.
 func (d *doorman) alone(c server.ClientAuthentication, node functions.NodeID) error {
-	conns, err := d.srv.Connz(&server.ConnzOptions{Username: true, User: string(node), Account: AccountTatami})
+	conns, err := d.conns(c.GetOpts().Nkey)
 	if err != nil {
 		return fmt.Errorf("looking for another worker of the node: %w", err)
 	}
-	for _, o := range conns.Conns {
+	for _, o := range conns {
 		if o.Cid != c.GetID() && o.Name != c.GetOpts().Name {
-			return fault.New(fault.CodeDenied, "another process is connected as %s, from %s:%d", node, o.IP, o.Port)
+			return fault.New(fault.CodeDenied, "another process is connected as %s, from %s", node, o.IP)
 		}
 	}
 	return nil
+}
+
+// conns lists the connections of whoever has the key: the server knows who shows one by it.
+func (d *doorman) conns(key string) ([]*server.ConnInfo, error) {
+	z, err := d.srv.Connz(&server.ConnzOptions{Username: true, User: key, Account: AccountTatami})
+	if err != nil {
+		return nil, err
+	}
+	return z.Conns, nil
+}
+
+// kick ends the connections of a node's worker, which has the key.
+func (d *doorman) kick(node functions.NodeID, key string) {
+	// Nobody is let in meanwhile: whoever was admitted before the roster changed is seen.
+	d.joining.Lock()
+	defer d.joining.Unlock()
+	if key == "" {
+		return // it never connected with one
+	}
+	conns, err := d.conns(key)
+	if err != nil {
+		d.log.Error("the connections of a removed worker are not known", "node", node, "err", err)
+	}
+	for _, c := range conns {
+		_ = d.srv.DisconnectClientByID(c.Cid)
+	}
+}
+
+// violation is how the server logs that a connection said or wanted to hear what it may not.
+var violation = regexp.MustCompile(`cid:(\d+).* - ((Publish|Subscription) Violation - .*)$`)
+
+// overheard takes note of what the server logs of workers that try what they may not.
+func (d *doorman) overheard(text string) {
+	m := violation.FindStringSubmatch(text)
+	if m == nil {
+		return
+	}
+	id, err := strconv.ParseUint(m[1], 10, 64)
+	if err != nil {
+		return
+	}
+	d.joining.Lock()
+	node := d.byConn[id]
+	d.joining.Unlock()
+	if node != "" {
+		d.audit.refused(node, "", errors.New(m[2]))
+	}
 }
 
 func (d *doorman) register(c server.ClientAuthentication, account string, p *server.Permissions) bool {

@@ -236,11 +236,11 @@ func TestANodeIsOneWorker(t *testing.T) {
 		}
 		return bus.JoinConfig{DataDir: other, URL: first.URL, Token: token}
 	}
-	// The id is known to many, the secret is not.
+	// The id is known to many, the key is not.
 	_, err := bus.Join(copied(bus.IdentityFile), discard())
 	wantCode(t, err, fault.CodeDenied)
 	// A copy of all that the worker has is refused as long as the worker is there.
-	_, err = bus.Join(copied("join.secret"), discard())
+	_, err = bus.Join(copied("node.key"), discard())
 	wantCode(t, err, fault.CodeDenied)
 	l.Close(t.Context())
 	twin := join(t, bus.JoinConfig{DataDir: other, URL: first.URL, Token: token})
@@ -263,7 +263,7 @@ func TestANodeIsOneWorker(t *testing.T) {
 	_, err = bus.Join(bus.JoinConfig{DataDir: stranger, URL: first.URL, Token: token}, discard())
 	wantCode(t, err, fault.CodeDenied)
 	stop()
-	for _, text := range []string{"", "{}", `{"schema":2,"workers":{}}`, `{"schema":1,"workers":[]}`} {
+	for _, text := range []string{"", "{}", `{"schema":3,"workers":{}}`, `{"schema":1,"workers":[]}`, `{"schema":2,"workers":{"nod_a":null}}`, `{"schema":2,"workers":{},"tokens":{"tok_a":null}}`} {
 		if err := os.WriteFile(filepath.Join(dir, bus.RosterFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -12,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,8 +28,10 @@ type JoinConfig struct {
 	DataDir string
 	// URL is where the server listens for workers, such as nats://127.0.0.1:4222.
 	URL string
-	// Token is the server's, from WorkerTokenFile in its data directory.
+	// Token lets the worker join: one of its own, or that of WorkerTokenFile in the server's data directory. Once it has joined its key is enough.
 	Token string
+	// DismissAfter is how long the server may refuse a worker that it had let in before the worker takes it for final. Default 10s.
+	DismissAfter time.Duration
 }
 
 // Link is a worker's connection to the bus of a server elsewhere. It finds the server again by itself. It is safe for concurrent use.
@@ -36,6 +41,13 @@ type Link struct {
 	lock     *os.File
 	nc       *nats.Conn
 	log      *slog.Logger
+
+	dismissAfter time.Duration
+	// dismissed is closed when the server has refused the worker for so long.
+	dismissed chan struct{}
+	mu        sync.Mutex
+	// refused is when it began to; zero while it does not.
+	refused time.Time
 }
 
 const (
@@ -57,16 +69,16 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the data directory: %w", err)
 	}
-	l := &Link{boot: rand.Text(), log: log}
+	l := &Link{boot: rand.Text(), log: log, dismissAfter: cmp.Or(cfg.DismissAfter, 10*time.Second), dismissed: make(chan struct{})}
 	if l.lock, err = lockDir(dir, ModeWorker); err != nil {
 		return nil, err
 	}
-	var secret string
+	var cred credentials
 	if l.identity, err = loadIdentity(dir, ModeWorker, time.Now()); err == nil {
-		secret, err = secretIn(dir, secretFile)
+		cred, err = loadCredentials(dir)
 	}
 	if err == nil {
-		l.nc, err = l.connect(cfg, secret)
+		l.nc, err = l.connect(cfg, cred)
 	}
 	if err != nil {
 		_ = l.lock.Close()
@@ -75,9 +87,9 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	return l, nil
 }
 
-func (l *Link) connect(cfg JoinConfig, secret string) (*nats.Conn, error) {
+func (l *Link) connect(cfg JoinConfig, cred credentials) (*nats.Conn, error) {
 	opts := []nats.Option{
-		nats.Name(l.boot), nats.UserInfo(string(l.identity.Node), cfg.Token+" "+secret), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
+		nats.Name(l.boot), nats.UserInfo(string(l.identity.Node), strings.TrimSpace(cfg.Token+" "+cred.secret)), cred.option(), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
 		nats.Timeout(joinTimeout), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(maxPings),
 		nats.MaxReconnects(-1), nats.CustomReconnectDelay(rejoinDelay), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(),
 		// What is not sent at once is told again in full on the next connection.
@@ -87,8 +99,12 @@ func (l *Link) connect(cfg JoinConfig, secret string) (*nats.Conn, error) {
 				l.log.Warn("the server is gone; the instances stay", "server", cfg.URL, "err", err)
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { l.log.Info("the server is back", "server", cfg.URL) }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			l.log.Info("the server is back", "server", cfg.URL)
+			l.heed(nil)
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			l.heed(err)
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
@@ -106,8 +122,8 @@ func (l *Link) connect(cfg JoinConfig, secret string) (*nats.Conn, error) {
 		return nc, nil
 	case errors.Is(err, nats.ErrAuthorization):
 		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token, or this worker as %s", cfg.URL, l.identity.Node).WithField("token-file").
-			WithHint("give the file %s of the server's data directory with --token-file; if it is that, the server's log says why: a copy of this data directory is in use, "+
-				"or its %s was lost, and then start on a new one", WorkerTokenFile, secretFile)
+			WithHint("the server's %s says why: the token is that of its %s, or one for this worker only (tatami token create); a removed worker, or one whose %s "+
+				"was lost, starts anew on another data directory; a copy of one that is in use is refused", AuditFile, WorkerTokenFile, keyFile)
 	}
 	l.log.Warn("the server does not answer yet; trying again", "server", cfg.URL, "err", err)
 	nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)
@@ -116,6 +132,36 @@ func (l *Link) connect(cfg JoinConfig, secret string) (*nats.Conn, error) {
 			WithHint("give the address that `tatami up` prints, such as nats://127.0.0.1:4222")
 	}
 	return nc, nil
+}
+
+// heed takes note of a refusal, or that there is none.
+func (l *Link) heed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.refused = time.Time{}
+	case !errors.Is(err, nats.ErrAuthorization):
+	case l.refused.IsZero():
+		l.refused = time.Now()
+	case time.Since(l.refused) >= l.dismissAfter:
+		select {
+		case <-l.dismissed:
+		default:
+			close(l.dismissed)
+		}
+	}
+}
+
+// Run returns nil when ctx ends, and before that a denied fault when the server has refused the worker for so long that it must have been removed.
+func (l *Link) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-l.dismissed:
+		return fault.New(fault.CodeDenied, "the server refuses this worker as %s: it was removed, or its token revoked", l.identity.Node).
+			WithHint("to join again, start on another data directory with a new token: tatami token create --node NAME")
+	}
 }
 
 // rejoinDelay is the wait after so many tries.

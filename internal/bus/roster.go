@@ -1,46 +1,65 @@
 package bus
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// RosterFile is the name of the file in the server's data directory that says which workers joined, by node, with a hash of the secret of each.
+// RosterFile is the name of the file in the server's data directory that says which workers joined and which tokens let others join.
 const RosterFile = "workers.json"
 
-// secretFile is the name of the file in a worker's data directory with the secret that it made for itself.
-const secretFile = "join.secret"
+// rosterSchema is the schema number of that file. Up to 1 it had the hash of a secret for each worker, and no tokens.
+const rosterSchema = 2
 
-// mostWorkers bounds the roster: whoever has the token could fill the disk otherwise.
+// mostWorkers bounds the roster: whoever has the shared token could fill the disk otherwise.
 const mostWorkers = 20_000
 
-// roster binds each node to the worker that joined as it first. It is safe for concurrent use.
-type roster struct {
-	dir string
+// Roster says which workers may join, which did, and as whom: each node belongs to the worker that joined as it first, known by the key that it made
+// itself. It is safe for concurrent use.
+type Roster struct {
+	dir    string
+	shared string
+	audit  *audit
+	// kick ends the connections of a node's worker, which has the key.
+	kick func(node functions.NodeID, key string)
 
 	mu   sync.Mutex
 	file rosterFile
 }
 
 type rosterFile struct {
-	Schema int `json:"schema"`
-	// Workers are the hashes of the secrets.
-	Workers map[functions.NodeID]string `json:"workers"`
+	Schema  int                          `json:"schema"`
+	Workers map[functions.NodeID]*member `json:"workers"`
+	Tokens  map[string]*JoinToken        `json:"tokens,omitempty"`
 }
 
-// openRoster reads the roster of a data directory; it is empty where nobody joined yet.
-func openRoster(dir string) (*roster, error) {
-	r := &roster{dir: dir, file: rosterFile{Schema: Schema, Workers: map[functions.NodeID]string{}}}
+// member is a worker that joined.
+type member struct {
+	// Key is the public half of the worker's key pair.
+	Key string `json:"key,omitempty"`
+	// Secret is the hash of what stood in the place of a key once; it goes when the worker has shown a key.
+	Secret string `json:"secret,omitempty"`
+	// Token is the id of the token that let it join; empty for the shared one.
+	Token  string    `json:"token,omitempty"`
+	Joined time.Time `json:"joined,omitzero"`
+	// Removed is when it was shut out for good; zero while it may connect.
+	Removed time.Time `json:"removed,omitzero"`
+}
+
+// openRoster reads the roster of a data directory; it is empty where nobody joined yet. Shared is the token with which any worker may join.
+func openRoster(dir, shared string, a *audit) (*Roster, error) {
+	r := &Roster{dir: dir, shared: shared, audit: a, file: rosterFile{rosterSchema, map[functions.NodeID]*member{}, map[string]*JoinToken{}}}
 	path := filepath.Join(dir, RosterFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -56,43 +75,155 @@ func openRoster(dir string) (*roster, error) {
 }
 
 func parseRoster(path string, data []byte) (rosterFile, error) {
-	var f rosterFile
-	if err := json.Unmarshal(data, &f); err != nil || f.Schema < 1 || f.Workers == nil {
+	bad := func() (rosterFile, error) {
 		return rosterFile{}, fault.New(fault.CodeConflict, "%s cannot be read", path).
 			WithHint("restore the file from a backup, or remove it: the workers that join then are bound anew")
 	}
-	if f.Schema > Schema {
-		return rosterFile{}, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, f.Schema, Schema).
+	f := rosterFile{Tokens: map[string]*JoinToken{}}
+	switch n := schemaOf(data); {
+	case n > rosterSchema:
+		return rosterFile{}, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, rosterSchema).
 			WithHint("the data was written by a newer tatami: install that version")
+	case n == rosterSchema:
+		if err := json.Unmarshal(data, &f); err != nil || f.Workers == nil {
+			return bad()
+		}
+		for _, m := range f.Workers {
+			if m == nil {
+				return bad()
+			}
+		}
+		for id, t := range f.Tokens {
+			if t == nil || t.ID != id {
+				return bad()
+			}
+		}
+	case n == 1:
+		var old struct {
+			Workers map[functions.NodeID]string `json:"workers"`
+		}
+		if err := json.Unmarshal(data, &old); err != nil || old.Workers == nil {
+			return bad()
+		}
+		f.Workers = map[functions.NodeID]*member{}
+		for node, hash := range old.Workers {
+			f.Workers[node] = &member{Secret: hash}
+		}
+	default:
+		return bad()
 	}
+	f.Schema = rosterSchema
 	return f, nil
 }
 
-// admit reports why a worker may not be the node: another one joined as it before. The first one is bound to it, on disk.
-func (r *roster) admit(node functions.NodeID, secret string) error {
-	sum := sha256.Sum256([]byte(secret))
-	hash := hex.EncodeToString(sum[:])
+// applicant is who wants to connect as a node's worker.
+type applicant struct {
+	node functions.NodeID
+	// key is the public key that it has shown to be its own.
+	key string
+	// token is needed to join, secret only by a worker that was bound by one once.
+	token, secret string
+}
+
+// admit reports why somebody may not be the node's worker. The first one that may is bound to it, on disk.
+func (r *Roster) admit(a applicant, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	bound, known := r.file.Workers[node]
+	m := r.file.Workers[a.node]
 	switch {
-	case known && equal(bound, hash):
+	case a.key == "":
+		return fault.New(fault.CodeDenied, "it shows no key of its own")
+	case m == nil:
+		return r.join(a, now)
+	case !m.Removed.IsZero():
+		return fault.New(fault.CodeDenied, "node %s was removed", a.node)
+	case m.Key != "" && equal(m.Key, a.key):
 		return nil
-	case known:
-		return fault.New(fault.CodeDenied, "another worker has joined as %s before", node)
-	case len(secret) < minToken:
-		return fault.New(fault.CodeDenied, "it has no secret of its own")
-	case len(r.file.Workers) >= mostWorkers:
+	case m.Key == "" && m.Secret != "" && equal(m.Secret, hashOf(a.secret)):
+		return r.change(func() { m.Key, m.Secret = a.key, "" }, func() { m.Key, m.Secret = "", hashOf(a.secret) })
+	}
+	return fault.New(fault.CodeDenied, "another worker has joined as %s before", a.node)
+}
+
+// join binds a node to its first worker; r.mu is held.
+func (r *Roster) join(a applicant, now time.Time) error {
+	if len(r.file.Workers) >= mostWorkers {
 		return fault.New(fault.CodeDenied, "%d workers have joined already", mostWorkers)
 	}
-	r.file.Workers[node] = hash
+	m := &member{Key: a.key, Joined: now.UTC()}
+	t := r.tokenOf(a.token)
+	switch {
+	case equal(a.token, r.shared):
+	case t == nil:
+		return fault.New(fault.CodeDenied, "the token is not known")
+	default:
+		if state := t.State(now); state != TokenUnused {
+			return fault.New(fault.CodeDenied, "the token %s is %s", t.ID, state)
+		}
+		m.Token = t.ID
+	}
+	err := r.change(func() {
+		if r.file.Workers[a.node] = m; m.Token != "" {
+			t.Used, t.By = m.Joined, a.node
+		}
+	}, func() {
+		if delete(r.file.Workers, a.node); m.Token != "" {
+			t.Used, t.By = time.Time{}, ""
+		}
+	})
+	if err == nil {
+		r.audit.say("worker-joined", slogNode(a.node), "token", m.Token)
+	}
+	return err
+}
+
+// change writes what do changes, and has undo take it back where that fails; r.mu is held.
+func (r *Roster) change(do, undo func()) error {
+	do()
 	data, err := json.MarshalIndent(r.file, "", "  ")
 	if err == nil {
 		err = writeDurably(r.dir, RosterFile, append(data, '\n'))
 	}
 	if err != nil {
-		delete(r.file.Workers, node)
+		undo()
 		return fmt.Errorf("writing which workers joined: %w", err)
 	}
 	return nil
+}
+
+// Remove shuts a node's worker out for good and ends its connections. It is no error where it is shut out already; not-found where nobody joined as it.
+func (r *Roster) Remove(node functions.NodeID, why string) error {
+	r.mu.Lock()
+	m := r.file.Workers[node]
+	if m == nil {
+		r.mu.Unlock()
+		return fault.New(fault.CodeNotFound, "no worker has joined as %s", node)
+	}
+	var err error
+	if m.Removed.IsZero() {
+		err = r.change(func() { m.Removed = time.Now().UTC() }, func() { m.Removed = time.Time{} })
+		if err == nil {
+			r.audit.say("node-removed", slogNode(node), "reason", why)
+		}
+	}
+	key := m.Key
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	r.kick(node, key)
+	return nil
+}
+
+// Members lists the nodes whose workers may connect.
+func (r *Roster) Members() []functions.NodeID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []functions.NodeID
+	for _, node := range slices.Sorted(maps.Keys(r.file.Workers)) {
+		if r.file.Workers[node].Removed.IsZero() {
+			out = append(out, node)
+		}
+	}
+	return out
 }

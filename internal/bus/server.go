@@ -64,6 +64,8 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 	}
 	opts.DontListen = c.WorkerListen == ""
 	opts.CustomClientAuthentication = door
+	// Workers show that they hold a key by signing it.
+	opts.AlwaysEnableNonce = true
 	opts.NoSigs = true
 	opts.NoSystemAccount = false
 	srv, err := server.NewServer(opts)
@@ -71,7 +73,7 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 		return nil, fmt.Errorf("making the server: %w", err)
 	}
 	door.srv = srv
-	srv.SetLoggerV2(serverLog{log, f}, false, false, false)
+	srv.SetLoggerV2(serverLog{log, f, door}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(readyTimeout) {
 		srv.Shutdown()
@@ -111,6 +113,7 @@ func connect(srv *server.Server, p passwords, name string, log *slog.Logger) (*n
 type serverLog struct {
 	log     *slog.Logger
 	failure *failure
+	door    *doorman
 }
 
 func (l serverLog) Noticef(string, ...any) {}
@@ -126,6 +129,7 @@ func (l serverLog) Warnf(format string, v ...any) {
 func (l serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	l.log.Error("nats-server", "text", text)
+	l.door.overheard(text)
 	if err := writeFailure(text); err != nil && l.failure.set(err) {
 		l.log.Error("a write failed, nothing is accepted any more", "err", err)
 	}
