@@ -13,6 +13,8 @@ const (
 	NodeCordoned NodeIntent = "cordoned"
 	// NodeDrained takes no further instance, and those on it leave: replacements first where they are needed.
 	NodeDrained NodeIntent = "drained"
+	// NodeRemoved is no node any more: its worker was shut out for good, and its instances count as gone. It cannot be taken back.
+	NodeRemoved NodeIntent = "removed"
 )
 
 // NodeSettings is what is stored of a node: everything else about it is its worker's to report.
@@ -27,7 +29,7 @@ type NodeSettings struct {
 // maxNodeReason bounds a reason, in bytes.
 const maxNodeReason = 512
 
-// Validate reports whether the node is a node's id, the intent one of the three and the reason short enough.
+// Validate reports whether the node is a node's id, the intent one that can be taken back and the reason short enough.
 func (n NodeSettings) Validate() error {
 	if !n.Node.Valid() {
 		return fault.New(fault.CodeInvalidRequest, "node: %q is no node's id", n.Node).WithField("node")

@@ -33,16 +33,18 @@ type Worker struct {
 	cfg         Config
 	capacity    functions.Resources
 	allocatable functions.Resources
-	driver      sandbox.Driver
-	bus         Bus
-	log         *slog.Logger
-	logs        *logs.Logs
-	machine     *meter.Machine
-	load        atomic.Pointer[meter.Load]
-	out         *outbox
-	artifacts   *artifacts
-	prefetch    *prefetch
-	ready       chan struct{}
+	// dismissed says that the instances are to end with the worker.
+	dismissed atomic.Bool
+	driver    sandbox.Driver
+	bus       Bus
+	log       *slog.Logger
+	logs      *logs.Logs
+	machine   *meter.Machine
+	load      atomic.Pointer[meter.Load]
+	out       *outbox
+	artifacts *artifacts
+	prefetch  *prefetch
+	ready     chan struct{}
 	// listener is nil where no gateway comes from elsewhere; set by Run before anything else.
 	listener *listener
 
@@ -93,6 +95,9 @@ func New(cfg Config, driver sandbox.Driver, b Bus, log *slog.Logger) (*Worker, e
 // Ready is closed once what outlived an earlier run is known, and commands are taken.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
+// Dismiss says that this is no node any more: the instances end with the worker, whatever Config.KeepInstances says.
+func (w *Worker) Dismiss() { w.dismissed.Store(true) }
+
 // Run works until ctx ends. Then it takes no more commands, lets the invocations that run end, within Config.DrainTimeout, and stops every
 // instance, or leaves them if Config.KeepInstances says so.
 func (w *Worker) Run(ctx context.Context) error {
@@ -116,7 +121,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	err := w.serve(ctx, gctx)
 	// After a fault of our own the instances are left as after a crash: they serve again once they are adopted.
-	w.shutdown(w.cfg.KeepInstances || err != nil || gctx.Err() != nil)
+	w.shutdown(w.cfg.KeepInstances && !w.dismissed.Load() || err != nil || gctx.Err() != nil)
 	stop()
 	if gerr := g.Wait(); gerr != nil {
 		return gerr

@@ -42,10 +42,10 @@ func newNodeCmd(a *app) *cobra.Command {
 			return show(a, n, n.Name, nodeFields(n))
 		},
 	}
-	cmd := group("node", "Nodes: ls, show, cordon, drain, resume, compact", ls, sh,
+	cmd := group("node", "Nodes: ls, show, cordon, drain, resume, compact, rm", ls, sh,
 		newIntentCmd(a, "cordon", "Let a node take no further instance", functions.NodeCordoned),
 		newIntentCmd(a, "drain", "Move the instances off a node: others are ready elsewhere first, then these end what runs", functions.NodeDrained),
-		newIntentCmd(a, "resume", "Let a node take instances again", functions.NodeOpen), newCompactCmd(a))
+		newIntentCmd(a, "resume", "Let a node take instances again", functions.NodeOpen), newCompactCmd(a), newNodeRmCmd(a))
 	cmd.Aliases = []string{"nodes"}
 	return cmd
 }

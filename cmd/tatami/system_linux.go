@@ -161,6 +161,7 @@ func (s *system) parts() []part {
 		part{"desk", s.desk.Run, s.desk.Ready},
 		part{"workers", s.workers.Run, nil},
 		part{"invoker", s.invoker.Run, s.invoker.Ready},
+		part{"removals", s.expel, nil},
 		part{"queue", s.queue.Run, s.queue.Ready},
 		part{"triggers", s.triggers.Run, s.triggers.Ready},
 		part{"live", s.live.Run, nil},

@@ -53,7 +53,8 @@ func newTokenCmd(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	return group("token", "The control API's token: show, rotate, link", sh, rotate, link)
+	return group("token", "The control API's token: show, rotate, link; and workers' tokens: create, ls, revoke",
+		sh, rotate, link, newTokenCreateCmd(a), newTokenLsCmd(a), newTokenRevokeCmd(a))
 }
 
 // printToken prints the token alone: it is what scripts want.

@@ -75,6 +75,16 @@ func (s *system) locate(ctx context.Context, inst functions.InstanceID) (functio
 	return "", fault.New(fault.CodeNotFound, "instance %s is not running", inst).WithHint("see tatami inst ls")
 }
 
+// expel has the gateway let go of nodes that are removed, until ctx ends.
+func (s *system) expel(ctx context.Context) error {
+	return s.bus.Nodes().Watch(ctx, "", func(e bus.Event[functions.NodeSettings]) {
+		if e.Value.Intent == functions.NodeRemoved {
+			s.workers.Remove(e.Value.Node)
+			s.invoker.Lose(e.Value.Node)
+		}
+	})
+}
+
 // askTimeout bounds a question to the scheduler.
 const askTimeout = 3 * time.Second
 

@@ -32,7 +32,7 @@ type workerConfig struct {
 func (c *workerConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, workerPlaces)
 	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222")
-	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining: "+bus.WorkerTokenFile+" in the server's data directory")
+	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as `tatami token create` makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address on loopback at which gateways reach the instances")
 }
 
@@ -43,7 +43,7 @@ func (c *workerConfig) validate() error {
 	}
 	if c.TokenFile == "" {
 		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
-			WithHint("it is the file %s in the server's data directory", bus.WorkerTokenFile)
+			WithHint("make one with: tatami token create --node NAME --file FILE; or give the file %s of the server's data directory", bus.WorkerTokenFile)
 	}
 	if err := bus.CheckLoopback("join", strings.TrimPrefix(c.Join, "nats://")); err != nil {
 		return err
@@ -113,7 +113,15 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 		return err
 	}
 	defer cfg.announceStop(ctx, log)()
-	parts := []part{{"containerd", driver.Run, driver.Ready}, {"worker", w.Run, w.Ready}}
+	// Whoever is no node any more leaves nothing running.
+	membership := func(ctx context.Context) error {
+		err := link.Run(ctx)
+		if err != nil {
+			w.Dismiss()
+		}
+		return err
+	}
+	parts := []part{{"containerd", driver.Run, driver.Ready}, {"worker", w.Run, w.Ready}, {"membership", membership, nil}}
 	return supervise(ctx, log, parts, func() {
 		fmt.Fprintf(stdout, "tatami %s on %s, node %s\n", version, cfg.NodeName, node)
 		fmt.Fprintf(stdout, "server     %s\n", cfg.Join)

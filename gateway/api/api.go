@@ -136,6 +136,7 @@ func (a *API) routes() http.Handler {
 	a.registerBlobs(h, r)
 	a.registerSystem(h)
 	a.registerNodes(h)
+	a.registerMembers(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
 	a.registerTriggers(h)

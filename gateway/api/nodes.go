@@ -127,7 +127,7 @@ func (a *API) setIntent(ctx context.Context, in *intentInput) (*body[v1.Node], e
 		set.Node = n.ID
 	case fault.KindOf(err) == fault.NotFound && set.Node.Valid():
 		// One that is not heard of may have a wish stored, to be taken back before it returns.
-		if _, _, err := a.deps.Bus.Nodes().Get(ctx, bus.NodeKey(set.Node)); err != nil {
+		if stored, _, err := a.deps.Bus.Nodes().Get(ctx, bus.NodeKey(set.Node)); err != nil || stored.Intent == functions.NodeRemoved {
 			return nil, fault.New(fault.CodeNotFound, "there is no node %q", in.Node).WithHint("tatami node ls")
 		}
 		n.ID, n.Name, n.State = set.Node, in.Node, "lost"

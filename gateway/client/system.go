@@ -39,6 +39,30 @@ func (c *Client) SetNodeIntent(ctx context.Context, node string, intent function
 	return fetchOne[v1.Node](ctx, c, http.MethodPut, "/v1/nodes/"+url.PathEscape(node)+"/intent", v1.NodeIntent{Intent: intent, Reason: reason})
 }
 
+// RemoveNode removes a node for good, by id or name; one with instances only with force.
+func (c *Client) RemoveNode(ctx context.Context, node string, force bool) error {
+	q := ""
+	if force {
+		q = "?force=true"
+	}
+	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(node)+q, nil, nil)
+}
+
+// CreateNodeToken makes a token with which one worker may join.
+func (c *Client) CreateNodeToken(ctx context.Context, req v1.NodeTokenRequest) (*v1.NodeToken, error) {
+	return fetchOne[v1.NodeToken](ctx, c, http.MethodPost, "/v1/node-tokens", req)
+}
+
+// NodeTokens lists the tokens of workers, oldest first.
+func (c *Client) NodeTokens(ctx context.Context) ([]v1.NodeToken, error) {
+	return fetch[[]v1.NodeToken](ctx, c, http.MethodGet, "/v1/node-tokens", nil)
+}
+
+// RevokeNodeToken revokes a token; a worker that joined with it is cut off at once.
+func (c *Client) RevokeNodeToken(ctx context.Context, id string) (*v1.NodeToken, error) {
+	return fetchOne[v1.NodeToken](ctx, c, http.MethodDelete, "/v1/node-tokens/"+url.PathEscape(id), nil)
+}
+
 // Compact empties up to so many nodes whose instances fit elsewhere; with dryRun it only says which.
 func (c *Client) Compact(ctx context.Context, nodes int, dryRun bool) (*v1.CompactPlan, error) {
 	return fetchOne[v1.CompactPlan](ctx, c, http.MethodPost, "/v1/nodes/compact", v1.CompactRequest{Nodes: nodes, DryRun: dryRun})

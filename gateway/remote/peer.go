@@ -32,6 +32,8 @@ type peer struct {
 	node functions.NodeID
 	// moved tells that the worker listens elsewhere.
 	moved chan struct{}
+	// end ends the sessions; nil before they are kept. It is guarded by the workers' mutex.
+	end context.CancelFunc
 
 	mu sync.Mutex
 	at bus.Listener

@@ -42,8 +42,9 @@ type Workers struct {
 	cfg  Config
 	log  *slog.Logger
 	http *http.Client
-	// peers is replaced, never changed, so that the way of a request takes no lock here.
-	peers atomic.Pointer[map[functions.NodeID]*peer]
+	// peers is replaced, never changed, so that the way of a request takes no lock here. Those of removed nodes are not met again.
+	peers   atomic.Pointer[map[functions.NodeID]*peer]
+	removed map[functions.NodeID]bool
 
 	mu sync.Mutex
 	// ctx is Run's, nil before.
@@ -60,7 +61,7 @@ func New(cfg Config, log *slog.Logger) *Workers {
 	if cfg.LostAfter == 0 {
 		cfg.LostAfter = 5 * time.Second
 	}
-	w := &Workers{cfg: cfg, log: log, met: make(chan struct{})}
+	w := &Workers{cfg: cfg, log: log, met: make(chan struct{}), removed: map[functions.NodeID]bool{}}
 	// What is asked here is rare: no connection is kept for it.
 	w.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	w.peers.Store(&map[functions.NodeID]*peer{})
@@ -75,7 +76,7 @@ func (w *Workers) Run(ctx context.Context) error {
 	w.mu.Lock()
 	w.ctx = ctx
 	for _, p := range *w.peers.Load() {
-		w.busy.Go(func() { p.keep(ctx) })
+		w.keep(ctx, p)
 	}
 	w.mu.Unlock()
 	<-ctx.Done()
@@ -93,6 +94,9 @@ func (w *Workers) Heard(t *bus.EndpointTable) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.removed[t.Node] {
+		return
+	}
 	if p := w.peer(t.Node); p != nil {
 		p.point(*t.Listener)
 		return
@@ -103,8 +107,27 @@ func (w *Workers) Heard(t *bus.EndpointTable) {
 	w.peers.Store(&all)
 	close(w.met)
 	w.met = make(chan struct{})
-	if ctx := w.ctx; ctx != nil {
-		w.busy.Go(func() { p.keep(ctx) })
+	if w.ctx != nil {
+		w.keep(w.ctx, p)
+	}
+}
+
+// keep begins to keep sessions with a worker; w.mu is held.
+func (w *Workers) keep(ctx context.Context, p *peer) {
+	ctx, p.end = context.WithCancel(ctx)
+	w.busy.Go(func() { p.keep(ctx) })
+}
+
+// Remove ends the session with a node's worker, and all that goes through it, for good.
+func (w *Workers) Remove(node functions.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.removed[node] = true
+	if p := w.peer(node); p != nil {
+		w.drop(p)
+		if p.end != nil {
+			p.end()
+		}
 	}
 }
 
@@ -112,6 +135,12 @@ func (w *Workers) Heard(t *bus.EndpointTable) {
 func (w *Workers) forget(p *peer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.drop(p)
+	p.end()
+}
+
+// drop takes a worker out of those that are known; w.mu is held.
+func (w *Workers) drop(p *peer) {
 	all := maps.Clone(*w.peers.Load())
 	if all[p.node] == p {
 		delete(all, p.node)

@@ -13,6 +13,10 @@ import (
 // SetNode hands in what an operator wants of a node.
 func (r *Reconciler) SetNode(now time.Time, set functions.NodeSettings) []Effect {
 	r.begin()
+	if set.Intent == functions.NodeRemoved {
+		r.changed(now, r.state.RemoveNode(set))
+		return r.out
+	}
 	r.state.SetNode(set)
 	r.nodeChanged(now, set.Node)
 	return r.out

@@ -12,6 +12,17 @@ func (s *State) SetNode(set functions.NodeSettings) {
 	s.want(set.Node, set)
 }
 
+// RemoveNode records that a node is one no more: its instances are gone, and nothing that its worker says counts.
+func (s *State) RemoveNode(set functions.NodeSettings) Change {
+	var c Change
+	s.settings[set.Node] = set
+	if n := s.Nodes[set.Node]; n != nil {
+		s.lose(n, "node "+n.Name+" was removed", &c)
+		s.forgetNode(n)
+	}
+	return c
+}
+
 // DeleteNode records that nothing is wanted of a node: it takes instances.
 func (s *State) DeleteNode(id functions.NodeID) {
 	delete(s.settings, id)

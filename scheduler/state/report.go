@@ -47,7 +47,7 @@ func (c *Change) gone(in Instance, before functions.InstanceState, lost bool) {
 func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	var c Change
 	id := r.Node
-	if id == "" {
+	if id == "" || s.settings[id].Intent == functions.NodeRemoved {
 		return c
 	}
 	n := s.Nodes[id]
@@ -210,7 +210,7 @@ func (s *State) Expire(now time.Time) Change {
 		silent := now.Sub(n.LastSeen)
 		switch {
 		case !n.Lost && silent >= NodeTimeout:
-			s.lose(n, silent, &c)
+			s.lose(n, fmt.Sprintf("node %s is lost: not heard of for %s", n.Name, silent.Round(time.Second)), &c)
 		case n.Lost && silent >= NodeForgotten:
 			forgotten = append(forgotten, n)
 		}
@@ -221,14 +221,13 @@ func (s *State) Expire(now time.Time) Change {
 	return c
 }
 
-func (s *State) lose(n *Node, silent time.Duration, c *Change) {
+func (s *State) lose(n *Node, why string, c *Change) {
 	n.Lost, n.Known = true, false
 	s.place(n)
 	for _, id := range slices.Sorted(maps.Keys(n.Instances)) {
 		in := n.Instances[id]
 		before, was := in.State, *in
-		was.State = functions.InstanceStopped
-		was.Reason = fmt.Sprintf("node %s is lost: not heard of for %s", n.Name, silent.Round(time.Second))
+		was.State, was.Reason = functions.InstanceStopped, why
 		s.Remove(id)
 		c.gone(was, before, true)
 	}

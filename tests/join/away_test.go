@@ -124,6 +124,45 @@ func TestAWorkerThatIsLost(t *testing.T) {
 	s.until("it answers again", func() bool { status, _ := s.get("/name/"); return status == 200 })
 }
 
+// A worker that is removed gets no request any more, nor does what it says count; it learns of it, and the others go on.
+func TestAWorkerThatIsRemoved(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	g := newGate()
+	a, b := newNode(t, s, map[string]http.Handler{"name": g}), newNode(t, s, names("b"))
+	rev := s.deploy("name", func(c *functions.Config) { c.Concurrency = 1 }, a)
+	held := make(chan int, 1)
+	go func() {
+		status, _ := s.get("/name/")
+		held <- status
+	}()
+	felt := g.await(t)
+	b.begin(s, rev)
+	if err := s.bus.Roster().Remove(a.id(), "a test"); err != nil {
+		t.Fatal(err)
+	}
+	s.workers.Remove(a.id())
+	s.invoker.Lose(a.id())
+	select {
+	case <-felt.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("what ran on the removed worker still runs")
+	}
+	if status := <-held; status < 500 {
+		t.Errorf("the request on the removed worker ended with %d", status)
+	}
+	s.invoker.Ask()
+	for range 10 {
+		if status, body := s.get("/name/"); status != 200 || body != "b" {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	a.until("it is cut off", func() bool { return !a.link.Conn().IsConnected() })
+	if got := s.bus.Roster().Members(); len(got) != 1 || got[0] != b.id() {
+		t.Errorf("may connect: %v", got)
+	}
+}
+
 // The logs of all nodes are one; following it goes on when a worker is started again, and takes in one that joins.
 func TestLogsOfManyNodes(t *testing.T) {
 	t.Parallel()

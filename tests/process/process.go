@@ -151,6 +151,18 @@ func (p *Process) End(sig syscall.Signal) error {
 	return nil
 }
 
+// Wait waits for the process to end by itself, for 90 s at most, and returns its exit code.
+func (p *Process) Wait() (int, error) {
+	limit := time.NewTimer(endTimeout)
+	defer limit.Stop()
+	select {
+	case <-p.ended:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-limit.C:
+		return 0, fmt.Errorf("%s did not end by itself within %s:\n%s", p.name, endTimeout, p.Output())
+	}
+}
+
 const tailSize = 64 << 10
 
 // Tail keeps the last 64 KiB of what is written to it.

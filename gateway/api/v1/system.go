@@ -100,6 +100,30 @@ type CompactMove struct {
 	To        string               `json:"to"`
 }
 
+// NodeTokenRequest asks for a token with which one worker may join.
+type NodeTokenRequest struct {
+	// Node is whose worker it is for, for people to read.
+	Node string `json:"node"`
+	// Expires is how long the token waits for its worker: 1m to 30 days. Default 24h.
+	Expires functions.Duration `json:"expires,omitempty"`
+}
+
+// NodeToken lets one worker join, once.
+type NodeToken struct {
+	ID      string    `json:"id"`
+	Node    string    `json:"node"`
+	State   string    `json:"state" enum:"unused,used,expired,revoked"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	// Used is when a worker joined with it, By the node that it became.
+	Used    time.Time        `json:"used,omitzero"`
+	By      functions.NodeID `json:"by,omitempty"`
+	Revoked time.Time        `json:"revoked,omitzero"`
+	// Token is the token itself and Join where to join with it; both only in the answer to its creation.
+	Token string `json:"token,omitempty"`
+	Join  string `json:"join,omitempty"`
+}
+
 // NodeIntent is a wish about a node.
 type NodeIntent struct {
 	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`

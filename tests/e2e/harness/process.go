@@ -55,6 +55,25 @@ func (p *restartable) Terminate() { p.end(syscall.SIGTERM) }
 // Kill ends the process with SIGKILL and waits for its end.
 func (p *restartable) Kill() { p.end(syscall.SIGKILL) }
 
+// Wait waits until the process ends by itself, and returns its exit code.
+func (p *restartable) Wait() int {
+	p.t.Helper()
+	p.mu.Lock()
+	running := p.running
+	p.mu.Unlock()
+	if running == nil {
+		p.t.Fatal("nothing runs")
+	}
+	code, err := running.Wait()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.running = nil
+	p.mu.Unlock()
+	return code
+}
+
 func (p *restartable) end(sig syscall.Signal) {
 	p.t.Helper()
 	p.mu.Lock()

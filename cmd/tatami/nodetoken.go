@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+func newTokenCreateCmd(a *app) *cobra.Command {
+	var req v1.NodeTokenRequest
+	var file string
+	var expires time.Duration
+	cmd := &cobra.Command{
+		Use: "create --node NAME", Short: "Make a token with which one worker may join, once", Args: argCount(0, 0, ""),
+		Long: "Prints a token with which one worker may join, once; or writes it to a file that only its owner may read. Once it has joined, the worker is known\n" +
+			"by a key of its own. Revoking the token cuts it off.",
+		Example: "  tatami token create --node rack1 --file rack1.token\n  tatami worker --join nats://127.0.0.1:4222 --token-file rack1.token",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if req.Node == "" {
+				return fault.New(fault.CodeInvalidRequest, "--node: it is not said whose worker the token is for").WithField("node")
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			req.Expires = functions.Duration(expires)
+			t, err := c.CreateNodeToken(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			if file != "" {
+				if err := writeSecret(file, t.Token); err != nil {
+					return err
+				}
+				t.Token = ""
+			}
+			if a.machine() {
+				return a.encode(t)
+			}
+			if file == "" {
+				a.print("%s\n", t.Token)
+				file = "FILE"
+			}
+			a.talk("token %s, good until %s; on %s: tatami worker --join %s --token-file %s\n", t.ID, t.Expires.Local().Format(time.DateTime), t.Node, t.Join, file)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&req.Node, "node", "", "whose worker the token is for, for people to read")
+	cmd.Flags().DurationVar(&expires, "expires", 24*time.Hour, "how long the token waits for its worker, 1m to 720h")
+	cmd.Flags().StringVar(&file, "file", "", "write the token to this file, which must not exist, instead of printing it")
+	return cmd
+}
+
+// writeSecret makes a file that only its owner may read.
+func writeSecret(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--file: the token cannot be written").WithField("file")
+	}
+	_, err = fmt.Fprintln(f, text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func newTokenLsCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the tokens of workers", Args: argCount(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			tokens, err := c.NodeTokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list(a, tokens, func(t v1.NodeToken) string { return t.ID }, nodeTokenColumns(time.Now()), "no token was made; tatami token create --node NAME makes one")
+		},
+	}
+}
+
+func nodeTokenColumns(now time.Time) []column[v1.NodeToken] {
+	return []column[v1.NodeToken]{
+		{head: "token", cell: func(t v1.NodeToken) string { return t.ID }},
+		{head: "for", cell: func(t v1.NodeToken) string { return t.Node }},
+		{head: "state", cell: func(t v1.NodeToken) string { return t.State }},
+		{head: "node", cell: func(t v1.NodeToken) string { return string(t.By) }},
+		{head: "age", num: true, cell: func(t v1.NodeToken) string { return age(now, t.Created) }},
+		{head: "expires", wide: true, cell: func(t v1.NodeToken) string { return t.Expires.Local().Format(time.DateTime) }},
+	}
+}
+
+func newTokenRevokeCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke TOKEN", Short: "Revoke a worker's token, by id; a worker that joined with it is cut off at once", Args: argCount(1, 1, "TOKEN"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			t, err := c.RevokeNodeToken(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if a.output != formatTable && a.output != formatWide {
+				return show(a, t, t.ID, nil)
+			}
+			if t.By == "" {
+				a.talk("%s lets nobody join\n", t.ID)
+			} else {
+				a.talk("%s is revoked, and node %s removed\n", t.ID, t.By)
+			}
+			return nil
+		},
+	}
+}
+
+func newNodeRmCmd(a *app) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "rm NODE", Short: "Remove a node for good: its worker is cut off and cannot come back", Args: argCount(1, 1, "NODE"), ValidArgsFunction: a.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			if err := c.RemoveNode(cmd.Context(), args[0], force); err != nil {
+				return err
+			}
+			a.talk("%s is removed; to join again its worker needs another data directory\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "although instances run on it: they are replaced elsewhere at once, and what they run is lost")
+	return cmd
+}
