@@ -41,8 +41,13 @@ func TestARestartKnowsTheIdleTimes(t *testing.T) {
 			awaitFunction(t, b, func(f functions.Function) bool { return f.Live == "rev_1" })
 		}
 		seq++
-		demand(t, b, seq, 1)
-		for end := time.Now().Add(patience); !known(); time.Sleep(time.Millisecond) {
+		// More than is started ahead of a need, so that it shows when the demand is heard.
+		demand(t, b, seq, 30)
+		heard := func() bool {
+			o := ask[bus.Overview](t, b, bus.SubjectOverview, nil)
+			return len(o.Functions) == 1 && o.Functions[0].Desired >= 3
+		}
+		for end := time.Now().Add(patience); !heard() || !known(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("in round %d the idle times are not known", round)
 			}
