@@ -52,10 +52,11 @@ func (a *audit) say(event string, args ...any) {
 	if a == nil {
 		return
 	}
-	a.log.Info(event, args...)
+	args = append([]any{"event", event}, args...)
+	a.log.Info("membership", args...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.write(event, args)
+	a.write(args)
 }
 
 // refused writes down that a worker was not let in, or not heard: a reason of a node's at most once a minute.
@@ -75,25 +76,22 @@ func (a *audit) refused(node functions.NodeID, remote string, err error) {
 	}
 	a.said[k] = now
 	a.log.Warn("a worker is not let in", args...)
-	a.write("refused", args)
+	a.write(append([]any{"event", "refused"}, args...))
 }
 
 // write appends a line; a.mu is held.
-func (a *audit) write(event string, args []any) {
+func (a *audit) write(args []any) {
 	if err := a.open(); err != nil {
-		a.log.Error("the audit log cannot be written", "event", event, "err", err)
+		a.log.Error("the audit log cannot be written", "err", err)
 		return
 	}
 	h := slog.NewJSONHandler(a, &slog.HandlerOptions{ReplaceAttr: func(_ []string, attr slog.Attr) slog.Attr {
-		switch attr.Key {
-		case slog.LevelKey:
+		if attr.Key == slog.LevelKey || attr.Key == slog.MessageKey {
 			return slog.Attr{}
-		case slog.MessageKey:
-			attr.Key = "event"
 		}
 		return attr
 	}})
-	slog.New(h).Log(context.Background(), slog.LevelInfo, event, args...)
+	slog.New(h).Log(context.Background(), slog.LevelInfo, "membership", args...)
 }
 
 // Write is for the handler; a.mu is held.
