@@ -48,10 +48,13 @@ type doorman struct {
 	roster *Roster
 	audit  *audit
 
-	// One worker at a time is let in. The maps name the connection that each node has, or had last.
+	// One worker at a time is let in.
 	joining sync.Mutex
-	byNode  map[functions.NodeID]uint64
-	byConn  map[uint64]functions.NodeID
+	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
+	// locked within.
+	mu     sync.Mutex
+	byNode map[functions.NodeID]uint64
+	byConn map[uint64]functions.NodeID
 }
 
 func newDoorman(pass passwords, self functions.NodeID, log *slog.Logger) *doorman {
@@ -75,10 +78,10 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 		d.audit.refused(node, remoteOf(c), err)
 		return false
 	}
-	return d.register(c, AccountTatami, workerPermissions(node))
+	return true
 }
 
-// letIn reports why a connection may not be the one of a node's worker.
+// letIn makes a connection the one of a node's worker, or says why it may not be.
 func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) error {
 	switch {
 	case d.roster == nil:
@@ -97,6 +100,12 @@ func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) er
 	if err := d.alone(c, node); err != nil {
 		return err
 	}
+	// Before the next one is let in, or kicked out: until then the server does not count the connection to the account.
+	if !d.register(c, AccountTatami, workerPermissions(node)) {
+		return fault.New(fault.CodeInternal, "the account %s is missing", AccountTatami)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	delete(d.byConn, d.byNode[node])
 	d.byNode[node], d.byConn[c.GetID()] = c.GetID(), node
 	return nil
@@ -176,9 +185,9 @@ func (d *doorman) overheard(text string) {
 	if err != nil {
 		return
 	}
-	d.joining.Lock()
+	d.mu.Lock()
 	node := d.byConn[id]
-	d.joining.Unlock()
+	d.mu.Unlock()
 	if node != "" {
 		d.audit.refused(node, "", errors.New(m[2]))
 	}
