@@ -87,6 +87,7 @@ func trigger(at time.Time) *functions.Trigger {
 		},
 		Event:   &functions.EventSource{},
 		Cron:    &functions.CronSource{Schedule: "0 3 * * *", Zone: "Europe/Berlin", Jitter: functions.Duration(time.Minute), Overlap: "forbid", CatchUp: "all", Data: "x"},
+		Webhook: &functions.WebhookSource{Style: "stripe", Secret: functions.SecretRef{File: "/f", Env: "TATAMI_SECRET_X"}, Tolerance: functions.Duration(time.Minute)},
 		Created: at, Updated: at,
 	}
 }

@@ -34,6 +34,8 @@ type Trigger struct {
 	Event *EventSource `json:"event,omitempty"`
 	// Cron fires at the times of a schedule.
 	Cron *CronSource `json:"cron,omitempty"`
+	// Webhook takes signed requests in.
+	Webhook *WebhookSource `json:"webhook,omitempty"`
 
 	Created time.Time `json:"created,omitzero"`
 	Updated time.Time `json:"updated,omitzero"`
@@ -44,8 +46,9 @@ type EventSource struct{}
 
 // Kinds of triggers, by the source that is set.
 const (
-	KindEvent = "event"
-	KindCron  = "cron"
+	KindEvent   = "event"
+	KindCron    = "cron"
+	KindWebhook = "webhook"
 )
 
 // Ref returns the name of the trigger's function.
@@ -60,7 +63,7 @@ func (t *Trigger) sources() []string {
 	for _, s := range []struct {
 		kind string
 		set  bool
-	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}} {
+	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}, {KindWebhook, t.Webhook != nil}} {
 		if s.set {
 			out = append(out, s.kind)
 		}
@@ -110,13 +113,18 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	switch s := t.sources(); len(s) {
 	case 0:
-		return badTrigger("event", "the trigger has no source").WithHint("set one of event and cron")
+		return badTrigger("event", "the trigger has no source").WithHint("set one of event, cron and webhook")
 	case 1:
 	default:
 		return badTrigger(s[1], "a trigger has one source; this one has %s", strings.Join(s, " and "))
 	}
 	if t.Cron != nil {
 		if p := t.Cron.problem(); p != nil {
+			return p
+		}
+	}
+	if t.Webhook != nil {
+		if p := t.Webhook.problem(); p != nil {
 			return p
 		}
 	}

@@ -135,7 +135,7 @@ func (s *system) newGateway() (err error) {
 		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
 		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout,
 	}
-	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg, gateway.Events(s.triggers, cfg)), s.api.Handler(), s.log)
+	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg, gateway.Events(s.triggers, cfg), gateway.Webhooks(s.triggers, cfg)), s.api.Handler(), s.log)
 	return err
 }
 

@@ -88,6 +88,9 @@ func sourceText(t *functions.Trigger) string {
 	if c := t.Cron; c != nil {
 		parts = append(parts, strings.TrimSpace(c.Schedule+" "+c.Zone))
 	}
+	if w := t.Webhook; w != nil {
+		parts = append(parts, "what is posted to /hooks/"+t.ID().String()+", signed as by "+w.Style)
+	}
 	if n := len(t.Filters); n > 0 {
 		parts = append(parts, many(n, "filter"))
 	}

@@ -23,6 +23,7 @@ type addition struct {
 	event   bool
 	cron    functions.CronSource
 	jitter  time.Duration
+	webhook functions.WebhookSource
 }
 
 func newTriggerAddCmd(a *app) *cobra.Command {
@@ -59,6 +60,9 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 	f.DurationVar(&ad.jitter, "jitter", 0, "put each firing off by up to this, such as 5m")
 	f.StringVar(&ad.cron.Overlap, "overlap", "", "where the invocation before has not ended: allow, forbid or replace (default allow)")
 	f.StringVar(&ad.cron.CatchUp, "catch-up", "", "make up for firings that were missed: last, none or all (default last)")
+	f.StringVar(&ad.webhook.Style, "webhook", "", "take requests to /hooks/TRIGGER that are signed in this style: github or stripe")
+	f.StringVar(&ad.webhook.Secret.File, "secret-file", "", "file on the server that holds the secret of the web hook")
+	f.StringVar(&ad.webhook.Secret.Env, "secret-env", "", "environment variable of the server that holds it, TATAMI_SECRET_...")
 	f.StringArrayVar(&ad.filters, "filter", nil, "take only events that fit, such as type=com.example.order; may be repeated")
 	f.StringVar(&ad.trigger.Path, "path", "", "path below the function at which it gets the events (default /)")
 	f.BoolVar(&ad.trigger.Reply, "reply", false, "publish the event that the function answers with")
@@ -100,6 +104,9 @@ func (ad *addition) read(name, function string) (functions.Trigger, error) {
 	}
 	if ad.cron.Jitter = functions.Duration(ad.jitter); ad.cron != (functions.CronSource{}) {
 		t.Cron = &ad.cron
+	}
+	if ad.webhook != (functions.WebhookSource{}) {
+		t.Webhook = &ad.webhook
 	}
 	for _, s := range ad.filters {
 		f, err := readFilter(s)

@@ -117,7 +117,7 @@ func startIn(t *testing.T, dir string) *world {
 	w.q.OnSuccess(func(ctx context.Context, inv *functions.Invocation, rec *functions.Result) error {
 		return w.hub.Reply(ctx, inv, rec, w.q.OpenBody)
 	})
-	srv := httptest.NewServer(gateway.Public(w.path, w.q, gateway.Config{}, gateway.Events(w.hub, gateway.Config{})))
+	srv := httptest.NewServer(gateway.Public(w.path, w.q, gateway.Config{}, gateway.Events(w.hub, gateway.Config{}), gateway.Webhooks(w.hub, gateway.Config{})))
 	w.url = srv.URL
 	run := func(f func(context.Context) error) func() {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -65,6 +68,36 @@ func TestCron(t *testing.T) {
 	if ran < 2 {
 		t.Errorf("%+v", v.Firings)
 	}
+}
+
+// A request that is signed as GitHub signs becomes an invocation, from zero; one that is not does not get in.
+func TestWebhook(t *testing.T) {
+	s := harness.Start(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Deploy("probe", "probe", "")
+	s.Must("trigger", "add", "pushes", "probe", "--webhook", "github", "--secret-file", secret, "--path", "/echo")
+	body := `{"ref":"main"}`
+	mac := hmac.New(sha256.New, []byte("hush"))
+	mac.Write([]byte(body))
+	signed := http.Header{"X-Hub-Signature-256": {"sha256=" + hex.EncodeToString(mac.Sum(nil))}, "X-Github-Event": {"push"}, "Content-Type": {"application/json"}}
+	var first, again v1.Emitted
+	for _, em := range []*v1.Emitted{&first, &again} {
+		resp, got := s.Do("POST", "/hooks/pushes", body, signed)
+		if err := json.Unmarshal([]byte(got), em); err != nil || resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("%s %s: %v", resp.Status, got, err)
+		}
+	}
+	if first.ID != again.ID {
+		t.Errorf("%+v, sent again %+v", first, again)
+	}
+	if st := result(t, s, string(first.ID)); st.State != "succeeded" || !strings.Contains(st.Body, "webhook.github.push") {
+		t.Errorf("%+v", st)
+	}
+	resp, got := s.Do("POST", "/hooks/pushes", body+" ", signed)
+	refused(t, resp, got, 401, "unauthenticated")
 }
 
 // An event of the official SDK is run by a function of the official SDK, from zero, and what that answers with by another one.
