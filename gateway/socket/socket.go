@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"unsafe"
 )
 
 // most is how much one system call moves: for so long the scheduler cannot interrupt it.
@@ -117,26 +116,4 @@ func (c *Conn) CloseWrite() error {
 // failed is the error that net gives.
 func (c *Conn) failed(op string, err syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError(op, err)}
-}
-
-// ReadNow reads from a non-blocking socket what there is; the error is EAGAIN where nothing is. P must not be empty; 0 bytes are its end.
-func ReadNow(fd uintptr, p []byte) (int, syscall.Errno) {
-	return now(syscall.SYS_READ, fd, p)
-}
-
-func writeNow(fd uintptr, p []byte) (int, syscall.Errno) {
-	return now(syscall.SYS_WRITE, fd, p[:min(len(p), most)])
-}
-
-func now(call, fd uintptr, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, err := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		switch err {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, err
-		}
-	}
 }
