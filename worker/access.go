@@ -30,12 +30,20 @@ func (w *Worker) Admit(node functions.NodeID, inst functions.InstanceID) error {
 	if !frozen {
 		return nil
 	}
+	begun := time.Now()
 	if err := in.thaw(); err != nil {
 		in.slots.release()
 		w.log.Error("a frozen instance cannot be thawed", "fn", in.record.Ref().String(), "inst", inst, "err", err)
 		return fault.Wrap(fault.CodeUnavailable, err, "instance %s cannot be thawed", inst)
 	}
+	w.thaws.count.Add(1)
+	w.thaws.took.Add(int64(time.Since(begun)))
 	return nil
+}
+
+// Thaws is how many slots were taken of frozen instances, and how long that took together until they ran.
+func (w *Worker) Thaws() (count uint64, took time.Duration) {
+	return w.thaws.count.Load(), time.Duration(w.thaws.took.Load())
 }
 
 // Release gives a slot back. For an instance that is gone it does nothing.

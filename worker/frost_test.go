@@ -52,6 +52,9 @@ func TestIdleInstanceIsFrozenAndThawed(t *testing.T) {
 		}
 		w.worker.Release(w.cfg.Node, id)
 	}
+	if count, took := w.worker.Thaws(); count != 3 || took <= 0 {
+		t.Errorf("%d thaws in %s", count, took)
+	}
 	w.tell(id, bus.ActionStop, "scaled down", time.Time{})
 	if got := w.state(id, functions.InstanceStopped); got.Reason != "scaled down" {
 		t.Errorf("%+v", got)

@@ -52,6 +52,11 @@ type Worker struct {
 	// cannotReclaim says that the node has no way to take memory back; the measuring goroutine's.
 	cannotReclaim bool
 
+	thaws struct {
+		count atomic.Uint64
+		took  atomic.Int64
+	}
+
 	// table is replaced, never changed, so that Admit and Dial read it without a lock.
 	table atomic.Pointer[map[functions.InstanceID]*instance]
 

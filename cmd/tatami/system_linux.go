@@ -110,6 +110,12 @@ func (s *system) newGateway() (err error) {
 	if s.driver != nil {
 		mcfg.Pool = func() obs.PoolSample { return poolSample(s.driver.Pool()) }
 	}
+	if s.worker != nil {
+		mcfg.Thaws = func() obs.ThawSample {
+			count, took := s.worker.Thaws()
+			return obs.ThawSample{Count: count, Took: took}
+		}
+	}
 	metrics, err := obs.NewMetrics(mcfg, s.live, s.log)
 	if err != nil {
 		return err

@@ -20,6 +20,8 @@ type MetricsConfig struct {
 	Bare bool
 	// Pool, where it is not nil, tells of this process's sandboxes made ahead.
 	Pool func() PoolSample
+	// Thaws, where it is not nil, tells of this process's frozen instances.
+	Thaws func() ThawSample
 }
 
 // Metrics is the set of metrics of one process, with its own registry.
@@ -39,6 +41,9 @@ func NewMetrics(cfg MetricsConfig, src Source, log *slog.Logger) (*Metrics, erro
 	})
 	build.Set(1)
 	all := []prometheus.Collector{build, newCollector(src, cfg.Timeout, log)}
+	if cfg.Thaws != nil {
+		all = append(all, newThawCollector(cfg.Thaws))
+	}
 	if cfg.Pool != nil {
 		all = append(all, newPoolCollector(cfg.Pool))
 	}

@@ -75,6 +75,17 @@ func TestMetricsOfTheProcess(t *testing.T) {
 	}
 }
 
+func TestThawsAreCountedAndTimed(t *testing.T) {
+	t.Parallel()
+	cfg := obs.MetricsConfig{Thaws: func() obs.ThawSample { return obs.ThawSample{Count: 3, Took: 1500 * time.Microsecond} }}
+	_, got := scrape(t, cfg, source(func() (obs.Sample, error) { return sample(), nil }), slog.New(slog.DiscardHandler))
+	for _, line := range []string{"tatami_instance_thaw_seconds_count 3", "tatami_instance_thaw_seconds_sum 0.0015"} {
+		if !strings.Contains(got, "\n"+line+"\n") {
+			t.Errorf("there is no %q", line)
+		}
+	}
+}
+
 func TestASourceThatFailsHidesNothingElse(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
