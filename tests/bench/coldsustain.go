@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// sustainRate is how many calls the open loop makes a second.
+	// sustainRate is how many calls the open loop makes a second, but no more than leave each function restTime between two calls: it must be
+	// at zero again.
 	sustainRate = 50
+	restTime    = 3 * time.Second
 	// poolLooks is how often the pool is looked at within a second at both ends of the window: it breathes.
 	poolLooks = 10
 )
@@ -30,6 +32,8 @@ type sustained struct {
 type openLoop struct {
 	server *server
 	begun  time.Time
+	// every is the time between two calls.
+	every time.Duration
 
 	mu sync.Mutex
 	// from and to bound the window within which answers count.
@@ -46,6 +50,7 @@ func (f *coldServer) sustain(ctx context.Context) (s sustained, err error) {
 	}
 	settle := min(10*time.Second, sustainTime)
 	l := &openLoop{server: f.server, begun: time.Now(), s: sustained{paths: map[string]int{}}}
+	l.every = max(time.Second/sustainRate, restTime/time.Duration(coldFleet))
 	l.from = l.begun.Add(settle)
 	l.to = l.from.Add(sustainTime)
 	var all sync.WaitGroup
@@ -70,7 +75,7 @@ func (l *openLoop) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for n := 0; ctx.Err() == nil; n++ {
-		at := l.begun.Add(time.Duration(n) * time.Second / sustainRate)
+		at := l.begun.Add(time.Duration(n) * l.every)
 		if at.After(l.to) {
 			return
 		}
@@ -113,8 +118,8 @@ func (l *openLoop) result(cpu time.Duration) sustained {
 	s.cpuMs = ms(cpu) / max(1, made)
 	slices.Sort(l.took)
 	s.p50, s.p99 = quantile(l.took, 0.5), quantile(l.took, 0.99)
-	fmt.Printf("  cold: open loop at %d/s: %d offered, %d cold (paths %v), %d warm, %d refused, p50 %.1f ms, p99 %.1f ms, pool %.0f -> %.0f, %.1f ms CPU a start\n",
-		sustainRate, s.offered, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
+	fmt.Printf("  cold: open loop at %.0f/s: %d offered, %d cold (paths %v), %d warm, %d refused, p50 %.1f ms, p99 %.1f ms, pool %.0f -> %.0f, %.1f ms CPU a start\n",
+		1/l.every.Seconds(), s.offered, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
 	return s
 }
 
