@@ -277,4 +277,20 @@ func (s *suite) life(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("listening", func(t *testing.T) {
+		if err := s.start(t, s.spec()).AwaitListening(t.Context()); err != nil {
+			t.Errorf("a function that listens: %v", err)
+		}
+		deaf := s.start(t, s.spec("PORT=9999"))
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if err := deaf.AwaitListening(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a function that listens elsewhere: %v", err)
+		}
+		spec := s.spec()
+		spec.Command = []string{"/testfn", "exit", "3"}
+		if err := s.start(t, spec).AwaitListening(t.Context()); err == nil {
+			t.Error("a process that has ended listens")
+		}
+	})
 }
