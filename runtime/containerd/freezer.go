@@ -131,12 +131,22 @@ func (c *cgroups) reclaim(id string) (int64, error) {
 	return max(0, before-after), err
 }
 
-// put writes into a file that there is. The kernel makes those of a cgroup.
+// put writes into a file that there is. The kernel makes those of a cgroup. Package os would take an EAGAIN for a wish to wait until the file can
+// be written, and wait for ever.
 func put(dir, file, value string) error {
-	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY|os.O_TRUNC, 0)
+	path := filepath.Join(dir, file)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
+	defer unix.Close(fd)
+	for {
+		_, err := unix.Write(fd, []byte(value))
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		}
+	}
 }
