@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,12 +28,15 @@ const (
 
 // benchQueue measures the queue in process: acceptance with everything on, barrier included, by 64 callers and by one, and completion
 // (fetch, run a function that does nothing, store the result, barrier, ack), beside the same work done by JetStream alone.
-func benchQueue(ctx context.Context, _ string) ([]figure, error) {
+func benchQueue(ctx context.Context, binary string) ([]figure, error) {
 	got := map[string][]float64{}
 	add := func(name string, v float64) { got[name] = append(got[name], v) }
 	for round := range rounds {
 		turns := []func() error{
 			func() error { return acceptRound(ctx, add) },
+			func() error { return keyedRound(ctx, add) },
+			func() error { return fastRound(ctx, add) },
+			func() error { return httpRound(ctx, add) },
 			func() error { return rawRound(ctx, false, acceptPerRound, "raw", add) },
 			func() error { return rawRound(ctx, true, alwaysPerRound, "always", add) },
 			func() error { return fsyncRound(add) },
@@ -46,6 +50,9 @@ func benchQueue(ctx context.Context, _ string) ([]figure, error) {
 			}
 		}
 	}
+	if err := containerRounds(ctx, binary, add); err != nil {
+		return nil, err
+	}
 	m := func(name string) float64 { return median(got[name]) }
 	n := rounds * acceptPerRound
 	return []figure{
@@ -53,7 +60,11 @@ func benchQueue(ctx context.Context, _ string) ([]figure, error) {
 		beside("queue", "accept_per_s_c64", "1/s", m("accept"), "raw-jetstream-sync-always", m("always-publish"), n),
 		beside("queue", "accept_p99_ms_c64", "ms", m("accept-p99"), "raw-jetstream-sync-always", m("always-p99"), n),
 		beside("queue", "accept_p50_ms_c1", "ms", m("accept-c1"), "fsync", m("fsync"), rounds*500),
+		beside("queue", "accept_keyed_per_s", "1/s", m("keyed"), "raw-jetstream", m("raw-publish"), n),
+		beside("queue", "accept_http_per_s", "1/s", m("http"), "raw-jetstream", m("raw-publish"), n),
+		beside("queue", "accept_fast_per_s", "1/s", m("fast"), "raw-jetstream", m("raw-publish"), n),
 		beside("queue", "complete_per_s", "1/s", m("complete"), "raw-jetstream", m("raw-complete"), n),
+		beside("queue", "complete_container_per_s", "1/s", m("container"), "warm", m("container-warm"), rounds*containerPerRound),
 	}, nil
 }
 
@@ -76,9 +87,9 @@ func withBus(ctx context.Context, fn func(b *bus.Bus) error) (err error) {
 	return fn(b)
 }
 
-func acceptRound(ctx context.Context, add func(string, float64)) error {
+// withQueue runs fn with a queue on a store of its own, whose function takes nothing until it is let.
+func withQueue(ctx context.Context, run *nothing, fn func(q *queue.Queue) error) error {
 	return withBus(ctx, func(b *bus.Bus) error {
-		run := newNothing()
 		q, err := queue.NewOver(queue.Config{}, b, run, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
@@ -88,10 +99,27 @@ func acceptRound(ctx context.Context, add func(string, float64)) error {
 		ended := make(chan error, 1)
 		go func() { ended <- q.Run(qctx) }()
 		<-q.Ready()
+		if err := fn(q); err != nil {
+			return err
+		}
+		stop()
+		return <-ended
+	})
+}
 
-		body := []byte(strings.Repeat("x", bodySize))
+// handOver is what is accepted.
+func handOver(run *nothing) queue.Request {
+	return queue.Request{Ref: run.ref, Method: "POST", Path: "/", Body: benchBody(), Header: http.Header{"Content-Type": {"text/plain"}}}
+}
+
+func benchBody() []byte { return []byte(strings.Repeat("x", bodySize)) }
+
+func acceptRound(ctx context.Context, add func(string, float64)) error {
+	run := newNothing()
+	return withQueue(ctx, run, func(q *queue.Queue) error {
+		r := handOver(run)
 		accept := func() error {
-			_, err := q.Accept(ctx, queue.Request{Ref: run.ref, Method: "POST", Path: "/", Body: body, Header: http.Header{"Content-Type": {"text/plain"}}})
+			_, err := q.Accept(ctx, r)
 			return err
 		}
 		// The function takes nothing until all is accepted: the two rates are measured apart.
@@ -112,8 +140,38 @@ func acceptRound(ctx context.Context, add func(string, float64)) error {
 			return err
 		}
 		add("complete", rate)
-		stop()
-		return <-ended
+		return nil
+	})
+}
+
+// keyedRound is acceptance under a key each.
+func keyedRound(ctx context.Context, add func(string, float64)) error {
+	run := newNothing()
+	return withQueue(ctx, run, func(q *queue.Queue) error {
+		var n atomic.Int64
+		rate, _, err := hammer(acceptCallers, acceptPerRound, func() error {
+			r := handOver(run)
+			r.Key = "key-" + strconv.FormatInt(n.Add(1), 10)
+			_, err := q.Submit(ctx, r)
+			return err
+		})
+		add("keyed", rate)
+		return err
+	})
+}
+
+// fastRound is acceptance that does not wait for the disk.
+func fastRound(ctx context.Context, add func(string, float64)) error {
+	run := newNothing()
+	run.rev.Config.Queue.Durability = functions.DurabilityFast
+	return withQueue(ctx, run, func(q *queue.Queue) error {
+		r := handOver(run)
+		rate, _, err := hammer(acceptCallers, acceptPerRound, func() error {
+			_, err := q.Accept(ctx, r)
+			return err
+		})
+		add("fast", rate)
+		return err
 	})
 }
 

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/client"
+	"github.com/tatami-faas/tatami/gateway/queue"
+)
+
+// httpRound is acceptance through POST /async on loopback, the client's work included.
+func httpRound(ctx context.Context, add func(string, float64)) error {
+	run := newNothing()
+	return withQueue(ctx, run, func(q *queue.Queue) error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		srv := &http.Server{Handler: gateway.Public(noFunctions{run}, q, gateway.Config{}), ReadHeaderTimeout: time.Minute}
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(l) }()
+		c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: acceptCallers}}
+		url := "http://" + l.Addr().String() + "/async/" + run.ref.Name
+		body := benchBody()
+		rate, _, err := hammer(acceptCallers, acceptPerRound, func() error { return post(ctx, c, url, body) })
+		add("http", rate)
+		c.CloseIdleConnections()
+		err = errors.Join(err, srv.Close())
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
+		return err
+	})
+}
+
+// post hands work over.
+func post(ctx context.Context, c *http.Client, url string, body []byte) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.Do(r)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err == nil && resp.StatusCode != http.StatusAccepted {
+		err = fmt.Errorf("POST %s: %s %s", url, resp.Status, text)
+	}
+	return err
+}
+
+// noFunctions is a data path that lets everything be queued and runs nothing by itself.
+type noFunctions struct{ *nothing }
+
+// ServeFunction is not asked for here.
+func (noFunctions) ServeFunction(w http.ResponseWriter, _ *http.Request, _ functions.Ref, _ string) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ServeInvocation is not asked for here.
+func (noFunctions) ServeInvocation(w http.ResponseWriter, _ *http.Request, _ functions.Ref, _ string, _ functions.InvocationID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// AllowQueued lets everything be queued.
+func (n noFunctions) AllowQueued(context.Context, functions.Ref) (*functions.Revision, error) {
+	return n.rev, nil
+}
+
+// Ready is always so.
+func (noFunctions) Ready() <-chan struct{} {
+	ready := make(chan struct{})
+	close(ready)
+	return ready
+}
+
+const (
+	// containerPerRound is how many invocations lie in the queue before the container may run them.
+	containerPerRound = 10_000
+	containerConns    = 32
+	containerTime     = 4 * time.Second
+)
+
+// containerRounds measures, with the same real container, calls over 32 connections and the completion of what lies in the queue.
+func containerRounds(ctx context.Context, binary string, add func(string, float64)) error {
+	s, err := startServer(ctx, binary)
+	if err != nil {
+		return err
+	}
+	return s.stopAfter(s.measureQueue(ctx, add))
+}
+
+func (s *server) measureQueue(ctx context.Context, add func(string, float64)) error {
+	if err := s.deploy(ctx, "queued", "plain", warmSpec); err != nil {
+		return err
+	}
+	c, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for range rounds {
+		got, err := load(ctx, s.Public, "/fn/queued", loadOptions{conns: containerConns, d: containerTime})
+		if err != nil {
+			return err
+		}
+		add("container-warm", got.RPS)
+		rate, err := s.completeQueued(ctx, c)
+		if err != nil {
+			return err
+		}
+		add("container", rate)
+	}
+	return nil
+}
+
+// completeQueued fills the queue and returns how many invocations a second end then. The container runs some while the queue fills: only what
+// ends after the last was accepted counts.
+func (s *server) completeQueued(ctx context.Context, c *client.Client) (float64, error) {
+	h := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: acceptCallers}}
+	defer h.CloseIdleConnections()
+	filled := time.Now()
+	var g errgroup.Group
+	for range acceptCallers {
+		g.Go(func() error {
+			for range containerPerRound / acceptCallers {
+				if err := post(ctx, h, "http://"+s.Public+"/async/queued", benchBody()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	ref := functions.Ref{Namespace: functions.DefaultNamespace, Name: "queued"}
+	begun, first := time.Now(), -1
+	for {
+		fn, err := c.Function(ctx, ref)
+		if err != nil {
+			return 0, err
+		}
+		left := depth(fn.Queue)
+		if first < 0 {
+			begun, first = time.Now(), left
+		}
+		switch took := time.Since(begun); {
+		case left == 0 && first < containerPerRound/10:
+			// It kept up with the callers: that is how fast it was at least.
+			return containerPerRound / time.Since(filled).Seconds(), nil
+		case left == 0:
+			return float64(first) / took.Seconds(), nil
+		case took > time.Minute:
+			return 0, fmt.Errorf("%d invocations have not ended after a minute", left)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func depth(q v1.QueueDepth) int { return q.Pending + q.Running + q.Scheduled }
