@@ -92,6 +92,48 @@ func TestTriggersAreChecked(t *testing.T) {
 	}
 }
 
+func TestSourcesAreChecked(t *testing.T) {
+	t.Parallel()
+	const hook, broker = `"secret":{"file":"/s"}`, `"brokers":["k:9092"],"topic":"t"`
+	for text, field := range map[string]string{
+		`"cron":{"schedule":"@daily"}`:                                     "",
+		`"cron":{}`:                                                        "cron.schedule",
+		`"cron":{"schedule":"@daily","jitter":"2h"}`:                       "cron.jitter",
+		`"cron":{"schedule":"@daily","overlap":"never"}`:                   "cron.overlap",
+		`"cron":{"schedule":"@daily","catchUp":"some"}`:                    "cron.catchUp",
+		`"cron":{"schedule":"@daily"},"event":{}`:                          "cron",
+		`"webhook":{"style":"github",` + hook + `}`:                        "",
+		`"webhook":{"style":"other",` + hook + `}`:                         "webhook.style",
+		`"webhook":{"style":"stripe",` + hook + `,"tolerance":"2h"}`:       "webhook.tolerance",
+		`"webhook":{"style":"github"}`:                                     "webhook.secret",
+		`"webhook":{"style":"github","secret":{"file":"/a/../b"}}`:         "webhook.secret.file",
+		`"webhook":{"style":"github","secret":{"env":"PATH"}}`:             "webhook.secret.env",
+		`"kafka":{` + broker + `}`:                                         "",
+		`"kafka":{"topic":"t"}`:                                            "kafka.brokers",
+		`"kafka":{"brokers":["k"],"topic":"t"}`:                            "kafka.brokers",
+		`"kafka":{"brokers":["k:1"],"topic":"a b"}`:                        "kafka.topic",
+		`"kafka":{` + broker + `,"group":"a/b"}`:                           "kafka.group",
+		`"kafka":{` + broker + `,"start":"middle"}`:                        "kafka.start",
+		`"kafka":{` + broker + `,"ca":"/ca"}`:                              "kafka.ca",
+		`"kafka":{` + broker + `,"sasl":{"mechanism":"x"}}`:                "kafka.sasl.mechanism",
+		`"kafka":{` + broker + `,"sasl":{"mechanism":"plain"}}`:            "kafka.sasl.user",
+		`"kafka":{` + broker + `,"sasl":{"mechanism":"plain","user":"u"}}`: "kafka.sasl.password",
+	} {
+		tr := functions.Trigger{Name: "t", Function: "f"}
+		if err := json.Unmarshal([]byte("{"+text+"}"), &tr); err != nil {
+			t.Fatal(err)
+		}
+		tr = tr.WithDefaults()
+		got := ""
+		if f := fault.From(tr.Validate()); f != nil {
+			got = f.Field
+		}
+		if got != field {
+			t.Errorf("%s: field %q, want %q", text, got, field)
+		}
+	}
+}
+
 func TestEventsAreChecked(t *testing.T) {
 	t.Parallel()
 	ev := order()

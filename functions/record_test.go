@@ -88,6 +88,10 @@ func trigger(at time.Time) *functions.Trigger {
 		Event:   &functions.EventSource{},
 		Cron:    &functions.CronSource{Schedule: "0 3 * * *", Zone: "Europe/Berlin", Jitter: functions.Duration(time.Minute), Overlap: "forbid", CatchUp: "all", Data: "x"},
 		Webhook: &functions.WebhookSource{Style: "stripe", Secret: functions.SecretRef{File: "/f", Env: "TATAMI_SECRET_X"}, Tolerance: functions.Duration(time.Minute)},
+		Kafka: &functions.KafkaSource{
+			Brokers: []string{"a:1"}, Topic: "t", Group: "g", Start: "earliest", TLS: true, CA: "/ca",
+			SASL: &functions.KafkaSASL{Mechanism: "plain", User: "u", Password: functions.SecretRef{File: "/p"}},
+		},
 		Created: at, Updated: at,
 	}
 }

@@ -36,6 +36,8 @@ type Trigger struct {
 	Cron *CronSource `json:"cron,omitempty"`
 	// Webhook takes signed requests in.
 	Webhook *WebhookSource `json:"webhook,omitempty"`
+	// Kafka takes the records of a topic in.
+	Kafka *KafkaSource `json:"kafka,omitempty"`
 
 	Created time.Time `json:"created,omitzero"`
 	Updated time.Time `json:"updated,omitzero"`
@@ -49,6 +51,7 @@ const (
 	KindEvent   = "event"
 	KindCron    = "cron"
 	KindWebhook = "webhook"
+	KindKafka   = "kafka"
 )
 
 // Ref returns the name of the trigger's function.
@@ -63,7 +66,7 @@ func (t *Trigger) sources() []string {
 	for _, s := range []struct {
 		kind string
 		set  bool
-	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}, {KindWebhook, t.Webhook != nil}} {
+	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}, {KindWebhook, t.Webhook != nil}, {KindKafka, t.Kafka != nil}} {
 		if s.set {
 			out = append(out, s.kind)
 		}
@@ -113,7 +116,7 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	switch s := t.sources(); len(s) {
 	case 0:
-		return badTrigger("event", "the trigger has no source").WithHint("set one of event, cron and webhook")
+		return badTrigger("event", "the trigger has no source").WithHint("set one of event, cron, webhook and kafka")
 	case 1:
 	default:
 		return badTrigger(s[1], "a trigger has one source; this one has %s", strings.Join(s, " and "))
@@ -125,6 +128,11 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	if t.Webhook != nil {
 		if p := t.Webhook.problem(); p != nil {
+			return p
+		}
+	}
+	if t.Kafka != nil {
+		if p := t.Kafka.problem(); p != nil {
 			return p
 		}
 	}

@@ -91,6 +91,9 @@ func sourceText(t *functions.Trigger) string {
 	if w := t.Webhook; w != nil {
 		parts = append(parts, "what is posted to /hooks/"+t.ID().String()+", signed as by "+w.Style)
 	}
+	if k := t.Kafka; k != nil {
+		parts = append(parts, "the topic "+k.Topic+" of "+strings.Join(k.Brokers, ", "))
+	}
 	if n := len(t.Filters); n > 0 {
 		parts = append(parts, many(n, "filter"))
 	}
@@ -134,6 +137,10 @@ func triggerFields(t *v1.TriggerView) []field {
 	for _, f := range t.Firings {
 		firings = append(firings, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", stamp(f.Scheduled), f.Outcome, f.Invocation, f.Reason)))
 	}
+	lag := ""
+	if t.Status.Lag != nil {
+		lag = count(*t.Status.Lag)
+	}
 	from := ""
 	if t.Declared {
 		from = "the tatami.yaml of " + t.Ref().String()
@@ -149,6 +156,7 @@ func triggerFields(t *v1.TriggerView) []field {
 		{"accepted", count(t.Status.Accepted)},
 		{"filtered", count(t.Status.Filtered)},
 		{"refused", count(t.Status.Refused)},
+		{"lag", lag},
 		{"last", stamp(t.Status.Last)},
 		{"next", stamp(t.Status.Next)},
 		{"firings", strings.Join(firings, "\n")},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/trigger/secret"
 	"github.com/tatami-faas/tatami/gateway/trigger/webhook"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -18,7 +19,7 @@ func (h *Hub) Hook(ctx context.Context, id functions.Ref, header http.Header, bo
 	if e == nil || e.trigger.Webhook == nil {
 		return v1.Emitted{}, fault.New(fault.CodeNotFound, "there is no web hook %s", id).WithHint("tatami trigger ls")
 	}
-	secrets, err := webhook.Secrets(e.trigger.Webhook.Secret)
+	secrets, err := secret.Read(e.trigger.Webhook.Secret)
 	if err != nil {
 		e.tally.refused(err)
 		return v1.Emitted{}, err

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/gateway/trigger/cron"
+	"github.com/tatami-faas/tatami/gateway/trigger/kafka"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -147,6 +148,9 @@ func (h *Hub) sourceOf(e *entry) func(context.Context) error {
 			}
 			return s.Run(ctx)
 		}
+	}
+	if e.trigger.Kafka != nil {
+		return kafka.New(e.trigger, &eventSink{h, e}, h.log).Run
 	}
 	return nil
 }

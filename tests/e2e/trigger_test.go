@@ -17,6 +17,8 @@ import (
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
@@ -98,6 +100,40 @@ func TestWebhook(t *testing.T) {
 	}
 	resp, got := s.Do("POST", "/hooks/pushes", body+" ", signed)
 	refused(t, resp, got, 401, "unauthenticated")
+}
+
+// The records of a Kafka topic become invocations, from zero.
+func TestKafka(t *testing.T) {
+	s := harness.Start(t)
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	s.Deploy("probe", "probe", fmt.Sprintf("triggers:\n  - {name: records, path: /echo, kafka: {brokers: [%q], topic: orders, start: earliest}}\n", broker.ListenAddrs()[0]))
+	producer, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...), kgo.DefaultProduceTopic("orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	for n := range 10 {
+		if err := producer.ProduceSync(t.Context(), &kgo.Record{Value: fmt.Append(nil, n)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 20*time.Second, "every record is taken in", func() bool {
+		st := triggerOf(t, s, "records").Status
+		return st.Accepted == 10 && st.Lag != nil && *st.Lag == 0
+	})
+	eventually(t, 20*time.Second, "every invocation ends", func() bool {
+		var waiting []v1.InvocationStatus
+		list(t, s, &waiting, "queue", "show", "probe")
+		return len(waiting) == 0
+	})
+	var dead []v1.DeadLetter
+	if list(t, s, &dead, "queue", "dead", "probe"); len(dead) > 0 {
+		t.Errorf("%d dead letters: %+v", len(dead), dead[0])
+	}
 }
 
 // An event of the official SDK is run by a function of the official SDK, from zero, and what that answers with by another one.

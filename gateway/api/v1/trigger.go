@@ -28,6 +28,8 @@ type TriggerStatus struct {
 	Refused  int64 `json:"refused"`
 	// Last is when an event was accepted last.
 	Last time.Time `json:"last,omitzero"`
+	// Lag is how many records of a Kafka topic, of the partitions that this gateway has, wait to be taken in.
+	Lag *int64 `json:"lag,omitempty"`
 	// Next is when a cron trigger fires next.
 	Next time.Time `json:"next,omitzero"`
 }

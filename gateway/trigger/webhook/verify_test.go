@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -84,38 +82,6 @@ func FuzzStripe(f *testing.F) {
 			t.Errorf("%q is read as %d with %d signatures", s, at, len(sums))
 		}
 	})
-}
-
-func TestSecrets(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name, content string) functions.SecretRef {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return functions.SecretRef{File: path}
-	}
-	t.Setenv("TATAMI_SECRET_TEST", " in the environment\n")
-	for want, ref := range map[string]functions.SecretRef{
-		"new|old": file("two", "new\r\n\n old \n"), "in the environment": {Env: "TATAMI_SECRET_TEST"}, "one": file("one", "one"),
-	} {
-		got, err := Secrets(ref)
-		var words []string
-		for _, s := range got {
-			words = append(words, string(s))
-		}
-		if err != nil || strings.Join(words, "|") != want {
-			t.Errorf("%v: %q, %v; want %q", ref, words, err, want)
-		}
-	}
-	for _, ref := range []functions.SecretRef{
-		file("empty", "\n"), file("large", strings.Repeat("x", maxSecrets+1)), {File: dir}, {File: filepath.Join(dir, "none")}, {Env: "TATAMI_SECRET_NONE"}, {File: "/dev/zero"},
-	} {
-		_, err := Secrets(ref)
-		if !fault.Is(err, fault.CodeUnavailable) || strings.Contains(err.Error(), dir) {
-			t.Errorf("%v: %v", ref, err)
-		}
-	}
 }
 
 func TestEvent(t *testing.T) {

@@ -1,4 +1,5 @@
-package webhook
+// Package secret reads what only the server may know, from a file or its environment.
+package secret
 
 import (
 	"bytes"
@@ -12,8 +13,8 @@ import (
 // maxSecrets is the size of the largest file with secrets.
 const maxSecrets = 4 << 10
 
-// Secrets reads what a reference names; it holds one secret at least.
-func Secrets(ref functions.SecretRef) ([][]byte, error) {
+// Read reads what a reference names; it holds one secret at least.
+func Read(ref functions.SecretRef) ([][]byte, error) {
 	var data []byte
 	if ref.Env != "" {
 		data = []byte(os.Getenv(ref.Env))

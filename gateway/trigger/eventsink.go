@@ -1,0 +1,27 @@
+package trigger
+
+import (
+	"context"
+
+	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+)
+
+// eventSink is what a source that takes events in needs of the hub, for one trigger.
+type eventSink struct {
+	h *Hub
+	e *entry
+}
+
+// Emit makes an invocation of an event that the filters take.
+func (s *eventSink) Emit(ctx context.Context, ev *functions.Event) error {
+	if !s.e.trigger.Takes(ev) {
+		s.e.tally.filtered()
+		return nil
+	}
+	_, err := s.h.deliver(ctx, s.e, ev)
+	return err
+}
+
+// Lag notes how much waits to be taken in.
+func (s *eventSink) Lag(n int64) { s.e.tally.note(func(c *v1.TriggerStatus) { c.Lag = &n }) }

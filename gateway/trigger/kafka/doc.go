@@ -1,0 +1,5 @@
+// Package kafka takes the records of a Kafka topic in, as a member of a consumer group.
+//
+// Partitions are worked on side by side, the records of each in their order. What was polled is committed when all of it is durable, so a record is
+// lost by nobody's crash, and one that comes twice is the same event: its topic, partition and offset name it.
+package kafka

@@ -1,0 +1,182 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// pollRecords is how many records are in hand at most.
+	pollRecords = 500
+	// fetchBytes bounds what is fetched ahead, in bytes.
+	fetchBytes = 8 << 20
+	// commitTime bounds a commit.
+	commitTime = 10 * time.Second
+	// The waits between two tries of a record that the queue does not take now.
+	leastWait = 100 * time.Millisecond
+	mostWait  = 10 * time.Second
+)
+
+// Sink takes what the source makes.
+type Sink interface {
+	// Emit returns when the event is durable, or not wanted. The same event again is the same invocation.
+	Emit(ctx context.Context, ev *functions.Event) error
+	// Lag tells how many records of the source's partitions are not handed over yet.
+	Lag(n int64)
+}
+
+// Source takes the records of a trigger's topic in.
+type Source struct {
+	trigger functions.Trigger
+	sink    Sink
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	lags map[int32]int64
+}
+
+// New makes the source of a trigger that has one.
+func New(t functions.Trigger, sink Sink, log *slog.Logger) *Source {
+	return &Source{trigger: t, sink: sink, log: log, lags: map[int32]int64{}}
+}
+
+// Run hands records over until ctx ends, and returns nil then. It leaves the group, and what was polled and not handed over is for the next member.
+func (s *Source) Run(ctx context.Context) error {
+	opts, err := options(&s.trigger)
+	if err != nil {
+		return err
+	}
+	c, err := kgo.NewClient(append(opts, kgo.OnPartitionsRevoked(s.lost), kgo.OnPartitionsLost(s.lost))...)
+	if err != nil {
+		return fault.Wrap(fault.CodeInvalidSpec, err, "making a client of Kafka").WithField("kafka")
+	}
+	defer c.CloseAllowingRebalance()
+	for {
+		fetches := c.PollRecords(ctx, pollRecords)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := firstError(fetches); err != nil {
+			return fault.Wrap(fault.CodeUnavailable, err, "reading the topic %s", s.trigger.Kafka.Topic)
+		}
+		if !s.handOver(ctx, fetches) {
+			return nil
+		}
+		if err := s.commit(ctx, c, fetches); err != nil {
+			return err
+		}
+		c.AllowRebalance()
+	}
+}
+
+func firstError(fetches kgo.Fetches) error {
+	for _, e := range fetches.Errors() {
+		if e.Err != nil {
+			return e.Err
+		}
+	}
+	return nil
+}
+
+// handOver hands everything over that was polled: the partitions side by side, each in its order. False: ctx ended before that.
+func (s *Source) handOver(ctx context.Context, fetches kgo.Fetches) bool {
+	var work sync.WaitGroup
+	var cut atomic.Bool
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		work.Go(func() {
+			for _, r := range p.Records {
+				if !s.insist(ctx, r) {
+					cut.Store(true)
+					return
+				}
+				s.noteLag(p.Partition, p.HighWatermark-r.Offset-1)
+			}
+		})
+	})
+	work.Wait()
+	return !cut.Load()
+}
+
+// insist hands one record over, however long that takes, and lets one go that can never be an invocation. False: ctx ended before that.
+func (s *Source) insist(ctx context.Context, r *kgo.Record) bool {
+	ev := EventOf(r)
+	err := ev.Validate()
+	for wait := leastWait; err == nil; wait = min(2*wait, mostWait) {
+		if err = s.sink.Emit(ctx, &ev); err == nil {
+			return true
+		}
+		if fault.KindOf(err) == fault.Invalid {
+			break
+		}
+		s.log.Warn("a record is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "event", ev.ID, "dur_ms", wait.Milliseconds(), "err", err)
+		sleep(ctx, wait)
+		if ctx.Err() != nil {
+			return false
+		}
+		err = nil
+	}
+	s.log.Error("a record is let go: it can be no invocation", "trigger", s.trigger.ID().String(), "event", ev.ID, "err", err)
+	return true
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// commit tells the group how far everything that was polled has come; it is durable by now, so this is done at the end, too.
+func (s *Source) commit(ctx context.Context, c *kgo.Client, fetches kgo.Fetches) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
+	defer cancel()
+	if err := c.CommitRecords(ctx, fetches.Records()...); err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "committing to the group %s", groupOf(&s.trigger))
+	}
+	return nil
+}
+
+func (s *Source) noteLag(partition int32, n int64) {
+	s.mu.Lock()
+	s.lags[partition] = max(n, 0)
+	s.tellLag()
+	s.mu.Unlock()
+}
+
+// lost forgets partitions that are another member's now.
+func (s *Source) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range gone[s.trigger.Kafka.Topic] {
+		delete(s.lags, p)
+	}
+	s.tellLag()
+}
+
+// tellLag is called under the lock.
+func (s *Source) tellLag() {
+	var sum int64
+	for n := range maps.Values(s.lags) {
+		sum += n
+	}
+	s.sink.Lag(sum)
+}
+
+// groupOf is the consumer group of a trigger.
+func groupOf(t *functions.Trigger) string {
+	if t.Kafka.Group != "" {
+		return t.Kafka.Group
+	}
+	return fmt.Sprintf("tatami.%s.%s", t.Namespace, t.Name)
+}
