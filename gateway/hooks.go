@@ -20,7 +20,7 @@ type Hooks interface {
 // Webhooks makes the route of the web hooks: /hooks/{trigger}, or /hooks/{trigger}.{namespace}.
 func Webhooks(hs Hooks, cfg Config) Routes {
 	p := &public{cfg: cfg.withDefaults()}
-	limit := int64(maxEvents)
+	limit := maxEvents
 	if cfg.MaxBody > 0 {
 		limit = min(limit, cfg.MaxBody)
 	}
