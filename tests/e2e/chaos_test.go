@@ -283,7 +283,7 @@ func (c *chaos) judge(h handed, st whereto, store *effects) (again int) {
 		if twice {
 			again++
 			if !c.killedBetween(before, e.began) {
-				c.t.Errorf("%s: attempt %d began at %s and at %s, and nothing was killed before", h.id, e.attempt, before, e.began)
+				c.t.Errorf("%s: attempt %d began at %s and at %s, and nothing was killed in between", h.id, e.attempt, before, e.began)
 			}
 		}
 		lastOf[e.attempt] = e.began
@@ -291,17 +291,13 @@ func (c *chaos) judge(h handed, st whereto, store *effects) (again int) {
 	return again
 }
 
-// aftermath is how long after a kill the platform may still end what it finds broken: an attempt that it cut is made again under its number.
-const aftermath = 15 * time.Second
-
-// killedBetween reports whether a kill lies between two attempts, or shortly before the first.
 func (c *chaos) killedBetween(a, b time.Time) bool {
 	if b.Before(a) {
 		a, b = b, a
 	}
 	for _, k := range c.kills {
 		// A kill is noted once the process is gone.
-		if k.at.After(a.Add(-aftermath)) && k.at.Before(b.Add(late)) {
+		if k.at.After(a) && k.at.Before(b.Add(late)) {
 			return true
 		}
 	}
