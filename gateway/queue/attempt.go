@@ -46,6 +46,8 @@ const (
 type outcome struct {
 	verdict verdict
 	attempt functions.Attempt
+	// sent says that the function may have seen the request.
+	sent bool
 	// answered says that the function answered; status, header, body and bodyRef are its answer then.
 	answered   bool
 	status     int
@@ -186,6 +188,7 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	if err != nil {
 		return q.failed(o, err)
 	}
+	o.sent = true
 	resp, err := lease.RoundTrip(r) //nolint:bodyclose // keep closes it
 	if err == nil {
 		err = q.keep(ctx, h, inv, resp, &o)
@@ -310,7 +313,7 @@ func (q *Queue) failed(o outcome, err error) outcome {
 	case q.alive.Err() != nil || q.lanesCtx.Err() != nil && errors.Is(err, context.Canceled):
 		o.verdict = cut
 		return o
-	case platformFault(err):
+	case platformFault(err) && !(o.sent && interrupted(code)):
 		o.verdict = later
 		return o
 	case code == fault.CodeFunctionNotFound:
@@ -339,6 +342,11 @@ func platformFault(err error) bool {
 		return true
 	}
 	return false
+}
+
+// interrupted reports whether the platform ended what it had begun: that is an attempt, whose number no other one has.
+func interrupted(code fault.Code) bool {
+	return code == fault.CodeDraining || code == fault.CodeUnavailable
 }
 
 // judge reads the function's status.

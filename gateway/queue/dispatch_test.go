@@ -133,6 +133,28 @@ func TestThePlatformsTroubleIsNobodysAttempt(t *testing.T) {
 	}
 }
 
+// What the platform ended after the function may have seen it is an attempt, and the next one has a number of its own.
+func TestAnInterruptedAttemptCounts(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	run.deploy(hello, nil)
+	var tries atomic.Int64
+	run.trip = func(*http.Request) (*http.Response, error) {
+		if tries.Add(1) == 1 {
+			return nil, fault.New(fault.CodeDraining, "the instance of hello ended before the answer: its node is gone")
+		}
+		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}, nil
+	}
+	w := start(t, t.TempDir(), run, Config{BackoffBase: time.Millisecond, BackoffMax: 2 * time.Millisecond})
+	st := w.ends(w.accept(Request{}))
+	if st.State != functions.StateSucceeded || len(st.Attempts) != 2 {
+		t.Fatalf("%+v", st)
+	}
+	if a := st.Attempts[0]; a.Number != 1 || a.Error != string(fault.CodeDraining) || st.Attempts[1].Number != 2 {
+		t.Errorf("%+v", st.Attempts)
+	}
+}
+
 func TestWhatCannotStartInTimeExpires(t *testing.T) {
 	t.Parallel()
 	run := newDataPath(t, 0, http.HandlerFunc(echo))
