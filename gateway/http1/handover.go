@@ -2,6 +2,7 @@ package http1
 
 import (
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
 )
@@ -18,13 +19,14 @@ func newHandover(addr net.Addr) *handover {
 	return &handover{addr: addr, out: make(chan net.Conn), end: make(chan struct{})}
 }
 
-// Accept waits for a connection that is handed over.
+// Accept waits for a connection that is handed over. After Close it returns http.ErrServerClosed, so that the server that accepts from it ends
+// as it does at its own Shutdown, whichever comes first.
 func (h *handover) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.out:
 		return c, nil
 	case <-h.end:
-		return nil, net.ErrClosed
+		return nil, http.ErrServerClosed
 	}
 }
 

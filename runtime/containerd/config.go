@@ -95,11 +95,17 @@ func (c Config) shimSockets() string  { return filepath.Join(c.RunDir, "s") }
 func (c Config) shimBinary() string   { return filepath.Join(c.RunDir, "bin", "containerd-shim-runc-v2") }
 func (c Config) runcRoot() string     { return filepath.Join(c.RunDir, "runc") }
 func (c Config) runscRoot() string    { return filepath.Join(c.RunDir, "runsc") }
-func (c Config) runscScript() string  { return filepath.Join(c.RunDir, "bin", "runsc") }
-func (c Config) scratchRoot() string  { return filepath.Join(c.RunDir, "sandboxes") }
-func (c Config) logRoot() string      { return filepath.Join(c.RunDir, "logs") }
-func (c Config) mountRoot() string    { return filepath.Join(c.RunDir, "mnt") }
-func (c Config) fifoRoot() string     { return filepath.Join(c.RunDir, "fifo") }
+
+// runscScript lies under DataDir: nothing may be executed from /run on many machines.
+func (c Config) runscScript() string { return filepath.Join(c.DataDir, "bin", "runsc") }
+
+// noInput is an empty file.
+func (c Config) noInput() string { return filepath.Join(c.DataDir, "bin", "no-input") }
+
+func (c Config) scratchRoot() string { return filepath.Join(c.RunDir, "sandboxes") }
+func (c Config) logRoot() string     { return filepath.Join(c.RunDir, "logs") }
+func (c Config) mountRoot() string   { return filepath.Join(c.RunDir, "mnt") }
+func (c Config) fifoRoot() string    { return filepath.Join(c.RunDir, "fifo") }
 func (c Config) bundleRoot() string {
 	return filepath.Join(c.engineState(), "io.containerd.runtime.v2.task", namespace)
 }

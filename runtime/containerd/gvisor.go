@@ -26,10 +26,13 @@ func (d *Driver) gvisor(p *plan) error {
 		return fault.Wrap(fault.CodeUnavailable, err, "the function asks for 'sandbox: gvisor', and runsc is not installed on this node").
 			WithHint("apt-get install runsc, or take 'sandbox' out of tatami.yaml")
 	}
-	// The shim hands the runtime no flags of ours. With the network of its namespace the function is reached like any other.
-	script := fmt.Sprintf("#!/bin/sh\nexec %q --network=host \"$@\"\n", program)
-	if err := replaceFile(d.cfg.runscScript(), []byte(script), 0o700); err != nil {
-		return err
+	// The shim hands the runtime no flags of ours. With the network of its namespace the function is reached like any other. The runtime gives
+	// what it finds as its input to nobody: that must not be the machine's /dev/null.
+	script := fmt.Sprintf("#!/bin/sh\n[ \"$(readlink /proc/$$/fd/0)\" != /dev/null ] || exec <%q\nexec %q --network=host \"$@\"\n", d.cfg.noInput(), program)
+	for file, content := range map[string]string{d.cfg.noInput(): "", d.cfg.runscScript(): script} {
+		if err := replaceFile(file, []byte(content), 0o700); err != nil {
+			return err
+		}
 	}
 	p.labels[labelGVisor] = "yes"
 	p.runtime, p.runtimeRoot = d.cfg.runscScript(), d.cfg.runscRoot()

@@ -4,8 +4,11 @@ package containerd
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 	"github.com/tatami-faas/tatami/runtime/sandboxtest"
@@ -25,6 +28,19 @@ func TestConformanceGVisor(t *testing.T) {
 	if _, err := findProgram("runsc"); err != nil {
 		t.Fatalf("this test runs gVisor: %v; run 'make deps-test'", err)
 	}
+	owner := func() (uint32, uint32) {
+		var st unix.Stat_t
+		if err := unix.Stat(os.DevNull, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Uid, st.Gid
+	}
+	uid, gid := owner()
+	defer func() {
+		if u, g := owner(); u != uid || g != gid {
+			t.Errorf("%s belongs to %d:%d now, and to %d:%d before", os.DevNull, u, g, uid, gid)
+		}
+	}()
 	cfg := testConfig(t)
 	blobs := sandboxtest.Blobs(t.TempDir())
 	sandboxtest.Run(t, sandboxtest.Setup{
