@@ -313,7 +313,7 @@ func (q *Queue) failed(o outcome, err error) outcome {
 	case q.alive.Err() != nil || q.lanesCtx.Err() != nil && errors.Is(err, context.Canceled):
 		o.verdict = cut
 		return o
-	case platformFault(err) && !(o.sent && interrupted(code)):
+	case platformFault(err) && (!o.sent || !interrupted(code)):
 		o.verdict = later
 		return o
 	case code == fault.CodeFunctionNotFound:
