@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+
+	"github.com/tatami-faas/tatami/runtime/signals"
 )
 
 const (
@@ -40,6 +42,8 @@ func RunShim() {
 	// runc would wait for the container's sd_notify.
 	_ = os.Unsetenv("NOTIFY_SOCKET")
 	_ = log.SetLevel("warn")
+	// The OCI runtime hears the others by itself.
+	signals.Hear(signals.OfTheLibrary)
 	shim.RunShim(context.Background(), manager.NewShimManager(runtimeName), func(c *shim.Config) {
 		// The log would be a FIFO in the working directory, which nobody reads.
 		c.NoSetupLogger = os.Getenv(envShim) != ""

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/tatami-faas/tatami/runtime/attach/wire"
+	"github.com/tatami-faas/tatami/runtime/signals"
 )
 
 const (
@@ -111,7 +112,7 @@ func become(r wire.Request) string {
 	if why != "" {
 		return why
 	}
-	hearSignals()
+	signals.Hear(1)
 	err := syscall.Exec(path, r.Args, r.Env)
 	return "exec " + path + ": " + err.Error()
 }
