@@ -1,14 +1,12 @@
 package queue
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,34 +78,14 @@ func TestAKillBetweenAKeyAndItsInvocation(t *testing.T) {
 	asked := map[string]map[string]string{"queue": {}, "call": {}}
 	const rounds, enough = 4, 400
 	for range rounds {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childDir+"="+dir, childKeys+"=1")
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		n, lines := 0, bufio.NewScanner(out)
-		for lines.Scan() {
-			switch f := strings.Fields(lines.Text()); {
-			case len(f) == 2:
+		killChild(t, dir, enough, func(line string) {
+			switch f := strings.Fields(line); len(f) {
+			case 2:
 				asked[f[0]][f[1]] = ""
-			case len(f) == 3:
+			case 3:
 				asked[f[0]][f[1]] = f[2]
 			}
-			if n++; n == enough {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		_ = cmd.Wait()
-		if n < enough {
-			t.Fatalf("the process ended by itself after %d", n)
-		}
+		}, childKeys+"=1")
 	}
 	log, err := attemptLog(dir)
 	if err != nil {

@@ -14,18 +14,6 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-func (w *world) submit(r Request) Receipt {
-	w.t.Helper()
-	if r.Ref == (functions.Ref{}) {
-		r.Ref = hello
-	}
-	receipt, err := w.q.Submit(w.t.Context(), r)
-	if err != nil {
-		w.t.Fatalf("submit: %v", err)
-	}
-	return receipt
-}
-
 func TestARepeatedKeyIsOneInvocation(t *testing.T) {
 	t.Parallel()
 	var c calls

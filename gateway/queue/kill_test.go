@@ -100,38 +100,46 @@ func childDataPath(log *os.File) *testDataPath {
 	return r
 }
 
+// killChild runs the test's own program as a child on the directory and kills it once it has printed so many lines. What it printed until the
+// signal reaches it counts too.
+func killChild(t *testing.T, dir string, enough int, line func(string), env ...string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), childDir+"="+dir), env...)
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n, lines := 0, bufio.NewScanner(out)
+	for lines.Scan() {
+		line(lines.Text())
+		if n++; n == enough {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = cmd.Wait()
+	if n < enough {
+		t.Fatalf("the process ended by itself after %d", n)
+	}
+}
+
 func TestAKillLosesNothingAndEndsEachOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	accepted := map[functions.InvocationID]string{}
 	const rounds = 4
 	for range rounds {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childDir+"="+dir)
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		n, lines := 0, bufio.NewScanner(out)
-		for lines.Scan() {
-			if id, path, ok := strings.Cut(lines.Text(), " "); ok && path != "" {
+		killChild(t, dir, 300, func(line string) {
+			if id, path, ok := strings.Cut(line, " "); ok && path != "" {
 				accepted[functions.InvocationID(id)] = path
 			}
-			// What it printed until the signal reaches it counts too.
-			if n++; n == 300 {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		_ = cmd.Wait()
-		if n < 300 {
-			t.Fatalf("the process ended by itself after %d", n)
-		}
+		})
 	}
 	log, err := attemptLog(dir)
 	if err != nil {

@@ -204,16 +204,21 @@ func startOn(t testing.TB, bcfg bus.Config, run *testDataPath, cfg Config) *worl
 	return w
 }
 
-func (w *world) accept(r Request) functions.InvocationID {
+func (w *world) submit(r Request) Receipt {
 	w.t.Helper()
 	if r.Ref == (functions.Ref{}) {
 		r.Ref = hello
 	}
-	id, err := w.q.Accept(w.t.Context(), r)
+	receipt, err := w.q.Submit(w.t.Context(), r)
 	if err != nil {
-		w.t.Fatalf("accept: %v", err)
+		w.t.Fatalf("submit: %v", err)
 	}
-	return id
+	return receipt
+}
+
+func (w *world) accept(r Request) functions.InvocationID {
+	w.t.Helper()
+	return w.submit(r).ID
 }
 
 // ends waits for the end of an invocation.

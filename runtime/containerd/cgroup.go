@@ -349,7 +349,8 @@ func (c *cgroups) removeParent() {
 	}
 }
 
-// write is without what os.WriteFile does for files that could be waited for: a start writes many values.
+// write writes into a file of a cgroup, which the kernel makes. It is without what os.WriteFile does for files that could be waited for: a start
+// writes many values, and an EAGAIN would be taken for a wish to wait until the file can be written, for ever.
 func write(dir, file, value string) error {
 	path := filepath.Join(dir, file)
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)

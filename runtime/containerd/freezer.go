@@ -58,7 +58,7 @@ func (c *cgroups) freeze(ctx context.Context, id string) error {
 	if c.v2 {
 		return c.freezeAndHear(ctx, dir, file, frozen)
 	}
-	if err := put(dir, file, frozen); err != nil {
+	if err := write(dir, file, frozen); err != nil {
 		return err
 	}
 	// This version tells nobody: FREEZING becomes FROZEN when somebody looks.
@@ -88,7 +88,7 @@ func (c *cgroups) freezeAndHear(ctx context.Context, dir, file, frozen string) e
 		return &fs.PathError{Op: "watch", Path: filepath.Join(dir, events), Err: err}
 	}
 	defer context.AfterFunc(ctx, func() { _ = changes.SetReadDeadline(time.Unix(1, 0)) })()
-	if err := put(dir, file, frozen); err != nil {
+	if err := write(dir, file, frozen); err != nil {
 		return err
 	}
 	for b := make([]byte, 16*unix.SizeofInotifyEvent); ; {
@@ -105,7 +105,7 @@ func (c *cgroups) freezeAndHear(ctx context.Context, dir, file, frozen string) e
 // thaw lets a frozen sandbox run: on v1 even SIGKILL waits for it.
 func (c *cgroups) thaw(id string) error {
 	dir, file, _, thawed := c.freezer(id)
-	if err := put(dir, file, thawed); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
+	if err := write(dir, file, thawed); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
 		return err
 	}
 	return nil
@@ -122,31 +122,11 @@ func (c *cgroups) reclaim(id string) (int64, error) {
 		return 0, err
 	}
 	// The kernel gives what it can, and says EAGAIN where that is less.
-	if err := put(dir, "memory.reclaim", strconv.FormatInt(before, 10)); errors.Is(err, fs.ErrNotExist) {
+	if err := write(dir, "memory.reclaim", strconv.FormatInt(before, 10)); errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("this kernel has no memory.reclaim: %w", errors.ErrUnsupported)
 	} else if err != nil && !errors.Is(err, syscall.EAGAIN) {
 		return 0, err
 	}
 	after, err := number(dir, "memory.current")
 	return max(0, before-after), err
-}
-
-// put writes into a file that there is. The kernel makes those of a cgroup. Package os would take an EAGAIN for a wish to wait until the file can
-// be written, and wait for ever.
-func put(dir, file, value string) error {
-	path := filepath.Join(dir, file)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	for {
-		_, err := unix.Write(fd, []byte(value))
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EINTR):
-			return &fs.PathError{Op: "write", Path: path, Err: err}
-		}
-	}
 }

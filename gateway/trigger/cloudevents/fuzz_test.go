@@ -39,7 +39,7 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				t.Fatalf("binary: %v", err)
 			}
-			data, err := cloudevents.Encode(e)
+			data, err := encode(e)
 			if err != nil {
 				t.Fatal(err)
 			}

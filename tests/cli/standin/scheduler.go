@@ -35,12 +35,11 @@ type Scheduler struct {
 
 	mu       sync.Mutex
 	outcomes map[string]Outcome
-	arch     string
 	silent   bool
 }
 
 func newScheduler(t testing.TB, b *bus.Bus) *Scheduler {
-	return &Scheduler{t: t, bus: b, outcomes: map[string]Outcome{}, arch: "amd64"}
+	return &Scheduler{t: t, bus: b, outcomes: map[string]Outcome{}}
 }
 
 // Set says what becomes of the revisions of a function, from its next deploy on. Without it they become ready.
@@ -48,13 +47,6 @@ func (s *Scheduler) Set(function string, o Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outcomes[function] = o
-}
-
-// SetArchitecture changes the node's.
-func (s *Scheduler) SetArchitecture(arch string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.arch = arch
 }
 
 // Silence makes the scheduler not answer.
@@ -150,9 +142,6 @@ func (s *Scheduler) Settle(ctx context.Context, ref functions.Ref) {
 }
 
 func (s *Scheduler) overview() bus.Overview {
-	s.mu.Lock()
-	arch := s.arch
-	s.mu.Unlock()
 	now := time.Now().UTC()
 	started := now.Add(-90 * time.Second)
 	const cpu, memory = 4000, 2 * functions.GiB
@@ -162,7 +151,7 @@ func (s *Scheduler) overview() bus.Overview {
 		Nodes: []bus.NodeStatus{{
 			ID: NodeID, LastSeen: now, Reserved: reserved,
 			NodeState: bus.NodeState{
-				Name: "mat", Architecture: arch, CPUUsed: 300, MemoryUsed: functions.GiB,
+				Name: "mat", Architecture: "amd64", CPUUsed: 300, MemoryUsed: functions.GiB,
 				Capacity:    functions.Resources{CPU: cpu, Memory: memory, Instances: 100},
 				Allocatable: functions.Resources{CPU: cpu, Memory: memory, Instances: 100},
 			},
