@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -65,7 +66,18 @@ func run(ctx context.Context, binary, out, only string) error {
 		return fmt.Errorf("the figures come from real containers, which need root")
 	}
 	begun := time.Now()
-	var all []figure
+	all, failed := measure(ctx, binary, only)
+	if err := writeFigures(out, all); err != nil {
+		return errors.Join(failed, err)
+	}
+	printFigures(all)
+	fmt.Printf("bench: %d figures in %s, appended to %s\n", len(all), time.Since(begun).Round(time.Second), out)
+	return failed
+}
+
+// measure runs the benches chosen and returns the figures of all that ended
+// well: one that fails takes nothing from the others.
+func measure(ctx context.Context, binary, only string) (all []figure, failed error) {
 	for _, b := range []struct {
 		// name is the bench's, or the bench's and the part's.
 		name string
@@ -78,14 +90,12 @@ func run(ctx context.Context, binary, out, only string) error {
 		fmt.Printf("%s: measuring…\n", b.name)
 		figures, err := b.run(ctx, binary)
 		if err != nil {
-			return fmt.Errorf("%s: %w", b.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", b.name, err))
 		}
 		all = append(all, figures...)
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	if err := writeFigures(out, all); err != nil {
-		return err
-	}
-	printFigures(all)
-	fmt.Printf("bench: %d figures in %s, appended to %s\n", len(all), time.Since(begun).Round(time.Second), out)
-	return nil
+	return all, failed
 }
