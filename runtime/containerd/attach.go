@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -158,6 +159,15 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 
 // enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
 func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
+	sc := d.scratch(b.sid)
+	// It takes as long as all that comes before it is entered.
+	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts) })
+	go built()
+	defer func() {
+		if root, _ := built(); root != nil {
+			root.Close()
+		}
+	}()
 	resources, limit := d.boosted(spec.Linux.Resources)
 	if err := d.writeAttachment(b.sid, attachment{
 		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Keeper: b.keeper, Process: spec.Process, Limit: limit,
@@ -174,7 +184,6 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 		return fmt.Errorf("write the limits: %w", err)
 	}
 	b.hasBoost(limit)
-	sc := d.scratch(b.sid)
 	if err := sc.become(s.Limits, told); err != nil {
 		return fmt.Errorf("size the scratch: %w", err)
 	}
@@ -185,15 +194,24 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 			return fmt.Errorf("give the output to the function: %w", err)
 		}
 	}
-	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work(), nil)
+	root, err := built()
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := root.Points(points(spec.Mounts)); err != nil {
-		return err
-	}
 	return attach.Enter(attach.Place{Process: b.process}, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
+}
+
+// buildRoot returns the function's root, which is nobody's yet. Close must be called.
+func buildRoot(art *artifact, sc scratch, mounts []specs.Mount) (*attach.Root, error) {
+	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := root.Points(points(mounts)); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
 }
 
 // points are the mounts that the waiting sandbox has and the function's root gets: those that lie in no other.
