@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -51,8 +52,10 @@ type Config struct {
 	FreezeAfter time.Duration
 	// ReportEvery is the time between full reports. Default 2s.
 	ReportEvery time.Duration
-	// Listen is the address on loopback at which gateways of other processes reach the instances; empty: none do. Port 0 picks a free one.
+	// Listen is the address at which gateways of other processes reach the instances; empty: none do. Port 0 picks a free one.
 	Listen string
+	// TLS makes the configuration of that listener, which lets gateways in only; refused is to be told why others are not. Required with Listen.
+	TLS func(refused func(error)) *tls.Config
 	// Logs bounds the instances' logs; its directories are filled in.
 	Logs logs.Config
 }
@@ -115,8 +118,10 @@ func (c Config) validate() error {
 		return bad("worker", "a time is negative or too short")
 	case c.StartConcurrency < 1:
 		return bad("start-concurrency", "%d is less than 1", c.StartConcurrency)
+	case c.Listen != "" && c.TLS == nil:
+		return bad("listen", "gateways and the worker could not show each other who they are")
 	case c.Listen != "":
-		return bus.CheckLoopback("listen", c.Listen)
+		return bus.CheckAddress("listen", c.Listen)
 	}
 	return nil
 }

@@ -30,7 +30,8 @@ const (
 	writePatience = 10 * time.Second
 )
 
-// listener is where gateways elsewhere reach the instances. A gateway opens a session, over which it takes and gives back slots, and for
+// listener is where gateways elsewhere reach the instances, over TLS on which both sides show certificates. Short questions come over HTTP/2.
+// A gateway opens a session, over which it takes and gives back slots, and for
 // each connection to an instance a tunnel within that session, whose bytes are not looked at. What a session holds ends with it, so that
 // a gateway that dies gives everything back, once.
 type listener struct {
@@ -74,15 +75,16 @@ func (l *listener) run(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: l.guard(mux), ReadHeaderTimeout: headPatience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
+		TLSConfig: l.w.cfg.TLS(func(err error) { l.log.Warn("who is no gateway was refused", "err", err) }),
 	}
 	srv.Protocols.SetHTTP1(true)
-	srv.Protocols.SetUnencryptedHTTP2(true)
+	srv.Protocols.SetHTTP2(true)
 	defer l.busy.Wait()
 	defer context.AfterFunc(ctx, func() {
 		_ = srv.Close()
 		l.endAll()
 	})()
-	if err := srv.Serve(l.l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.ServeTLS(l.l, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving gateways: %w", err)
 	}
 	return nil
@@ -308,7 +310,7 @@ func (l *listener) tunnel(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// splice passes bytes on both ways until both sides have ended theirs, or one breaks. Where the kernel can, it does not copy them.
+// splice passes bytes on both ways until both sides have ended theirs, or one breaks.
 func splice(gateway net.Conn, ahead *bufio.Reader, inst net.Conn) {
 	var back sync.WaitGroup
 	back.Go(func() { pass(gateway, inst) })

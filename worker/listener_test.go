@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,19 +16,35 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
 	"github.com/tatami-faas/tatami/worker"
 )
 
 // newListening is a world whose worker has a listener, and what its tables say of it.
-func newListening(t *testing.T, change func(*worker.Config)) (*world, bus.Listener) {
+func newListening(t *testing.T, change func(*worker.Config)) (*world, listening) {
 	t.Helper()
+	a, err := pki.NewAuthority(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own pki.Subject
 	w := newWorld(t, func(c *worker.Config) {
-		c.Listen = "127.0.0.1:0"
+		own = pki.Subject{Role: pki.RoleWorker, Name: string(c.Node)}
+		c.Listen, c.TLS = "127.0.0.1:0", func(refused func(error)) *tls.Config {
+			return pki.NewOwnKeeper(a, own, time.Hour).Admit(pki.Only(pki.RoleServer), refused)
+		}
 		if change != nil {
 			change(c)
 		}
 	})
-	return w, w.announced("")
+	gateway := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour)
+	return w, listening{w.announced(""), gateway.Reach(pki.Just(own))}
+}
+
+// listening is a listener, and how a gateway reaches it.
+type listening struct {
+	bus.Listener
+	tls *tls.Config
 }
 
 // announced is the listener that the first table with another token tells.
@@ -49,9 +66,9 @@ type gateway struct {
 }
 
 // ask sends the head of a request and returns the answer.
-func ask(t *testing.T, at bus.Listener, token, method, path, header, body string) (*http.Response, net.Conn, *bufio.Reader) {
+func ask(t *testing.T, at listening, token, method, path, header, body string) (*http.Response, net.Conn, *bufio.Reader) {
 	t.Helper()
-	conn, err := net.Dial("tcp", at.Address)
+	conn, err := tls.Dial("tcp", at.Address, at.tls)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +85,7 @@ func ask(t *testing.T, at bus.Listener, token, method, path, header, body string
 	return resp, conn, br
 }
 
-func upgraded(t *testing.T, at bus.Listener, path, protocol, session string) *gateway {
+func upgraded(t *testing.T, at listening, path, protocol, session string) *gateway {
 	t.Helper()
 	resp, conn, br := ask(t, at, at.Token, "GET", path, "Connection: Upgrade\r\nUpgrade: "+protocol+"\r\n"+bus.HeaderSession+": "+session+"\r\n", "")
 	if resp.StatusCode != http.StatusSwitchingProtocols {
@@ -77,7 +94,7 @@ func upgraded(t *testing.T, at bus.Listener, path, protocol, session string) *ga
 	return &gateway{t, conn, br, resp.Header.Get(bus.HeaderSession)}
 }
 
-func session(t *testing.T, at bus.Listener) *gateway {
+func session(t *testing.T, at listening) *gateway {
 	t.Helper()
 	return upgraded(t, at, bus.PathSession, bus.UpgradeSession, "")
 }
@@ -193,7 +210,7 @@ func TestATunnelIsTheInstancesConnection(t *testing.T) {
 	}
 	tunnel := upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
 	// The gateway's own end reaches the instance, whose end comes back.
-	if err := tunnel.conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := tunnel.conn.(*tls.Conn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	tunnel.ended()
@@ -228,8 +245,73 @@ func TestTheListenerKnowsItsRunsToken(t *testing.T) {
 	w.end()
 	w.run()
 	next := w.announced(at.Token)
-	if resp, _, _ := ask(t, next, at.Token, "GET", bus.PathSession, "", ""); resp.StatusCode != http.StatusUnauthorized {
+	if resp, _, _ := ask(t, listening{next, at.tls}, at.Token, "GET", bus.PathSession, "", ""); resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("an earlier run's token: %s", resp.Status)
+	}
+}
+
+// Who shows no server's certificate gets nothing, whatever token it has.
+func TestTheListenerKnowsGateways(t *testing.T) {
+	t.Parallel()
+	_, at := newListening(t, nil)
+	other, err := pki.NewAuthority(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := pki.NewOwnKeeper(other, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour).Ask()
+	stranger.InsecureSkipVerify = true
+	for name, config := range map[string]*tls.Config{"nobody": {InsecureSkipVerify: true}, "another authority's": stranger} {
+		c, err := tls.Dial("tcp", at.Address, config)
+		if err == nil {
+			fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: w\r\nAuthorization: Bearer %s\r\n\r\n", bus.PathSession, at.Token)
+			var answer []byte
+			if answer, err = io.ReadAll(c); len(answer) > 0 {
+				t.Errorf("%s is answered: %q", name, answer)
+			}
+			c.Close()
+		}
+		if err == nil {
+			t.Errorf("%s is let in", name)
+		}
+	}
+	plain, err := net.Dial("tcp", at.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	fmt.Fprintf(plain, "GET %s HTTP/1.1\r\nHost: w\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", bus.PathSession, at.Token, bus.UpgradeSession)
+	if resp, err := http.ReadResponse(bufio.NewReader(plain), nil); err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		t.Error("a session begins without TLS")
+	}
+}
+
+// Short questions share a connection of HTTP/2.
+func TestQuestionsOverHTTP2(t *testing.T) {
+	t.Parallel()
+	w, at := newListening(t, nil)
+	id := w.serving(revision())
+	tr := &http.Transport{TLSClientConfig: at.tls, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	for range 3 {
+		b, err := json.Marshal(bus.ExecRequest{Instance: id, Args: []string{"ls"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+at.Address+bus.PathExec, bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+at.Token)
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bus.ExecResult
+		err = json.NewDecoder(resp.Body).Decode(&out)
+		resp.Body.Close()
+		if err != nil || out.Code != 3 || resp.ProtoMajor != 2 {
+			t.Errorf("%s: %+v, %v", resp.Proto, out, err)
+		}
 	}
 }
 

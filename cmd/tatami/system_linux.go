@@ -59,7 +59,7 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	}()
 	if s.bus, err = bus.Open(ctx, bus.Config{
 		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
-		WorkerListen: cfg.WorkerListen,
+		WorkerListen: cfg.WorkerListen, CertificateLife: cfg.CertLife,
 	}, log); err != nil {
 		return nil, err
 	}
@@ -84,6 +84,9 @@ func (s *system) newWorker() (err error) {
 			return err
 		}
 		reach.Local = s.worker
+	}
+	if s.bus.WorkerURL() != "" {
+		reach.TLS = s.bus.WorkerTLS
 	}
 	s.desk = bus.NewDesk(s.bus, s.log)
 	s.workers = remote.New(reach, s.log)

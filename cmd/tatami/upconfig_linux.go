@@ -21,6 +21,7 @@ type upConfig struct {
 	nodeConfig
 	NoWorker       bool
 	WorkerListen   string
+	CertLife       time.Duration
 	PublicAddr     string
 	ControlAddr    string
 	ControlHosts   []string
@@ -37,7 +38,8 @@ type upConfig struct {
 func (c *upConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, upPlaces)
 	f.BoolVar(&c.NoWorker, "no-worker", false, "run no instances in this process: only joined workers do")
-	f.StringVar(&c.WorkerListen, "worker-listen", "", "address on loopback at which workers may join, such as 127.0.0.1:4222 (default none may)")
+	f.StringVar(&c.WorkerListen, "worker-listen", "", "address of this machine at which workers may join, such as 127.0.0.1:4222 (default none may)")
+	f.DurationVar(&c.CertLife, "certificate-life", 24*time.Hour, "how long the certificates between server and workers are good; they are replaced by themselves")
 	f.StringVar(&c.PublicAddr, "public-addr", "127.0.0.1:8080", "where functions are served")
 	f.StringVar(&c.ControlAddr, "control-addr", "127.0.0.1:8081", "where the control API and the dashboard are served; empty: only on the socket in the run directory")
 	f.StringSliceVar(&c.ControlHosts, "control-hosts", nil, "host names by which the control API may be called besides localhost and addresses")

@@ -33,7 +33,7 @@ func (c *workerConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, workerPlaces)
 	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222")
 	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as `tatami token create` makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
-	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address on loopback at which gateways reach the instances")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address of this machine at which gateways reach the instances; port 0 picks a free one")
 }
 
 func (c *workerConfig) validate() error {
@@ -45,7 +45,7 @@ func (c *workerConfig) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
 			WithHint("make one with: tatami token create --node NAME --file FILE; or give the file %s of the server's data directory", bus.WorkerTokenFile)
 	}
-	if err := bus.CheckLoopback("join", strings.TrimPrefix(c.Join, "nats://")); err != nil {
+	if err := bus.CheckAddress("join", strings.TrimPrefix(c.Join, "nats://")); err != nil {
 		return err
 	}
 	if c.Listen == "" {
@@ -102,7 +102,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 	}()
 	node := link.Identity().Node
 	wcfg := cfg.worker(node)
-	wcfg.Listen = cfg.Listen
+	wcfg.Listen, wcfg.TLS = cfg.Listen, link.ListenerTLS
 	driver, err := cfg.driver(wcfg, workerCgroup(cfg.NodeName, node), link, log)
 	if err != nil {
 		return err

@@ -192,14 +192,15 @@ func (c *upconn) Read(p []byte) (int, error) {
 // is taken to be open.
 func (c *upconn) open() bool {
 	if c.raw == nil {
-		return true
+		q, ok := c.nc.(interface{ Quiet() bool })
+		return !ok || q.Quiet()
 	}
 	c.quiet = false
 	return c.raw.Read(c.peek) == nil && c.quiet
 }
 
 func (c *upconn) look(fd uintptr) bool {
-	c.quiet = wouldBlock(fd)
+	c.quiet = socket.WouldBlock(fd)
 	return true
 }
 

@@ -67,12 +67,12 @@ func (p *peer) post(ctx context.Context, path string, question any) (*http.Respo
 		return nil, err
 	}
 	at := p.listener()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+at.Address+path, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+at.Address+path, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+at.Token)
-	resp, err := p.w.http.Do(req)
+	resp, err := p.http.Do(req)
 	if err != nil {
 		return nil, p.broken(err)
 	}

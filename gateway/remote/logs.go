@@ -23,7 +23,7 @@ func (w *Workers) Logs(ctx context.Context, q bus.LogQuery, fn func(bus.LogLine)
 		return w.cfg.Local.Logs(ctx, q, fn)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &reading{w: w, ctx: ctx, q: q, fn: fn, open: map[functions.NodeID]bool{}}
+	r := &reading{w: w, ctx: ctx, q: q, fn: fn, begun: time.Now(), open: map[functions.NodeID]bool{}}
 	defer r.busy.Wait()
 	defer cancel()
 	met := r.openAll(q)
@@ -40,7 +40,9 @@ type reading struct {
 	q    bus.LogQuery
 	fn   func(bus.LogLine) error
 	busy sync.WaitGroup
-	open map[functions.NodeID]bool
+	// begun is when the reading began.
+	begun time.Time
+	open  map[functions.NodeID]bool
 	// sources are read by the caller's goroutine.
 	sources []*source
 }
@@ -247,7 +249,8 @@ func (r *reading) follow(met <-chan struct{}) error {
 			return err
 		case <-met:
 			q := r.q
-			q.Tail, q.Since = 0, time.Now()
+			// What it wrote before it was met is new, too.
+			q.Tail, q.Since = 0, r.begun
 			met = r.openAll(q)
 		case <-r.ctx.Done():
 			return nil

@@ -3,6 +3,7 @@ package remote
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ const (
 	// The wait between two tries to reach a worker grows from the first to the last.
 	firstRetry = 10 * time.Millisecond
 	lastRetry  = time.Second
+	// idleTimeout is how long the connection for questions is kept without any.
+	idleTimeout = time.Minute
 	// forgetAfter is how long a worker that cannot be reached is tried.
 	forgetAfter = 10 * time.Minute
 )
@@ -30,6 +33,9 @@ const (
 type peer struct {
 	w    *Workers
 	node functions.NodeID
+	// tls is for connections that become sessions and tunnels, http for short questions, which share one.
+	tls  *tls.Config
+	http *http.Client
 	// moved tells that the worker listens elsewhere.
 	moved chan struct{}
 	// end ends the sessions; nil before they are kept. It is guarded by the workers' mutex.
@@ -65,7 +71,15 @@ type question struct {
 }
 
 func newPeer(w *Workers, node functions.NodeID, at bus.Listener) *peer {
-	return &peer{w: w, node: node, at: at, moved: make(chan struct{}, 1), stale: map[functions.InstanceID]int{}}
+	p := &peer{w: w, node: node, at: at, tls: w.cfg.TLS(node), moved: make(chan struct{}, 1), stale: map[functions.InstanceID]int{}}
+	t := &http.Transport{
+		TLSClientConfig: p.tls.Clone(), DisableCompression: true, IdleConnTimeout: idleTimeout, Protocols: new(http.Protocols),
+		HTTP2: &http.HTTP2Config{SendPingTimeout: bus.SessionPing, PingTimeout: bus.SessionSilence},
+	}
+	t.Protocols.SetHTTP2(true)
+	p.http = &http.Client{Transport: t}
+	p.tls.NextProtos = []string{"http/1.1"}
+	return p
 }
 
 // point takes over where the worker listens.
@@ -88,6 +102,7 @@ func (p *peer) point(at bus.Listener) {
 
 // keep keeps a session until ctx ends.
 func (p *peer) keep(ctx context.Context) {
+	defer p.http.CloseIdleConnections()
 	var since time.Time
 	lost := false
 	for wait := firstRetry; ctx.Err() == nil; {
@@ -149,7 +164,7 @@ func (p *peer) connect(ctx context.Context) (*session, *bufio.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	at := p.listener()
-	conn, br, id, err := upgrade(ctx, at, bus.PathSession, bus.UpgradeSession, "")
+	conn, br, id, err := p.upgrade(ctx, at, bus.PathSession, bus.UpgradeSession, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,7 +203,7 @@ func (p *peer) serve(ctx context.Context, s *session, br *bufio.Reader) error {
 		q.answer <- p.broken(err)
 	}
 	for t := range s.tunnels {
-		_ = t.TCPConn.Close()
+		_ = t.Conn.Close()
 	}
 	return err
 }
@@ -311,17 +326,13 @@ func (p *peer) send(s *session, l bus.SlotLine) {
 }
 
 // upgrade connects to the worker and asks for another protocol, within a session or for one, whose name it returns.
-func upgrade(ctx context.Context, at bus.Listener, path, protocol, session string) (*net.TCPConn, *bufio.Reader, string, error) {
-	var d net.Dialer
+func (p *peer) upgrade(ctx context.Context, at bus.Listener, path, protocol, session string) (*tls.Conn, *bufio.Reader, string, error) {
+	d := tls.Dialer{Config: p.tls}
 	nc, err := d.DialContext(ctx, "tcp", at.Address)
 	if err != nil {
 		return nil, nil, "", err
 	}
-	conn, ok := nc.(*net.TCPConn)
-	if !ok {
-		nc.Close()
-		return nil, nil, "", fmt.Errorf("%s is no address of TCP", at.Address)
-	}
+	conn := nc.(*tls.Conn) // as the dialer promises
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	br := bufio.NewReader(conn)
 	head := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",

@@ -2,17 +2,20 @@ package remote
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
+	"syscall"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/socket"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
-// tunnel is a connection to an instance. It is the TCP connection to the worker, whose bytes are the instance's; so whoever looks at the
-// socket sees what it would see of the instance's own.
+// tunnel is a connection to an instance. It is a TLS connection to the worker, whose bytes are the instance's.
 type tunnel struct {
-	*net.TCPConn
+	*tls.Conn
+	raw syscall.RawConn
 	// ahead is what the instance said together with the worker's answer.
 	ahead []byte
 	leave func()
@@ -25,13 +28,24 @@ func (t *tunnel) Read(b []byte) (int, error) {
 		t.ahead = t.ahead[n:]
 		return n, nil
 	}
-	return t.TCPConn.Read(b)
+	return t.Conn.Read(b)
+}
+
+// Quiet reports whether the tunnel, of which all was read, is open and nothing more came. A byte that came is lost: the connection is not to
+// be used after that.
+func (t *tunnel) Quiet() bool {
+	quiet := false
+	err := t.raw.Read(func(fd uintptr) bool {
+		quiet = socket.WouldBlock(fd)
+		return true
+	})
+	return err == nil && quiet && len(t.ahead) == 0
 }
 
 // Close ends the connection.
 func (t *tunnel) Close() error {
 	t.leave()
-	return t.TCPConn.Close()
+	return t.Conn.Close()
 }
 
 // dial makes a tunnel within the session.
@@ -42,11 +56,16 @@ func (p *peer) dial(ctx context.Context, inst functions.InstanceID) (net.Conn, e
 	if s == nil {
 		return nil, p.broken(nil)
 	}
-	conn, br, _, err := upgrade(ctx, s.at, bus.PathTunnel+string(inst), bus.UpgradeTunnel, s.id)
+	conn, br, _, err := p.upgrade(ctx, s.at, bus.PathTunnel+string(inst), bus.UpgradeTunnel, s.id)
 	if err != nil {
 		return nil, err
 	}
-	t := &tunnel{TCPConn: conn}
+	raw, err := conn.NetConn().(*net.TCPConn).SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	t := &tunnel{Conn: conn, raw: raw}
 	if n := br.Buffered(); n > 0 {
 		b, _ := br.Peek(n)
 		t.ahead = append(t.ahead, b...)

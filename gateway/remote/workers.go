@@ -2,11 +2,11 @@ package remote
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,15 +33,16 @@ type Config struct {
 	Local Local
 	// Locate returns the node of an instance. Required for Exec.
 	Locate func(ctx context.Context, inst functions.InstanceID) (functions.NodeID, error)
+	// TLS makes the configuration with which the listener of a node's worker is reached; nil: no joined worker is.
+	TLS func(functions.NodeID) *tls.Config
 	// LostAfter is how long a worker may be out of reach before it counts as lost. Default 5s.
 	LostAfter time.Duration
 }
 
 // Workers reaches the workers. It is safe for concurrent use.
 type Workers struct {
-	cfg  Config
-	log  *slog.Logger
-	http *http.Client
+	cfg Config
+	log *slog.Logger
 	// peers is replaced, never changed, so that the way of a request takes no lock here. Those of removed nodes are not met again.
 	peers   atomic.Pointer[map[functions.NodeID]*peer]
 	removed map[functions.NodeID]bool
@@ -62,8 +63,6 @@ func New(cfg Config, log *slog.Logger) *Workers {
 		cfg.LostAfter = 5 * time.Second
 	}
 	w := &Workers{cfg: cfg, log: log, met: make(chan struct{}), removed: map[functions.NodeID]bool{}}
-	// What is asked here is rare: no connection is kept for it.
-	w.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	w.peers.Store(&map[functions.NodeID]*peer{})
 	return w
 }
@@ -89,7 +88,7 @@ func (w *Workers) Run(ctx context.Context) error {
 
 // Heard takes note of where a node's worker listens. It is to be called with every endpoint table before its endpoints are used.
 func (w *Workers) Heard(t *bus.EndpointTable) {
-	if t.Listener == nil || t.Node == w.cfg.Node {
+	if t.Listener == nil || t.Node == w.cfg.Node || w.cfg.TLS == nil {
 		return
 	}
 	w.mu.Lock()

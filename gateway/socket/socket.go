@@ -46,6 +46,14 @@ func New(nc net.Conn) *Conn {
 	return c
 }
 
+// WouldBlock reports whether a read of the non-blocking socket finds it open and empty. A byte that it finds is lost: the connection is not
+// to be used after that.
+func WouldBlock(fd uintptr) bool {
+	var b [1]byte
+	_, err := ReadNow(fd, b[:])
+	return err == syscall.EAGAIN
+}
+
 // SyscallConn gives access to the socket.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
 )
 
 // Bus is the embedded server with its streams and buckets, and this process's connection to it. It is safe for concurrent use.
@@ -26,18 +28,21 @@ type Bus struct {
 	boot       string
 	durability string
 
-	srv     *server.Server
-	pass    passwords
-	roster  *Roster
-	audit   *audit
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	stores  stores
-	barrier *barrier
-	failure *failure
-	room    room
-	named   named
-	close   sync.Once
+	srv    *server.Server
+	pass   passwords
+	roster *Roster
+	audit  *audit
+	// authority and keeper are nil where no worker may join.
+	authority *pki.Authority
+	keeper    *pki.Keeper
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	stores    stores
+	barrier   *barrier
+	failure   *failure
+	room      room
+	named     named
+	close     sync.Once
 
 	functions *Table[functions.Function]
 	revisions *Table[functions.Revision]
@@ -97,17 +102,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.pass = newPasswords()
 	door := newDoorman(b.pass, b.identity.Node, b.log)
 	if b.cfg.WorkerListen != "" {
-		shared, err := joinToken(cfg.DataDir)
-		if err != nil {
-			return err
-		}
-		b.audit = newAudit(cfg.DataDir, b.log)
-		if b.roster, err = openRoster(cfg.DataDir, shared, b.audit); err != nil {
-			return err
-		}
-		b.roster.kick = door.kick
-		door.roster, door.audit = b.roster, b.audit
-		if err := checkFree(ctx, b.cfg.WorkerListen); err != nil {
+		if err := b.openDoor(ctx, door); err != nil {
 			return err
 		}
 	}
@@ -119,6 +114,12 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		return fmt.Errorf("opening JetStream: %w", err)
+	}
+	if b.authority != nil {
+		r := &registrar{authority: b.authority, life: b.cfg.CertificateLife, audit: b.audit, nc: b.nc, log: b.log}
+		if err := r.listen(); err != nil {
+			return err
+		}
 	}
 	l := layoutOf(b.cfg)
 	if b.stores, err = l.ensure(ctx, b.js); err != nil {
@@ -149,6 +150,35 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	return nil
+}
+
+// openDoor reads, or makes, what workers are let in by.
+func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
+	var err error
+	if b.authority, err = openAuthority(b.cfg.DataDir, time.Now()); err != nil {
+		return err
+	}
+	b.keeper = pki.NewOwnKeeper(b.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife)
+	secret, err := joinToken(b.cfg.DataDir, b.authority.Trust().Pin())
+	if err != nil {
+		return err
+	}
+	b.audit = newAudit(b.cfg.DataDir, b.log)
+	if b.roster, err = openRoster(b.cfg.DataDir, secret, b.audit); err != nil {
+		return err
+	}
+	b.roster.pin = b.authority.Trust().Pin()
+	b.roster.kick = door.kick
+	door.roster, door.audit, door.keeper = b.roster, b.audit, b.keeper
+	return checkFree(ctx, b.cfg.WorkerListen)
+}
+
+// WorkerTLS is how this process reaches the listener of a node's worker; nil where none may join.
+func (b *Bus) WorkerTLS(node functions.NodeID) *tls.Config {
+	if b.keeper == nil {
+		return nil
+	}
+	return b.keeper.Reach(pki.Just(workerSubject(node)))
 }
 
 // Connect makes a further in-process connection; whoever asks closes it.

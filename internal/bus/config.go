@@ -27,8 +27,10 @@ type Config struct {
 	DeadTTL time.Duration
 	// SyncInterval is how often the server itself syncs what no barrier covered. Default 1s.
 	SyncInterval time.Duration
-	// WorkerListen is the address on loopback at which workers may join; empty: none may. Port 0 picks a free one.
+	// WorkerListen is the address at which workers may join; empty: none may. Port 0 picks a free one.
 	WorkerListen string
+	// CertificateLife is how long the certificates of servers and workers are good; they are replaced when two thirds of it are over. Default 24h.
+	CertificateLife time.Duration
 }
 
 const (
@@ -49,6 +51,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SyncInterval == 0 {
 		c.SyncInterval = time.Second
+	}
+	if c.CertificateLife == 0 {
+		c.CertificateLife = 24 * time.Hour
 	}
 	return c
 }
@@ -78,22 +83,24 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "dead-ttl: %s is less than 1s", c.DeadTTL).WithField("dead-ttl")
 	case c.SyncInterval < time.Millisecond:
 		return fault.New(fault.CodeInvalidRequest, "sync-interval: %s is less than 1ms", c.SyncInterval).WithField("sync-interval")
+	case c.CertificateLife < time.Second:
+		return fault.New(fault.CodeInvalidRequest, "certificate-life: %s is less than 1s", c.CertificateLife).WithField("certificate-life")
 	}
 	if c.WorkerListen != "" {
-		return CheckLoopback("worker-listen", c.WorkerListen)
+		return CheckAddress("worker-listen", c.WorkerListen)
 	}
 	return nil
 }
 
-// CheckLoopback refuses an address that is not HOST:PORT on loopback: between workers and server nothing is encrypted yet. Field names it.
-func CheckLoopback(field, addr string) error {
+// CheckAddress refuses what is not HOST:PORT, where others are told the address. Field names it.
+func CheckAddress(field, addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
 		return fault.New(fault.CodeInvalidRequest, "%s: %q is no address such as 127.0.0.1:4222", field, addr).WithField(field)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fault.New(fault.CodeInvalidRequest, "%s: %s is not on loopback: joining over networks comes with clusters", field, addr).
-			WithField(field).WithHint("use an address such as 127.0.0.1:%s", port)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fault.New(fault.CodeInvalidRequest, "%s: %q does not say by which address others reach this machine", field, addr).
+			WithField(field).WithHint("name one of the machine's own addresses, such as 127.0.0.1:%s", port)
 	}
 	return nil
 }

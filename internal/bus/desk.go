@@ -124,11 +124,7 @@ func (d *Desk) answer(ctx context.Context, stream jetstream.Stream, m *nats.Msg)
 		}
 	}
 	if err != nil {
-		out.Data = []byte(err.Error())
-		out.Header.Set(headerError, string(fault.CodeOf(err)))
-		if f := fault.From(err); f != nil && f.Hint != "" {
-			out.Header.Set(headerHint, f.Hint)
-		}
+		refuse(out, err)
 	}
 	if err := d.bus.nc.PublishMsg(out); err != nil {
 		d.log.Warn("a worker's question was not answered", "node", node, "err", err)

@@ -2,10 +2,8 @@ package bus
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +22,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
 )
 
 // WorkerTokenFile is the name of the file in the data directory that holds the token with which any worker may join.
@@ -47,6 +46,8 @@ type doorman struct {
 	// roster is nil where no worker may join.
 	roster *Roster
 	audit  *audit
+	// keeper knows the authority of the certificates; nil where no worker may join.
+	keeper *pki.Keeper
 
 	// One worker at a time is let in.
 	joining sync.Mutex
@@ -91,6 +92,10 @@ func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) er
 	case node == d.self:
 		return fault.New(fault.CodeDenied, "it names the server's own node")
 	}
+	certified, err := d.certified(c, node, time.Now())
+	if err != nil {
+		return err
+	}
 	d.joining.Lock()
 	defer d.joining.Unlock()
 	token, secret, _ := strings.Cut(c.GetOpts().Password, " ")
@@ -101,7 +106,11 @@ func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) er
 		return err
 	}
 	// Before the next one is let in, or kicked out: until then the server does not count the connection to the account.
-	if !d.register(c, AccountTatami, workerPermissions(node)) {
+	may := workerPermissions(node)
+	if !certified {
+		may = applicantPermissions(node)
+	}
+	if !d.register(c, AccountTatami, may) {
 		return fault.New(fault.CodeInternal, "the account %s is missing", AccountTatami)
 	}
 	d.mu.Lock()
@@ -109,6 +118,26 @@ func (d *doorman) letIn(c server.ClientAuthentication, node functions.NodeID) er
 	delete(d.byConn, d.byNode[node])
 	d.byNode[node], d.byConn[c.GetID()] = c.GetID(), node
 	return nil
+}
+
+// certified reports whether the client has shown a certificate, which must be the node's; without one it may ask for one.
+func (d *doorman) certified(c server.ClientAuthentication, node functions.NodeID, now time.Time) (bool, error) {
+	s := c.GetTLSConnectionState()
+	if s == nil {
+		return false, fault.New(fault.CodeDenied, "it does not speak TLS")
+	}
+	if len(s.PeerCertificates) == 0 {
+		return false, nil
+	}
+	own, err := d.keeper.Identity()
+	if err != nil {
+		return false, err
+	}
+	peer, err := own.Trust().Check(s.PeerCertificates, now)
+	if err == nil {
+		err = pki.Just(workerSubject(node))(peer)
+	}
+	return err == nil, err
 }
 
 // shownKey is the public key whose private half the client has shown to hold; empty where it has shown none.
@@ -208,10 +237,18 @@ func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []by
 // desk for. So nothing answers a question of its on a subject of its choice.
 func workerPermissions(node functions.NodeID) *server.Permissions {
 	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{ReportSubject(node), EndpointsSubject(node), SupplySubject(node)}},
+		Publish: &server.SubjectPermission{Allow: []string{ReportSubject(node), EndpointsSubject(node), SupplySubject(node), CertifySubject(node)}},
 		Subscribe: &server.SubjectPermission{Allow: []string{
 			CommandSubject(node), SubjectReportsWanted, SubjectEndpointsWanted, inboxOf(node) + ".>",
 		}},
+	}
+}
+
+// applicantPermissions are those of a worker that has no certificate yet: it may ask for it.
+func applicantPermissions(node functions.NodeID) *server.Permissions {
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: []string{CertifySubject(node)}},
+		Subscribe: &server.SubjectPermission{Allow: []string{inboxOf(node) + ".>"}},
 	}
 }
 
@@ -228,24 +265,24 @@ func checkFree(ctx context.Context, addr string) error {
 // minToken is the shortest token that is believed not to be guessed.
 const minToken = 32
 
-// joinToken reads the workers' token from the data directory, or makes it.
-func joinToken(dir string) (string, error) { return secretIn(dir, WorkerTokenFile) }
-
-// secretIn reads a secret from a file of the data directory, or makes it.
-func secretIn(dir, name string) (string, error) {
-	path := filepath.Join(dir, name)
+// joinToken reads the secret of the workers' token from the data directory, or makes it, and has the file name the authority's pin.
+func joinToken(dir, pin string) (string, error) {
+	path := filepath.Join(dir, WorkerTokenFile)
 	token, err := ReadToken(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return token, err
+	if errors.Is(err, fs.ErrNotExist) {
+		token, err = newSecret(), nil
 	}
-	var b [24]byte
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(b[:])
-	token = hex.EncodeToString(b[:])
-	if err := writeDurably(dir, name, []byte(token+"\n")); err != nil {
+	if err != nil {
+		return "", err
+	}
+	secret, known := splitToken(token)
+	if known == pin {
+		return secret, nil
+	}
+	if err := writeDurably(dir, WorkerTokenFile, []byte(tokenText(secret, pin)+"\n")); err != nil {
 		return "", fmt.Errorf("writing %s: %w", path, err)
 	}
-	return token, nil
+	return secret, nil
 }
 
 // ReadToken reads a token from a file that nobody but its owner may read.

@@ -13,13 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
 )
 
 // JoinConfig says which server a worker joins.
@@ -28,7 +29,8 @@ type JoinConfig struct {
 	DataDir string
 	// URL is where the server listens for workers, such as nats://127.0.0.1:4222.
 	URL string
-	// Token lets the worker join: one of its own, or that of WorkerTokenFile in the server's data directory. Once it has joined its key is enough.
+	// Token lets the worker join, and says by which certificate authority the server is known: one of the worker's own, or that of WorkerTokenFile
+	// in the server's data directory. Once it has joined its key is enough.
 	Token string
 	// DismissAfter is how long the server may refuse a worker that it had let in before the worker takes it for final. Default 10s.
 	DismissAfter time.Duration
@@ -36,18 +38,26 @@ type JoinConfig struct {
 
 // Link is a worker's connection to the bus of a server elsewhere. It finds the server again by itself. It is safe for concurrent use.
 type Link struct {
+	cfg      JoinConfig
+	dir      string
 	identity Identity
+	cred     credentials
 	boot     string
 	lock     *os.File
 	nc       *nats.Conn
 	log      *slog.Logger
+	// keeper holds the certificate, pin says by which authority the server is known.
+	keeper *pki.Keeper
+	pin    string
+	// met says that the server has let this run in.
+	met atomic.Bool
 
 	dismissAfter time.Duration
 	// dismissed is closed when the server has refused the worker for so long.
 	dismissed chan struct{}
 	mu        sync.Mutex
-	// refused is when it began to; zero while it does not.
-	refused time.Time
+	// refused is when it began to; zero while it does not. Said is when the log told last what is waited for.
+	refused, said time.Time
 }
 
 const (
@@ -57,52 +67,73 @@ const (
 	lastRejoin  = 2 * time.Second
 	// refusedFor is how long a refusal may last that is due to an earlier process of this worker, whose connection is not seen to be gone yet.
 	refusedFor = 2 * time.Second
+	// sayEvery is how often the log tells that the server is waited for.
+	sayEvery = time.Minute
 	// pingEvery and maxPings bound how long a server that vanished is taken to be there.
 	pingEvery = 2 * time.Second
 	maxPings  = 2
 )
 
 // Join takes the data directory and connects to the server. A server that does not answer is tried again until it does, without end; one
-// that refuses the token, or the node because another worker has joined as it, is a denied fault. Close must be called.
+// that refuses the token, or the node because another worker has joined as it, and one that is not the token's, is a denied fault. Close must
+// be called.
 func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		return nil, fmt.Errorf("finding the data directory: %w", err)
 	}
-	l := &Link{boot: rand.Text(), log: log, dismissAfter: cmp.Or(cfg.DismissAfter, 10*time.Second), dismissed: make(chan struct{})}
+	l := &Link{
+		cfg: cfg, dir: dir, boot: rand.Text(), log: log, keeper: pki.NewKeeper(),
+		dismissAfter: cmp.Or(cfg.DismissAfter, 10*time.Second), dismissed: make(chan struct{}),
+	}
 	if l.lock, err = lockDir(dir, ModeWorker); err != nil {
 		return nil, err
 	}
-	var cred credentials
-	if l.identity, err = loadIdentity(dir, ModeWorker, time.Now()); err == nil {
-		cred, err = loadCredentials(dir)
-	}
-	if err == nil {
-		l.nc, err = l.connect(cfg, cred)
-	}
-	if err != nil {
+	if err := l.open(); err != nil {
 		_ = l.lock.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *Link) connect(cfg JoinConfig, cred credentials) (*nats.Conn, error) {
-	opts := []nats.Option{
-		nats.Name(l.boot), nats.UserInfo(string(l.identity.Node), strings.TrimSpace(cfg.Token+" "+cred.secret)), cred.option(), nats.CustomInboxPrefix(inboxOf(l.identity.Node)),
-		nats.Timeout(joinTimeout), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(maxPings),
-		nats.MaxReconnects(-1), nats.CustomReconnectDelay(rejoinDelay), nats.IgnoreAuthErrorAbort(), nats.IgnoreDiscoveredServers(),
+// open reads who the worker is, and connects.
+func (l *Link) open() error {
+	var err error
+	if l.identity, err = loadIdentity(l.dir, ModeWorker, time.Now()); err != nil {
+		return err
+	}
+	if l.cred, err = loadCredentials(l.dir); err != nil {
+		return err
+	}
+	if err := l.loadCertificate(l.dir); err != nil {
+		return err
+	}
+	if l.pin == "" {
+		return fault.New(fault.CodeInvalidRequest, "the token does not say by which certificate authority the server is known").WithField("token-file").
+			WithHint("it is of an older tatami: take the server's %s as it is now, or make another token: tatami token create --node NAME --file FILE", WorkerTokenFile)
+	}
+	l.nc, err = l.connect()
+	return err
+}
+
+func (l *Link) connect() (*nats.Conn, error) {
+	url := l.cfg.URL
+	opts := l.options(l.keeper.Reach(pki.Only(pki.RoleServer)),
+		nats.SetCustomDialer(dialer{l}), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(maxPings),
+		nats.MaxReconnects(-1), nats.CustomReconnectDelay(rejoinDelay), nats.IgnoreAuthErrorAbort(),
 		// What is not sent at once is told again in full on the next connection.
 		nats.ReconnectBufSize(-1),
+		nats.ConnectHandler(func(*nats.Conn) { l.heed(nil) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				l.log.Warn("the server is gone; the instances stay", "server", cfg.URL, "err", err)
+				l.log.Warn("the server is gone; the instances stay", "server", url, "err", err)
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
-			l.log.Info("the server is back", "server", cfg.URL)
+			l.log.Info("the server is back", "server", url)
 			l.heed(nil)
 		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.wait(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			l.heed(err)
 			subject := ""
@@ -111,36 +142,52 @@ func (l *Link) connect(cfg JoinConfig, cred credentials) (*nats.Conn, error) {
 			}
 			l.log.Warn("bus connection", "subject", subject, "err", err)
 		}),
-	}
-	nc, err := nats.Connect(cfg.URL, opts...)
+	)
+	nc, err := nats.Connect(url, opts...)
 	for begun := time.Now(); errors.Is(err, nats.ErrAuthorization) && time.Since(begun) < refusedFor; {
 		time.Sleep(firstRejoin)
-		nc, err = nats.Connect(cfg.URL, opts...)
+		nc, err = nats.Connect(url, opts...)
 	}
 	switch {
 	case err == nil:
 		return nc, nil
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token, or this worker as %s", cfg.URL, l.identity.Node).WithField("token-file").
+		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token, or this worker as %s", url, l.identity.Node).WithField("token-file").
 			WithHint("the server's %s says why: the token is that of its %s, or one for this worker only (tatami token create); a removed worker, or one whose %s "+
 				"was lost, starts anew on another data directory; a copy of one that is in use is refused", AuditFile, WorkerTokenFile, keyFile)
+	case fault.KindOf(err) == fault.Denied:
+		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s is not the one of the token", url).WithField("join").
+			WithHint("a token is good for the server that made it: make one there with tatami token create, or take its %s", WorkerTokenFile)
 	}
-	l.log.Warn("the server does not answer yet; trying again", "server", cfg.URL, "err", err)
-	nc, err = nats.Connect(cfg.URL, append(opts, nats.RetryOnFailedConnect(true))...)
+	l.wait(err)
+	nc, err = nats.Connect(url, append(opts, nats.RetryOnFailedConnect(true))...)
 	if err != nil {
-		return nil, fault.Wrap(fault.CodeInvalidRequest, err, "--join: %q cannot be used", cfg.URL).WithField("join").
+		return nil, fault.Wrap(fault.CodeInvalidRequest, err, "--join: %q cannot be used", url).WithField("join").
 			WithHint("give the address that `tatami up` prints, such as nats://127.0.0.1:4222")
 	}
 	return nc, nil
 }
 
+// wait says, now and again, what the worker waits for.
+func (l *Link) wait(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.said) >= sayEvery {
+		l.said = now
+		l.log.Warn("waiting for the server, which does not answer or lets no one in; trying again", "server", l.cfg.URL, "err", err)
+	}
+}
+
 // heed takes note of a refusal, or that there is none.
 func (l *Link) heed(err error) {
+	if err == nil {
+		l.met.Store(true)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case err == nil:
-		l.refused = time.Time{}
+		l.refused, l.said = time.Time{}, time.Time{}
 	case !errors.Is(err, nats.ErrAuthorization):
 	case l.refused.IsZero():
 		l.refused = time.Now()
@@ -153,14 +200,21 @@ func (l *Link) heed(err error) {
 	}
 }
 
-// Run returns nil when ctx ends, and before that a denied fault when the server has refused the worker for so long that it must have been removed.
+// Run renews the certificate until ctx ends, then returns nil; and before that a denied fault when the server has refused the worker for so
+// long that it must have been removed.
 func (l *Link) Run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-l.dismissed:
-		return fault.New(fault.CodeDenied, "the server refuses this worker as %s: it was removed, or its token revoked", l.identity.Node).
-			WithHint("to join again, start on another data directory with a new token: tatami token create --node NAME")
+	renew := time.NewTimer(0)
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.dismissed:
+			return fault.New(fault.CodeDenied, "the server refuses this worker as %s: it was removed, its token was revoked, or never good", l.identity.Node).
+				WithHint("to join again, start on another data directory with a new token: tatami token create --node NAME")
+		case <-renew.C:
+			renew.Reset(l.renew(ctx))
+		}
 	}
 }
 
@@ -283,10 +337,8 @@ func (l *Link) ask(ctx context.Context, q SupplyRequest) (*nats.Msg, error) {
 	for {
 		m, err := l.askOnce(over, data)
 		if err == nil {
-			if code := m.Header.Get(headerError); code != "" {
-				f := fault.New(fault.Code(code), "%s", m.Data)
-				f.Hint = m.Header.Get(headerHint)
-				return nil, f
+			if err := refusalIn(m); err != nil {
+				return nil, err
 			}
 			return m, nil
 		}

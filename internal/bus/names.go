@@ -86,6 +86,12 @@ func EndpointsSubject(node functions.NodeID) string { return "tatami.endpoints."
 // SupplySubject is where the worker of a node asks for what it needs of the store: a SupplyRequest. The answer goes to its own inbox only.
 func SupplySubject(node functions.NodeID) string { return "tatami.supply." + string(node) }
 
+// CertifySubject is where the worker of a node asks for its certificate: a CertificateRequest. The answer goes to its own inbox only.
+func CertifySubject(node functions.NodeID) string { return "tatami.certify." + string(node) }
+
+// subjectCertify matches every worker's requests for certificates.
+const subjectCertify = "tatami.certify.*"
+
 // subjectSupply matches every worker's questions.
 const subjectSupply = "tatami.supply.*"
 

@@ -31,6 +31,8 @@ type Roster struct {
 	dir    string
 	shared string
 	audit  *audit
+	// pin is the authority's, which tokens name.
+	pin string
 	// kick ends the connections of a node's worker, which has the key.
 	kick func(node functions.NodeID, key string)
 
@@ -57,7 +59,7 @@ type member struct {
 	Removed time.Time `json:"removed,omitzero"`
 }
 
-// openRoster reads the roster of a data directory; it is empty where nobody joined yet. Shared is the token with which any worker may join.
+// openRoster reads the roster of a data directory; it is empty where nobody joined yet. Shared is the secret with which any worker may join.
 func openRoster(dir, shared string, a *audit) (*Roster, error) {
 	r := &Roster{dir: dir, shared: shared, audit: a, file: rosterFile{rosterSchema, map[functions.NodeID]*member{}, map[string]*JoinToken{}}}
 	path := filepath.Join(dir, RosterFile)

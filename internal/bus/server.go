@@ -1,8 +1,6 @@
 package bus
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -21,18 +19,13 @@ const storeDir = "jetstream"
 // readyTimeout bounds the recovery of the store at start: a long backlog is read from disk.
 const readyTimeout = 5 * time.Minute
 
+// handshakePatience is how long a worker may take to show its certificate.
+const handshakePatience = 10 * time.Second
+
 // passwords are made anew at every start: nothing outside this process uses them.
 type passwords struct{ system, tatami string }
 
-func newPasswords() passwords {
-	one := func() string {
-		var b [24]byte
-		// crypto/rand.Read never fails.
-		_, _ = rand.Read(b[:])
-		return hex.EncodeToString(b[:])
-	}
-	return passwords{one(), one()}
-}
+func newPasswords() passwords { return passwords{newSecret(), newSecret()} }
 
 // configText is the server's configuration. Accounts given in text keep JetStream over a restart; accounts made by code lose it.
 func configText(id Identity, c Config, p passwords) string {
@@ -63,6 +56,9 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 		return nil, fmt.Errorf("reading the server's configuration: %w", err)
 	}
 	opts.DontListen = c.WorkerListen == ""
+	if door.keeper != nil {
+		opts.TLSConfig, opts.TLSTimeout, opts.AuthTimeout = door.keeper.Ask(), handshakePatience.Seconds(), 2*handshakePatience.Seconds()
+	}
 	opts.CustomClientAuthentication = door
 	// Workers show that they hold a key by signing it.
 	opts.AlwaysEnableNonce = true

@@ -19,7 +19,7 @@ type JoinToken struct {
 	ID string `json:"id"`
 	// Node is whose worker it is for, in the operator's words.
 	Node string `json:"node"`
-	// Hash is that of the token.
+	// Hash is that of the token's secret.
 	Hash    string    `json:"hash"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
@@ -66,10 +66,7 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 		return JoinToken{}, "", fault.New(fault.CodeInvalidRequest, "expires: %s is not between 1m and %s", life, functions.Duration(maxTokenLife)).WithField("expires")
 	}
 	now := time.Now().UTC()
-	var b [24]byte
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(b[:])
-	text := hex.EncodeToString(b[:])
+	text := newSecret()
 	t := &JoinToken{ID: "tok_" + strings.ToLower(rand.Text()[:12]), Node: node, Hash: hashOf(text), Created: now, Expires: now.Add(life)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,7 +77,23 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 		return JoinToken{}, "", err
 	}
 	r.audit.say("token-created", "token", t.ID, "for", node)
-	return *t, text, nil
+	return *t, tokenText(text, r.pin), nil
+}
+
+// tokenText is a token as workers are given it: the secret, and the pin of the authority by which they know the server.
+func tokenText(secret, pin string) string { return secret + "." + pin }
+
+// splitToken takes a token apart; pin is empty in one of the time before there were certificates.
+func splitToken(token string) (secret, pin string) {
+	secret, pin, _ = strings.Cut(token, ".")
+	return secret, pin
+}
+
+func newSecret() string {
+	var b [24]byte
+	// crypto/rand.Read never fails.
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
 }
 
 // roomForToken lets go of the oldest token that is good for nothing where there are too many; r.mu is held.

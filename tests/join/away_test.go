@@ -236,7 +236,7 @@ func TestExecElsewhere(t *testing.T) {
 	n := newNode(t, s, names("n"))
 	s.deploy("name", nil, n)
 	inst := n.worker.Instances()[0].Instance
-	w := remote.New(remote.Config{Node: s.bus.Identity().Node, Locate: func(_ context.Context, id functions.InstanceID) (functions.NodeID, error) {
+	w := remote.New(remote.Config{TLS: s.bus.WorkerTLS, Node: s.bus.Identity().Node, Locate: func(_ context.Context, id functions.InstanceID) (functions.NodeID, error) {
 		if id != inst {
 			return "", fault.New(fault.CodeNotFound, "there is no %s", id)
 		}

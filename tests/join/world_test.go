@@ -107,7 +107,7 @@ func (s *server) start() {
 	}
 	desk := bus.NewDesk(s.bus, quiet())
 	s.run(desk.Run, desk.Ready())
-	s.workers = remote.New(remote.Config{Node: s.bus.Identity().Node, LostAfter: s.lost}, quiet())
+	s.workers = remote.New(remote.Config{Node: s.bus.Identity().Node, LostAfter: s.lost, TLS: s.bus.WorkerTLS}, quiet())
 	if s.invoker, err = invoke.New(invoke.Config{Tables: s.workers.Heard}, s.bus, s.workers, quiet()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func (n *node) start(s *server) {
 	}
 	n.stops = append(n.stops, func() { n.link.Close(context.Background()) })
 	n.worker, err = worker.New(worker.Config{
-		Node: n.id(), DataDir: filepath.Join(n.dir, "data"), RunDir: filepath.Join(n.dir, "run"), Listen: "127.0.0.1:0", KeepInstances: n.keep,
+		Node: n.id(), DataDir: filepath.Join(n.dir, "data"), RunDir: filepath.Join(n.dir, "run"), Listen: "127.0.0.1:0", TLS: n.link.ListenerTLS, KeepInstances: n.keep,
 		Capacity: functions.Resources{CPU: 4000, Memory: 8 * functions.GiB}, ReportEvery: 50 * time.Millisecond, DrainTimeout: 100 * time.Millisecond,
 	}, n.driver, n.link, quiet())
 	if err != nil {
