@@ -1,6 +1,6 @@
 // Package remote reaches the instances on the nodes of joined workers, and those of this process's own worker by the same calls.
 //
-// For each joined worker it keeps one session, over which slots are taken and given back, and makes a tunnel for each connection to an
+// Both sides show certificates. For each joined worker it keeps one session, over which slots are taken and given back, and makes a tunnel for each connection to an
 // instance: bytes pass as if the instance were here. A session that breaks takes its slots and tunnels with it, on both sides, and is made
 // anew; a worker that cannot be reached for a while is reported as lost.
 package remote

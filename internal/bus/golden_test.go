@@ -64,6 +64,7 @@ func TestTheNamesStay(t *testing.T) {
 		"body " + BodyObject(id, "request"),
 		"node's " + CommandSubject("nod_a") + " " + ReportSubject("nod_a") + " " + EndpointsSubject("nod_a"),
 		"supply " + SupplySubject("nod_a") + " answered on " + inboxOf("nod_a"),
+		"certify " + CertifySubject("nod_a"),
 		"all " + SubjectDemand + " " + SubjectReports + " " + SubjectEndpoints,
 		"wanted " + SubjectEndpointsWanted + " " + SubjectReportsWanted,
 		"scheduler " + SubjectOverview + " " + SubjectExplain + " " + SubjectCompact,

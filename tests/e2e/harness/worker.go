@@ -34,12 +34,23 @@ func WorkersAt(t testing.TB) (addr string, flags []string) {
 // anything of it is left on the machine.
 func Join(t testing.TB, s *Server, addr string, flags ...string) *Worker {
 	t.Helper()
+	return join(t, s, s.within, addr, flags)
+}
+
+// JoinFrom is Join of a worker in a network of its own.
+func JoinFrom(t testing.TB, s *Server, n *Network, addr string, flags ...string) *Worker {
+	t.Helper()
+	return join(t, s, n.Do, addr, flags)
+}
+
+func join(t testing.TB, s *Server, within func(func() error) error, addr string, flags []string) *Worker {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "tw") //nolint:usetesting // the test's own directory would be too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &Worker{Name: filepath.Base(dir), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Flags: flags}
-	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, within: s.within, args: func() []string {
+	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, within: within, args: func() []string {
 		return append([]string{
 			"--join", "nats://" + addr, "--token-file", filepath.Join(s.DataDir, "worker.token"), "--data-dir", w.DataDir, "--run-dir", w.RunDir,
 			"--node-name", w.Name, "--log-level", "debug", "--log-format", "text",
