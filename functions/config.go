@@ -160,6 +160,20 @@ type Queue struct {
 	MaxPending int `json:"maxPending"`
 	// Durability is when an invocation counts as accepted: DurabilityDisk, for which the empty one stands, or DurabilityFast.
 	Durability string `json:"durability,omitempty"`
+	// OnSuccess and OnFailure are where the record of an invocation goes when it has ended so.
+	OnSuccess Destination `json:"onSuccess,omitzero"`
+	OnFailure Destination `json:"onFailure,omitzero"`
+}
+
+// Destination returns where the records of invocations go that ended in a state; none where they go nowhere.
+func (q Queue) Destination(state InvocationState) (to Destination, end string) {
+	switch state {
+	case StateSucceeded:
+		return q.OnSuccess, EndSuccess
+	case StateDead, StateExpired:
+		return q.OnFailure, EndFailure
+	}
+	return Destination{}, ""
 }
 
 // When an invocation counts as accepted.
@@ -346,6 +360,11 @@ func (c Config) Problems() []*fault.Error {
 		bad("queue.durability", "%.40q is neither %s nor %s", c.Queue.Durability, DurabilityDisk, DurabilityFast)
 	}
 	between("queue.maxPending", int64(c.Queue.MaxPending), 1, 10_000_000)
+	for _, p := range []*fault.Error{c.Queue.OnSuccess.problem("queue.onSuccess"), c.Queue.OnFailure.problem("queue.onFailure")} {
+		if p != nil {
+			out = append(out, p)
+		}
+	}
 	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
 		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(c.Env[k], 0) {
 			bad("env", "%q is no name for an environment variable", k)

@@ -54,10 +54,21 @@ func TestProblemsNameTheField(t *testing.T) {
 		"readiness.activation": func(c *functions.Config) {
 			c.Readiness = functions.Readiness{Path: "/", Activation: true, Timeout: c.Readiness.Timeout}
 		},
-		"readiness.timeout":     func(c *functions.Config) { c.Readiness.Timeout = 1 },
-		"queue.retries":         func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
-		"queue.maxAge":          func(c *functions.Config) { c.Queue.MaxAge = 1 },
-		"queue.maxPending":      func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"readiness.timeout":        func(c *functions.Config) { c.Readiness.Timeout = 1 },
+		"queue.retries":            func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
+		"queue.maxAge":             func(c *functions.Config) { c.Queue.MaxAge = 1 },
+		"queue.maxPending":         func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"queue.onSuccess":          func(c *functions.Config) { c.Queue.OnSuccess = functions.Destination{URL: "http://a", Subject: "b"} },
+		"queue.onSuccess.url":      func(c *functions.Config) { c.Queue.OnSuccess.URL = "ftp://a" },
+		"queue.onFailure.url":      func(c *functions.Config) { c.Queue.OnFailure.URL = "http://me:word@a/" },
+		"queue.onFailure.function": func(c *functions.Config) { c.Queue.OnFailure.Function = "a.b" },
+		"queue.onFailure.subject":  func(c *functions.Config) { c.Queue.OnFailure.Subject = "orders.>" },
+		"queue.onFailure.secret": func(c *functions.Config) {
+			c.Queue.OnFailure = functions.Destination{Subject: "a", Secret: functions.SecretRef{File: "/s"}}
+		},
+		"queue.onSuccess.secret.file": func(c *functions.Config) {
+			c.Queue.OnSuccess = functions.Destination{URL: "http://a", Secret: functions.SecretRef{File: "s"}}
+		},
 		"env":                   func(c *functions.Config) { c.Env = map[string]string{"A=B": ""} },
 		"env.PORT":              func(c *functions.Config) { c.Env = map[string]string{"PORT": "1"} },
 		"command":               func(c *functions.Config) { c.Command = []string{""} },

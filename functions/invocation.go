@@ -8,7 +8,7 @@ type Invocation struct {
 	ID        InvocationID `json:"id"`
 	Namespace string       `json:"namespace"`
 	Function  string       `json:"function"`
-	// Trigger is what caused it: "http" or "queue" here.
+	// Trigger is what caused it: "http", "queue" or "destination" here.
 	Trigger string `json:"trigger"`
 	Method  string `json:"method"`
 	// Path is the path below the function, escaped as it came in, beginning with '/'.
@@ -34,6 +34,9 @@ type Invocation struct {
 	RedriveOf InvocationID `json:"redriveOf,omitempty"`
 	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance.
 	OrderingKey string `json:"orderingKey,omitempty"`
+	// Of is the invocation whose end caused this one, where it is a destination's; Hops is how many destinations in a row led to it.
+	Of   InvocationID `json:"of,omitempty"`
+	Hops int          `json:"hops,omitempty"`
 }
 
 // Ref returns the name of the invocation's function.

@@ -27,7 +27,7 @@ type SecretRef struct {
 	Env string `json:"env,omitempty"`
 }
 
-// SecretPrefix begins the names of the environment variables that may hold secrets of triggers.
+// SecretPrefix begins the names of the environment variables that may hold secrets of triggers and destinations.
 const SecretPrefix = "TATAMI_SECRET_"
 
 // How requests are signed.

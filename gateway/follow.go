@@ -57,7 +57,7 @@ func (p *public) follow(w http.ResponseWriter, r *http.Request) {
 	stop := make(chan struct{})
 	var beats sync.WaitGroup
 	err := p.queue.Follow(r.Context(), id, func(st queue.Status) error {
-		data, err := json.Marshal(describe(&st))
+		data, err := json.Marshal(queue.Describe(&st))
 		if err != nil {
 			return err
 		}

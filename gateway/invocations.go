@@ -1,14 +1,12 @@
 package gateway
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 
@@ -17,33 +15,6 @@ import (
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
-
-// invocation is where a queued invocation stands, as its caller sees it.
-type invocation struct {
-	ID        functions.InvocationID    `json:"id"`
-	Namespace string                    `json:"namespace"`
-	Function  string                    `json:"function"`
-	State     functions.InvocationState `json:"state"`
-	// Reason says why a terminal state is not succeeded.
-	Reason string `json:"reason,omitempty"`
-	// Attempt is the number of the attempt under way or to come.
-	Attempt  int                 `json:"attempt,omitempty"`
-	Attempts []functions.Attempt `json:"attempts"`
-	Accepted time.Time           `json:"accepted,omitzero"`
-	Deadline time.Time           `json:"deadline,omitzero"`
-	// Started is when the attempt under way began, Next when the one to come is due.
-	Started  time.Time `json:"started,omitzero"`
-	Next     time.Time `json:"next,omitzero"`
-	Finished time.Time `json:"finished,omitzero"`
-	// Status, Headers and Body are the function's last answer.
-	Status  int                 `json:"status,omitempty"`
-	Headers map[string][]string `json:"headers,omitempty"`
-	// Encoding says how Body is written: "utf-8" as it is, or "base64". It is empty where the body is to be fetched at BodyLocation.
-	Encoding     string `json:"encoding,omitempty"`
-	Body         string `json:"body,omitempty"`
-	BodySize     int64  `json:"bodySize,omitempty"`
-	BodyLocation string `json:"bodyLocation,omitempty"`
-}
 
 func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
 	if wantsEvents(r) {
@@ -63,7 +34,7 @@ func (p *public) invocation(w http.ResponseWriter, r *http.Request) {
 	if !st.State.Terminal() {
 		w.Header().Set("Retry-After", "1")
 	}
-	p.writeJSON(w, r, http.StatusOK, describe(&st))
+	p.writeJSON(w, r, http.StatusOK, queue.Describe(&st))
 }
 
 // cancel ends an invocation: 200 where it is cancelled, 202 where its attempt takes long to end.
@@ -73,39 +44,11 @@ func (p *public) cancel(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		problem.Write(w, r, err)
 	case st.State.Terminal():
-		p.writeJSON(w, r, http.StatusOK, describe(&st))
+		p.writeJSON(w, r, http.StatusOK, queue.Describe(&st))
 	default:
 		w.Header().Set("Retry-After", "1")
-		p.writeJSON(w, r, http.StatusAccepted, describe(&st))
+		p.writeJSON(w, r, http.StatusAccepted, queue.Describe(&st))
 	}
-}
-
-func describe(st *queue.Status) *invocation {
-	v := &invocation{
-		ID: st.ID, Namespace: st.Ref.Namespace, Function: st.Ref.Name, State: st.State, Attempt: st.Attempt, Attempts: st.Attempts,
-		Accepted: st.Accepted, Deadline: st.Deadline, Started: st.Started, Next: st.Next,
-	}
-	if v.Attempts == nil {
-		v.Attempts = []functions.Attempt{}
-	}
-	rec := st.Result
-	if rec == nil {
-		return v
-	}
-	v.Reason, v.Finished, v.Status, v.Headers = rec.Reason, rec.Finished, rec.Status, rec.Header
-	if rec.Status == 0 {
-		return v
-	}
-	v.BodySize, v.BodyLocation = int64(len(rec.Body)), invocationPrefix+string(st.ID)+"/body"
-	switch {
-	case rec.BodyRef != nil:
-		v.BodySize = rec.BodyRef.Size
-	case utf8.Valid(rec.Body):
-		v.Encoding, v.Body = "utf-8", string(rec.Body)
-	default:
-		v.Encoding, v.Body = "base64", base64.StdEncoding.EncodeToString(rec.Body)
-	}
-	return v
 }
 
 // waitOf reads how long to wait: a duration such as 30s, or seconds.

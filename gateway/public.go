@@ -57,7 +57,7 @@ type Routes func(chi.Router)
 
 // Public makes the handler of the public listener: functions by path and by host, the queue's way in, its results, health, and more routes.
 func Public(fns Functions, q Queue, cfg Config, more ...Routes) http.Handler {
-	p := &public{cfg: cfg.withDefaults(), fns: fns, queue: q}
+	p := &public{cfg: cfg.withDefaults(), fns: fns, queue: ownOnly{q}}
 	r := chi.NewRouter()
 	for _, add := range more {
 		add(r)
@@ -207,10 +207,14 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	if err != nil {
 		return queue.Receipt{}, err
 	}
+	hops, err := depthOf(r.Header)
+	if err != nil {
+		return queue.Receipt{}, err
+	}
 	body := newClientBody(w, r)
 	receipt, err := p.queue.Submit(r.Context(), queue.Request{
 		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
-		NotBefore: start, Key: key, OrderingKey: order,
+		NotBefore: start, Key: key, OrderingKey: order, Hops: hops,
 	})
 	if err != nil && body.err != nil {
 		return queue.Receipt{}, body.fault()

@@ -137,7 +137,7 @@ func TestRoad(t *testing.T) {
 		}
 		id := resp.Header.Get("Tatami-Invocation-Id")
 		resp, got = do("GET", "/invocations/"+id+"?wait=10s", "", "")
-		var v invocation
+		var v queue.Record
 		if err := json.Unmarshal([]byte(got), &v); err != nil || resp.StatusCode != 200 {
 			t.Fatalf("%s: %s", resp.Status, got)
 		}

@@ -64,7 +64,7 @@ func newQueueShowCmd(a *app) *cobra.Command {
 				}
 				return show(a, inv, string(inv.ID), invocationFields(*inv))
 			}
-			ref, err := functions.ParseRef(args[0])
+			ref, err := functions.ParseQueue(args[0])
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ func newQueueDeadCmd(a *app) *cobra.Command {
 				}
 				return show(a, d, string(d.Invocation.ID), deadFields(d))
 			}
-			ref, err := functions.ParseRef(args[0])
+			ref, err := functions.ParseQueue(args[0])
 			if err != nil {
 				return err
 			}
@@ -70,6 +70,7 @@ func deadFields(d *v1.DeadLetter) []field {
 	return []field{
 		{"invocation", string(i.ID)},
 		{"function", i.Ref().String()},
+		{"of", string(i.Of)},
 		{"reason", d.Reason},
 		{"died", stamp(d.Died)},
 		{"accepted", stamp(i.Accepted)},
@@ -120,7 +121,7 @@ func deadOf(ctx context.Context, c *client.Client, args []string, limit int) ([]
 			ids = append(ids, functions.InvocationID(s))
 			continue
 		}
-		ref, err := functions.ParseRef(s)
+		ref, err := functions.ParseQueue(s)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +145,7 @@ func newQueuePurgeCmd(a *app) *cobra.Command {
 		Use: "purge FUNCTION", Short: "Remove the dead letters of a function", Args: argCount(1, 1, "FUNCTION"), ValidArgsFunction: a.completeFunctions,
 		Long: "Removes the dead letters of a function for good. What waits in its queue stays. On a terminal it asks, unless --yes is given.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := functions.ParseRef(args[0])
+			ref, err := functions.ParseQueue(args[0])
 			if err != nil {
 				return err
 			}

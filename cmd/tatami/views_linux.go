@@ -28,7 +28,14 @@ func (s *system) sources() live.Sources {
 		Queues: func() map[functions.Ref]live.Queue {
 			out := map[functions.Ref]live.Queue{}
 			for ref, d := range s.queue.Depths() {
-				out[ref] = live.Queue(d)
+				// The picture has functions only: of what goes to their destinations it shows what failed.
+				of, _, delivery := ref.Delivers()
+				sum := out[of]
+				if !delivery {
+					sum = live.Queue{Pending: d.Pending, Scheduled: d.Scheduled, Running: d.Running, Oldest: d.Oldest, Dead: sum.Dead}
+				}
+				sum.Dead += d.Dead
+				out[of] = sum
 			}
 			return out
 		},

@@ -87,6 +87,8 @@ func table() []field {
 			{name: "maxAge", kind: duration, doc: "How long after its acceptance an invocation may still start an attempt.", at: func(f *File) any { return &f.Config.Queue.MaxAge }},
 			{name: "maxPending", kind: number, lo: 1, hi: 10_000_000, doc: "How many invocations may wait.", at: func(f *File) any { return &f.Config.Queue.MaxPending }},
 			{name: "durability", kind: text, pattern: "^(disk|fast)$", doc: "When an invocation is accepted: disk, when it is on disk, or fast, when the server has it: power loss may then lose what was accepted in the last seconds. Default disk.", at: func(f *File) any { return &f.Config.Queue.Durability }},
+			destination("onSuccess", "Where the record of an invocation goes that succeeded: one of url, function and subject.", func(f *File) *functions.Destination { return &f.Config.Queue.OnSuccess }),
+			destination("onFailure", "Where the record of an invocation goes that is dead or expired: one of url, function and subject.", func(f *File) *functions.Destination { return &f.Config.Queue.OnFailure }),
 		}},
 		{name: "placement", kind: section, doc: "Which nodes the instances run on.", fields: []field{
 			{name: "spread", kind: text, pattern: "^(zone|node)$", doc: "Keeps the instances apart: zone, by the nodes' label of that name, or node. Without it they are packed.", at: func(f *File) any { return &f.Config.Placement.Spread }},
@@ -101,6 +103,19 @@ func table() []field {
 		{name: "readOnlyRoot", kind: boolean, doc: "Makes the root filesystem read-only; /tmp stays writable.", at: func(f *File) any { return &f.Config.ReadOnlyRoot }},
 		{name: "labels", kind: pairs, doc: "Labels for people and tools, and by which other functions may ask to be near or apart.", at: func(f *File) any { return &f.Config.Labels }},
 	}
+}
+
+// destination is the section of a destination.
+func destination(name, doc string, at func(f *File) *functions.Destination) field {
+	return field{name: name, kind: section, doc: doc, fields: []field{
+		{name: "url", kind: text, pattern: "^https?://[^@#]+$", doc: "Takes the record with POST.", at: func(f *File) any { return &at(f).URL }},
+		{name: "secret", kind: section, doc: "Where the server finds the secret that signs what goes to url.", fields: []field{
+			{name: "file", kind: text, doc: "Absolute path of a file with one secret a line; all of them sign.", at: func(f *File) any { return &at(f).Secret.File }},
+			{name: "env", kind: text, pattern: "^TATAMI_SECRET_", doc: "Environment variable of the server.", at: func(f *File) any { return &at(f).Secret.Env }},
+		}},
+		{name: "function", kind: text, pattern: namePattern, doc: "A function of the same namespace, invoked with the record through its queue.", at: func(f *File) any { return &at(f).Function }},
+		{name: "subject", kind: text, doc: "Where the record is published on the server's NATS, behind dest.NAMESPACE.", at: func(f *File) any { return &at(f).Subject }},
+	}}
 }
 
 // wants says what a value of the kind looks like.

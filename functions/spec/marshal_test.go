@@ -74,6 +74,9 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Scale.DownDelay = span(t, "downDelay", 0, time.Hour)
 		retries := rapid.IntRange(0, 100).Draw(t, "retries")
 		c.Queue.Retries = &retries
+		c.Queue.OnSuccess = rapid.SampledFrom([]functions.Destination{
+			{}, {Function: "report"}, {Subject: "a.b"}, {URL: "http://a:1/b", Secret: functions.SecretRef{Env: "TATAMI_SECRET_X"}},
+		}).Draw(t, "onSuccess")
 		c.ReadOnlyRoot = rapid.Bool().Draw(t, "readOnlyRoot")
 		if rapid.Bool().Draw(t, "path") {
 			c.Readiness.Path = "/healthz?x=1"

@@ -16,13 +16,13 @@ import (
 const defaultListed = 100
 
 type queueListInput struct {
-	RefInput
+	QueueInput
 	State functions.InvocationState `query:"state" enum:"accepted,scheduled,running,retry-wait" doc:"Invocations in this state only"`
 	Limit int                       `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 where it is left out"`
 }
 
 type deadListInput struct {
-	RefInput
+	QueueInput
 	Limit int `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 where it is left out"`
 }
 
@@ -45,7 +45,7 @@ func (a *API) registerQueue(h huma.API) {
 	}, a.listQueues)
 	handle(a, h, huma.Operation{
 		OperationID: "get-queue", Method: http.MethodGet, Path: functionPath + "/queue", Summary: "Show the depth of a function's queue", Tags: tags,
-	}, func(ctx context.Context, in *RefInput) (*body[v1.FunctionQueue], error) {
+	}, func(ctx context.Context, in *QueueInput) (*body[v1.FunctionQueue], error) {
 		ref, err := a.existing(ctx, in)
 		if err != nil {
 			return nil, err
@@ -55,7 +55,7 @@ func (a *API) registerQueue(h huma.API) {
 	handle(a, h, huma.Operation{
 		OperationID: "list-queued", Method: http.MethodGet, Path: functionPath + "/queue/invocations", Summary: "List invocations that wait or run", Tags: tags,
 	}, func(ctx context.Context, in *queueListInput) (*body[[]v1.InvocationStatus], error) {
-		ref, err := a.existing(ctx, &in.RefInput)
+		ref, err := a.existing(ctx, &in.QueueInput)
 		if err != nil {
 			return nil, err
 		}
@@ -106,11 +106,23 @@ func (a *API) registerQueue(h huma.API) {
 	}, a.purgeDead)
 }
 
-// existing returns the name of a function that there is.
-func (a *API) existing(ctx context.Context, in *RefInput) (functions.Ref, error) {
+// QueueInput names a queue.
+type QueueInput struct {
+	NamespaceInput
+	Name string `path:"name" doc:"Name of the function, or NAME@success or NAME@failure for what goes to its destination" example:"hello"`
+}
+
+func (in *QueueInput) ref() (functions.Ref, error) {
+	ref := functions.Ref{Namespace: in.Namespace, Name: in.Name}
+	return ref, ref.ValidateQueue()
+}
+
+// existing returns the name of the queue of a function that there is.
+func (a *API) existing(ctx context.Context, in *QueueInput) (functions.Ref, error) {
 	ref, err := in.ref()
 	if err == nil {
-		_, _, err = a.function(ctx, ref)
+		of, _, _ := ref.Delivers()
+		_, _, err = a.function(ctx, of)
 	}
 	return ref, err
 }
@@ -168,6 +180,6 @@ func deadLetter(d *functions.DeadLetter) v1.DeadLetter {
 	return v1.DeadLetter{Reason: d.Reason, Died: d.Died, Invocation: v1.QueuedInvocation{
 		ID: i.ID, Namespace: i.Namespace, Function: i.Function, Trigger: i.Trigger, Method: i.Method, Path: i.Path, Query: i.Query,
 		Headers: i.Header, Body: i.Body, BodyRef: i.BodyRef, Accepted: i.Accepted, Deadline: i.Deadline, Attempt: i.Attempt,
-		History: i.History, RedriveOf: i.RedriveOf,
+		History: i.History, RedriveOf: i.RedriveOf, Of: i.Of,
 	}}
 }

@@ -37,6 +37,9 @@ type Request struct {
 	Deadline time.Time
 	// RedriveOf is the invocation that this one repeats.
 	RedriveOf functions.InvocationID
+	// Hops is how many destinations in a row led to it, functions.MaxHops at most. Of is the invocation that the last one is of.
+	Hops int
+	Of   functions.InvocationID
 	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance: one that waits for
 	// another attempt keeps those behind it waiting, and no others. What is delayed takes its place when its time has come. Empty: no order.
 	OrderingKey string
@@ -115,6 +118,7 @@ func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
 		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf, OrderingKey: r.OrderingKey,
+		Of: r.Of, Hops: r.Hops,
 	}
 	if r.delayed() {
 		inv.NotBefore = r.NotBefore.UTC()
@@ -286,6 +290,9 @@ func (r *Request) complete() error {
 		if err := functions.CheckKey("Tatami-Ordering-Key", r.OrderingKey); err != nil {
 			return err
 		}
+	}
+	if r.Hops < 0 || r.Hops > functions.MaxHops {
+		return bad(HeaderDepth, "%d destinations in a row led to it, at most %d may: do they lead in a circle?", r.Hops, functions.MaxHops)
 	}
 	if !isToken(r.Method) || len(r.Method) > 32 {
 		return bad("method", "%.40q is no method", r.Method)

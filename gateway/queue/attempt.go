@@ -136,7 +136,7 @@ func (q *Queue) alreadyDone(h *held, inv *functions.Invocation) bool {
 	switch {
 	case !ok:
 	case found:
-		q.settle(h, inv, &rec)
+		q.settle(h, inv, &rec, false)
 	case newer:
 		q.ack(h)
 	default:
@@ -172,6 +172,9 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		o.verdict, o.reason = expired, errExpired.Error()
 		return o
 	}
+	if inv.Hops > functions.MaxHops {
+		return q.failed(o, errTooDeep)
+	}
 	if leaseErr != nil {
 		return q.failed(o, leaseErr)
 	}
@@ -206,9 +209,17 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	o.attempt.Status, o.answered = resp.StatusCode, true
 	o.verdict, o.retryAfter = judge(resp, o.attempt.Ended)
 	if o.verdict != succeeded {
-		o.reason = "the function answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
+		o.reason = answerer(inv) + " answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 	}
 	return o
+}
+
+// answerer is who answers an attempt.
+func answerer(inv *functions.Invocation) string {
+	if _, _, delivery := inv.Ref().Delivers(); delivery {
+		return "the destination"
+	}
+	return "the function"
 }
 
 // request is the HTTP request of an attempt.

@@ -6,6 +6,10 @@
 // compare-and-set, or the next attempt as a message scheduled by the server. A process that dies between any two steps leaves a message
 // that is delivered again, and what was written tells how far it came.
 //
+// When an invocation has ended whose function has a destination for that, its record goes there as an invocation of its own, with an id that
+// follows from the first one's, stored behind the terminal record and under the same barrier. What goes to a function is that function's; what goes to
+// a URL or a subject lies in a queue beside the function's, NAME@END, whose lane leases a courier instead of an instance.
+//
 // A dead invocation gets its terminal record before its dead letter: the record decides which of two attempts ended it, and a dead
 // letter that is missing is made when the message comes again.
 package queue

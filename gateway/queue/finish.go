@@ -44,6 +44,10 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 		rec.State = functions.StateSucceeded
 	case expired:
 		rec.State = functions.StateExpired
+		if _, _, delivery := inv.Ref().Delivers(); delivery {
+			// What could not be delivered is kept, whatever the reason.
+			rec.State = functions.StateDead
+		}
 	case cancelled:
 		rec.State, rec.Reason = functions.StateCancelled, errCancelled.Message
 	default:
@@ -74,7 +78,7 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 			q.removeBody(o.bodyRef)
 		}
 	}
-	q.settle(h, inv, &rec)
+	q.settle(h, inv, &rec, !late)
 }
 
 // handOn tells of an answer before it is final; false: it could not be done, and the message is left to be delivered again.
@@ -94,8 +98,9 @@ func (q *Queue) handOn(h *held, inv *functions.Invocation, rec *functions.Result
 	return done && !ending
 }
 
-// settle completes an invocation whose terminal record is written: the dead letter, the barrier, the acknowledgement.
-func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result) {
+// settle completes an invocation whose terminal record is written: the dead letter, what goes to a destination, the barrier, the acknowledgement.
+// First says that the record has just been written here.
+func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result, first bool) {
 	streams := []string{q.bus.Results().Stream()}
 	if rec.BodyRef != nil {
 		streams = append(streams, q.bus.Bodies().Stream())
@@ -107,10 +112,20 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 			return
 		}
 	}
+	onward, ok := q.handRecordOn(h, inv, rec, first)
+	if !ok {
+		return
+	}
+	if onward != nil {
+		streams = append(streams, bus.StreamInvocations)
+	}
 	if !q.sync(h, streams...) {
 		return
 	}
 	q.ack(h)
+	if onward != nil {
+		q.arrived(onward)
+	}
 	q.mu.Lock()
 	last := h.next == nil
 	if c := q.cancelling[h.id]; c != nil && last {

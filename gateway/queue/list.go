@@ -254,31 +254,37 @@ func (q *Queue) listEnded(ctx context.Context, ref functions.Ref, state function
 	return out, nil
 }
 
-// Dead returns dead letters, the newest first, at most limit: of one function, or of all where ref is empty.
+// Dead returns dead letters, the newest first, at most limit: of one function and its deliveries, of one queue of deliveries, or of all where ref
+// is empty.
 func (q *Queue) Dead(ctx context.Context, ref functions.Ref, limit int) ([]functions.DeadLetter, error) {
-	match := "dead.>"
+	matches := []string{"dead.>"}
 	if ref != (functions.Ref{}) {
-		match = bus.FunctionDead(ref)
+		matches = deadAt(ref)
 	}
 	out := []functions.DeadLetter{}
-	err := q.newest(ctx, q.bus.Dead(), match, func(m *jetstream.RawStreamMsg) (bool, error) {
-		if len(out) >= limit {
-			return false, nil
-		}
-		letter, err := bus.Decode[functions.DeadLetter](m.Data)
+	for _, match := range matches {
+		n := 0
+		err := q.newest(ctx, q.bus.Dead(), match, func(m *jetstream.RawStreamMsg) (bool, error) {
+			if n >= limit {
+				return false, nil
+			}
+			letter, err := bus.Decode[functions.DeadLetter](m.Data)
+			if err != nil {
+				return false, err
+			}
+			of, _, _ := letter.Invocation.Ref().Delivers()
+			if ref == (functions.Ref{}) || letter.Invocation.Ref() == ref || of == ref {
+				out = append(out, letter)
+				n++
+			}
+			return true, nil
+		})
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		if ref == (functions.Ref{}) || letter.Invocation.Ref() == ref {
-			out = append(out, letter)
-		}
-		return true, nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	slices.SortStableFunc(out, func(a, b functions.DeadLetter) int { return b.Died.Compare(a.Died) })
-	return out, nil
+	return out[:min(len(out), max(limit, 0))], nil
 }
 
 // ShowDead returns the dead letter of an invocation.

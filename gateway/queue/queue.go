@@ -22,6 +22,8 @@ type Queue struct {
 	bus *bus.Bus
 	run DataPath
 	log *slog.Logger
+	// courier carries what goes to destinations.
+	courier *courier
 
 	// ready is closed when the state of the stream is known; ending when Run drains; ended when it has.
 	ready, ending, ended chan struct{}
@@ -64,8 +66,9 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	carry := newCourier(run, b.Conn())
 	return &Queue{
-		cfg: cfg, bus: b, run: run, log: log,
+		cfg: cfg, bus: b, run: paths{run, carry}, courier: carry, log: log,
 		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
 		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
@@ -89,6 +92,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	base := context.WithoutCancel(ctx)
 	q.alive, q.cutAlive = context.WithCancel(base)
 	q.lanesCtx, q.stopLanes = context.WithCancel(base)
+	defer q.courier.close()
 	defer q.cutAlive()
 	defer q.stopLanes()
 	stop := make(chan struct{})

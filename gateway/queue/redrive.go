@@ -19,10 +19,24 @@ func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functio
 	if err != nil {
 		return "", err
 	}
-	old := &letter.Invocation
+	again, err := q.runAgain(ctx, &letter.Invocation)
+	if err != nil {
+		return "", err
+	}
+	if err := q.dropLetter(ctx, &letter); err != nil {
+		q.log.Warn("a redriven dead letter stays", "inv", string(id), "err", err)
+	}
+	return again, nil
+}
+
+// runAgain accepts an invocation again, as a new one.
+func (q *Queue) runAgain(ctx context.Context, old *functions.Invocation) (functions.InvocationID, error) {
+	if _, _, delivery := old.Ref().Delivers(); delivery {
+		return q.redeliver(ctx, old)
+	}
 	r := Request{
 		Ref: old.Ref(), Method: old.Method, Path: old.Path, Query: old.Query, Header: old.Header, Body: old.Body, Trigger: old.Trigger,
-		RedriveOf: old.ID,
+		RedriveOf: old.ID, Of: old.Of, Hops: old.Hops,
 	}
 	if old.BodyRef != nil {
 		body, _, err := q.OpenRequest(ctx, old)
@@ -32,14 +46,7 @@ func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functio
 		defer func() { _ = body.Close() }()
 		r.BodyReader = body
 	}
-	again, err := q.Accept(ctx, r)
-	if err != nil {
-		return "", err
-	}
-	if err := q.dropLetter(ctx, &letter); err != nil {
-		q.log.Warn("a redriven dead letter stays", "inv", string(id), "err", err)
-	}
-	return again, nil
+	return q.Accept(ctx, r)
 }
 
 // dropLetter takes a dead letter and the body that it keeps away.

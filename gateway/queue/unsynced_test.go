@@ -21,6 +21,7 @@ func TestWhatIsNotOnDiskIsNotAcknowledged(t *testing.T) {
 		status int
 		stream func(b *bus.Bus) string
 	}{
+		"a delivery":    {http.StatusAccepted, func(*bus.Bus) string { return bus.StreamInvocations }},
 		"a result":      {http.StatusOK, func(b *bus.Bus) string { return b.Results().Stream() }},
 		"a dead letter": {http.StatusBadRequest, func(*bus.Bus) string { return bus.StreamDead }},
 		"a retry":       {http.StatusServiceUnavailable, func(*bus.Bus) string { return bus.StreamInvocations }},
@@ -33,7 +34,11 @@ func TestWhatIsNotOnDiskIsNotAcknowledged(t *testing.T) {
 				<-answer
 				w.WriteHeader(c.status)
 			}))
-			run.deploy(hello, nil)
+			run.deploy(hello, func(cfg *functions.Config) {
+				if c.status == http.StatusAccepted {
+					cfg.Queue.OnSuccess = functions.Destination{Subject: "done"}
+				}
+			})
 			dir := t.TempDir()
 			b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
 			if err != nil {

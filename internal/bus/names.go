@@ -143,6 +143,9 @@ func subjectOf(class string, id functions.InvocationID) (string, bool) {
 	return class + "." + hash + "." + string(id), true
 }
 
+// DestinationSubject is where the records of ended invocations of a namespace are published whose destination is a subject.
+func DestinationSubject(namespace, subject string) string { return "dest." + namespace + "." + subject }
+
 // FunctionKey is a function's key in BucketFunctions.
 func FunctionKey(r functions.Ref) string { return r.Namespace + "." + r.Name }
 

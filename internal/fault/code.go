@@ -57,6 +57,8 @@ const (
 	CodeFunctionNotReady    Code = "function-not-ready"
 	CodeFunctionBadResponse Code = "function-bad-response"
 
+	CodeDestinationFailed Code = "destination-failed"
+
 	CodeFunctionTimeout Code = "function-timeout"
 	CodeIdleTimeout     Code = "idle-timeout"
 	CodeStartTimeout    Code = "start-timeout"
@@ -94,7 +96,7 @@ func rowOf(c Code) row {
 		return row{Unavailable, 503}
 	case CodeStorageFull:
 		return row{StorageFull, 507}
-	case CodeFunctionCrashed, CodeFunctionNotReady, CodeFunctionBadResponse:
+	case CodeFunctionCrashed, CodeFunctionNotReady, CodeFunctionBadResponse, CodeDestinationFailed:
 		return row{FunctionFailed, 502}
 	case CodeFunctionTimeout, CodeIdleTimeout, CodeStartTimeout, CodeWaitTimeout:
 		return row{Timeout, 504}
@@ -119,7 +121,7 @@ func Codes() []Code {
 		CodeConflict, CodeOutcomeUnknown,
 		CodeQuotaExceeded, CodeRateLimited, CodeQueueFull,
 		CodeWaitingListFull, CodeNoCapacity, CodeUnavailable, CodeDraining, CodeStorageFull,
-		CodeFunctionCrashed, CodeFunctionNotReady, CodeFunctionBadResponse,
+		CodeFunctionCrashed, CodeFunctionNotReady, CodeFunctionBadResponse, CodeDestinationFailed,
 		CodeFunctionTimeout, CodeIdleTimeout, CodeStartTimeout, CodeWaitTimeout,
 	}
 }

@@ -37,6 +37,22 @@ var mutations = []mutation{
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./gateway/queue",
 	},
 	{
+		"an end whose record goes nowhere",
+		"gateway/queue/finish.go", "onward, ok := q.handRecordOn(h, inv, rec, first)", "onward, ok := (*functions.Invocation)(nil), true\n\t_ = first", "./gateway/queue",
+	},
+	{
+		"a delivery that is not on disk when its cause is acknowledged",
+		"gateway/queue/finish.go", "if onward != nil {\n\t\tstreams", "if onward != nil && rec.Status < 0 {\n\t\tstreams", "./gateway/queue",
+	},
+	{
+		"a delivery that is made again after a crash",
+		"gateway/queue/destination.go", "if !first {", "if !first && rec.Status < 0 {", "./gateway/queue",
+	},
+	{
+		"destinations in a circle without an end",
+		"gateway/queue/attempt.go", "if inv.Hops > functions.MaxHops {", "if inv.Hops > 10*functions.MaxHops {", "./gateway/queue",
+	},
+	{
 		"an attempt whose message is not held",
 		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
 	},

@@ -59,6 +59,8 @@ type QueuedInvocation struct {
 	Attempt   int                    `json:"attempt"`
 	History   []functions.Attempt    `json:"history,omitempty"`
 	RedriveOf functions.InvocationID `json:"redriveOf,omitempty"`
+	// Of is the invocation whose end caused this one, where it goes to a destination.
+	Of functions.InvocationID `json:"of,omitempty"`
 }
 
 // Ref returns the name of the invocation's function.

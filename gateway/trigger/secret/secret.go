@@ -31,8 +31,8 @@ func Read(ref functions.SecretRef) ([][]byte, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fault.New(fault.CodeUnavailable, "the trigger's secret is not set on the server").WithField("secret").
-			WithHint("write it to the file, or to the variable of the server's environment, that the trigger names")
+		return nil, fault.New(fault.CodeUnavailable, "the secret is not set on the server").WithField("secret").
+			WithHint("write it to the file, or to the variable of the server's environment, that is named for it")
 	}
 	return out, nil
 }
@@ -40,7 +40,7 @@ func Read(ref functions.SecretRef) ([][]byte, error) {
 // readSmall reads a regular file that is small. What is wrong with it is for the server's operator, not for whoever posts.
 func readSmall(path string) ([]byte, error) {
 	unusable := func() error {
-		return fault.New(fault.CodeUnavailable, "the file with the trigger's secret cannot be used").WithField("secret").
+		return fault.New(fault.CodeUnavailable, "the file with the secret cannot be used").WithField("secret").
 			WithHint("it must be there, a regular file of at most %d bytes that the server may read", maxSecrets)
 	}
 	info, err := os.Stat(path)
