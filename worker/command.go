@@ -6,6 +6,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 const architecture = runtime.GOARCH
@@ -137,6 +138,24 @@ func (w *Worker) commandDrain(c bus.Command, now time.Time) {
 	} else {
 		w.out.changed(in)
 	}
+}
+
+// End closes the instance to new slots and stops it, whoever holds one: a gateway gave up what it runs. For an instance that is gone it does nothing.
+func (w *Worker) End(node functions.NodeID, inst functions.InstanceID, reason string) error {
+	if node != w.cfg.Node {
+		return fault.New(fault.CodeUnavailable, "node %s is not this one", node)
+	}
+	in := w.lookup(inst)
+	if in == nil {
+		return nil
+	}
+	in.slots.close()
+	if in.askEnd(end{reason: reason, deadline: time.Now()}) {
+		w.out.departed(in, functions.InstanceDraining, reason)
+	} else {
+		w.out.changed(in)
+	}
+	return nil
 }
 
 // commandReport tells what the sender missed.

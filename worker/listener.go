@@ -72,6 +72,7 @@ func (l *listener) run(ctx context.Context) error {
 	mux.HandleFunc("GET "+bus.PathTunnel+"{inst}", l.tunnel)
 	mux.HandleFunc("POST "+bus.PathLogs, l.logs)
 	mux.HandleFunc("POST "+bus.PathExec, l.exec)
+	mux.HandleFunc("POST "+bus.PathEnd, l.end)
 	srv := &http.Server{
 		Handler: l.guard(mux), ReadHeaderTimeout: headPatience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
@@ -376,6 +377,20 @@ func (l *listener) exec(w http.ResponseWriter, r *http.Request) {
 	out := bus.ExecResult{Schema: bus.Schema, Code: code, Stdout: stdout.b, Stderr: stderr.b}
 	if err := json.NewEncoder(w).Encode(out); err != nil {
 		l.log.Debug("a gateway's connection", "err", err)
+	}
+}
+
+// maxQuestion is the longest question without a body of its own, in bytes.
+const maxQuestion = 16 << 10
+
+func (l *listener) end(w http.ResponseWriter, r *http.Request) {
+	var q bus.EndRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuestion)).Decode(&q); err != nil {
+		bus.RespondFault(w, fault.Wrap(fault.CodeInvalidRequest, err, "the request cannot be read"))
+		return
+	}
+	if err := l.w.End(l.w.cfg.Node, q.Instance, q.Reason); err != nil {
+		bus.RespondFault(w, err)
 	}
 }
 

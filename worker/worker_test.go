@@ -400,6 +400,26 @@ func TestADrainEndsAtItsDeadline(t *testing.T) {
 	}
 }
 
+// A gateway that gives up what an instance runs has it stopped, although its slot is held.
+func TestAnInstanceIsEndedByItsGateway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	id := w.serving(revision())
+	w.admit(id)
+	if err := w.worker.End("nod_other", id, "stuck"); err == nil {
+		t.Error("another node's instance is ended")
+	}
+	if err := w.worker.End(w.cfg.Node, id, "stuck"); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.state(id, functions.InstanceStopped); !strings.HasPrefix(r.Reason, "stuck") {
+		t.Errorf("report %+v", r)
+	}
+	if err := w.worker.End(w.cfg.Node, id, "stuck"); err != nil {
+		t.Errorf("an instance that is gone: %v", err)
+	}
+}
+
 func TestAStartIsCalledOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -51,6 +51,8 @@ type exchange struct {
 	// reading says that somebody reads the client's body, begun that the answer's head went to the client, over that cut comes too late;
 	// half that the cut came in the middle of the client's body.
 	reading, begun, over, half bool
+	// hungUp says that the function was told that nobody waits; nothing is sent on the connection any more.
+	hungUp bool
 	// streaming says that the idle limit holds and not the timeout.
 	streaming bool
 	timer     *time.Timer
@@ -176,7 +178,7 @@ func (x *exchange) finish(complete bool) {
 	}
 	x.mu.Lock()
 	x.over = true
-	c, cut := x.conn, x.cause != uncut
+	c, cut := x.conn, x.cause != uncut || x.hungUp
 	x.conn = nil
 	if x.timer != nil {
 		x.timer.Stop()
@@ -256,7 +258,7 @@ func (x *exchange) roundTrip(ctx context.Context, l *Lease, o *outgoing) (*http.
 		}
 		x.mu.Lock()
 		x.conn = nil
-		again := c.reused && !c.heard && o.replayable() && x.cause == uncut
+		again := c.reused && !c.heard && o.replayable() && x.cause == uncut && !x.hungUp
 		x.mu.Unlock()
 		c.close()
 		if !again {

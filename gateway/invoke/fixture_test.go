@@ -34,6 +34,8 @@ type node struct {
 	sequence uint64
 	boot     string
 	dials    int
+	// ended are the reasons for which instances were to be stopped.
+	ended []string
 }
 
 // inst is an instance on the node.

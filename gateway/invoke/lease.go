@@ -22,6 +22,8 @@ type Lease struct {
 	// counted says that the namespace counts the lease.
 	counted  bool
 	released atomic.Bool
+	// under is the exchange of RoundTrip.
+	under atomic.Pointer[exchange]
 }
 
 // Lease takes a slot of an instance of the function's live revision, and waits for one if there is none. A lease of class Sync waits

@@ -22,6 +22,7 @@ func (l *Lease) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, start := r.Context(), time.Now()
 	cfg := &l.rev.Config
 	x := &exchange{inv: l.inv, fn: l.fn, limit: cfg.Timeout, idle: cfg.IdleTimeout}
+	l.under.Store(x)
 	end := func(status int, err error) {
 		now := time.Now()
 		l.fn.stats.record(now, now.Sub(start), outcome{status: status, err: err, cold: l.cold})

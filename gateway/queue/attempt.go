@@ -94,9 +94,9 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 	if q.begin(h) {
 		o = q.perform(h, &inv, lease, leaseErr)
 	}
-	if q.unstoppable(h) && o.verdict != cut && o.verdict != succeeded {
+	if stopped, hungUp := q.unstoppable(h); stopped && o.verdict != cut && (hungUp || o.verdict != succeeded) {
 		// An answer that succeeded all the same is a result; one that did not is not waited for again.
-		o.verdict = cancelled
+		o.verdict, o.answered = cancelled, o.answered && !hungUp
 	}
 	release()
 	switch o.verdict {
@@ -184,7 +184,9 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,
 		fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", inv.Ref(), timeout))
 	defer cancel()
-	if !q.stoppable(h, cancel) {
+	stopper := q.stopperOf(h, lease, rev.Config.WithDefaults().Concurrency, cancel)
+	defer stopper.settle()
+	if !q.stoppable(h, stopper.stop) {
 		cancel()
 	}
 	r, err := q.request(ctx, inv)

@@ -24,8 +24,9 @@ type cancellation struct {
 	settled bool
 }
 
-// Cancel ends an invocation. One that waits ends at once, and no attempt of it begins any more; of one that runs the request is closed, and
-// what the function makes of that is its own. It returns where the invocation stands then: it is cancelled, or still running where the
+// Cancel ends an invocation. One that waits ends at once, and no attempt of it begins any more; of one that runs the request is closed. What the
+// function makes of that is its own, unless its instances run one invocation at a time: then one that goes on for longer than Config.CancelGrace is
+// stopped with its instance, so that the next one does not wait behind it. It returns where the invocation stands then: it is cancelled, or still running where the
 // end of the attempt takes longer than ten seconds. An invocation that ended otherwise gives a conflict. To cancel twice is to cancel once.
 func (q *Queue) Cancel(ctx context.Context, id functions.InvocationID) (Status, error) {
 	if err := q.waitReady(ctx); err != nil {
@@ -55,6 +56,78 @@ func (q *Queue) Cancel(ctx context.Context, id functions.InvocationID) (Status, 
 	}
 	h.lane.yield(h)
 	return judgeCancelled(q.Lookup(ctx, id, cancelPatience))
+}
+
+// stopper closes the request of an attempt that is cancelled.
+type stopper struct {
+	q     *Queue
+	h     *held
+	close context.CancelFunc
+	// lease is set where an instance runs one invocation at a time, grace once the function was told.
+	lease Stoppable
+	grace *time.Timer
+	// gaveUp says that the function goes on, as far as is known. Both are guarded by Queue.mu.
+	gaveUp bool
+}
+
+func (q *Queue) stopperOf(h *held, lease Lease, concurrency int, closeRequest context.CancelFunc) *stopper {
+	s := &stopper{q: q, h: h, close: closeRequest}
+	if concurrency == 1 {
+		s.lease, _ = lease.(Stoppable)
+	}
+	return s
+}
+
+// stop closes the request, or tells the function first that nobody waits.
+func (s *stopper) stop() {
+	if s.lease == nil {
+		s.close()
+		return
+	}
+	s.q.mu.Lock()
+	if s.h.hungUp {
+		s.q.mu.Unlock()
+		return
+	}
+	// From here on an answer says that the function has ended, and is no result.
+	s.h.hungUp = true
+	s.q.mu.Unlock()
+	switch told, sent := s.lease.HangUp(); {
+	case told:
+	case sent:
+		s.giveUp()
+		return
+	default:
+		s.close()
+		return
+	}
+	s.q.mu.Lock()
+	s.grace = time.AfterFunc(s.q.cfg.CancelGrace, s.giveUp)
+	s.q.mu.Unlock()
+}
+
+func (s *stopper) giveUp() {
+	s.q.mu.Lock()
+	s.gaveUp = true
+	s.q.mu.Unlock()
+	s.close()
+}
+
+// settle follows the end of the round trip, while the slot is held: what goes on is stopped.
+func (s *stopper) settle() {
+	s.q.mu.Lock()
+	gaveUp := s.gaveUp
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+	s.q.mu.Unlock()
+	if !gaveUp {
+		return
+	}
+	s.q.log.Info("an instance goes on with a cancelled invocation and is stopped", "inv", string(s.h.id), "fn", s.h.lane.ref.String())
+	if err := s.lease.End("it went on with an invocation that was cancelled"); err != nil {
+		s.q.log.Warn("an instance that goes on with a cancelled invocation is not stopped", "inv", string(s.h.id), "err", err)
+	}
 }
 
 func judgeCancelled(st Status, err error) (Status, error) {

@@ -23,6 +23,9 @@ type Config struct {
 	IdleAfter time.Duration
 	// Drain is how long running attempts may go on after Run's context ended. Default 30s.
 	Drain time.Duration
+	// CancelGrace is how long a function whose instances run one invocation at a time may take to end a cancelled one before the instance is
+	// stopped. Default 5s.
+	CancelGrace time.Duration
 	// BackoffBase and BackoffMax bound the wait before a retry: the base doubles with each attempt. Default 1s and 5m.
 	BackoffBase, BackoffMax time.Duration
 	// RetryShare and RetryFloor bound the retries of a function: so many for each first attempt, and so many a second besides; what is not used is
@@ -61,6 +64,7 @@ func (c Config) withDefaults() Config {
 	set(&c.AckWait, 30*time.Second)
 	set(&c.IdleAfter, 5*time.Minute)
 	set(&c.Drain, 30*time.Second)
+	set(&c.CancelGrace, 5*time.Second)
 	set(&c.BackoffBase, time.Second)
 	set(&c.BackoffMax, 5*time.Minute)
 	set(&c.SweepEvery, time.Hour)
@@ -80,7 +84,7 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "the budget of retries is negative")
 	case c.AckWait < 100*time.Millisecond:
 		return fault.New(fault.CodeInvalidRequest, "ack wait: %s is less than 100ms", c.AckWait)
-	case c.BackoffBase < 0 || c.BackoffMax < c.BackoffBase || c.Drain < 0 || c.IdleAfter < 0 || c.SweepEvery < 0:
+	case c.BackoffBase < 0 || c.BackoffMax < c.BackoffBase || c.Drain < 0 || c.IdleAfter < 0 || c.SweepEvery < 0 || c.CancelGrace < 0:
 		return fault.New(fault.CodeInvalidRequest, "a time of the queue is negative, or the first backoff is longer than the last")
 	}
 	return nil

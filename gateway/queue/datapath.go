@@ -28,3 +28,12 @@ type Lease interface {
 	// Cold reports whether the lease waited for an instance to start.
 	Cold() bool
 }
+
+// Stoppable is a Lease whose function can be told to stop.
+type Stoppable interface {
+	// HangUp tells the function that nobody waits, and leaves the way open for its answer. Where it was not told, sent says that it may have
+	// begun all the same.
+	HangUp() (told, sent bool)
+	// End has the instance stopped.
+	End(reason string) error
+}

@@ -41,9 +41,11 @@ type held struct {
 	// of the same invocation, which waits until this one is done.
 	cancelled bool
 	stop      context.CancelFunc
-	reply     string
-	since     time.Time
-	next      *held
+	// hungUp says that the function was told that nobody waits.
+	hungUp bool
+	reply  string
+	since  time.Time
+	next   *held
 }
 
 func (q *Queue) heldOf(l *lane, m *nats.Msg, meta *nats.MsgMetadata) *held {
@@ -204,12 +206,12 @@ func (q *Queue) stoppable(h *held, stop context.CancelFunc) bool {
 	return !h.cancelled
 }
 
-// unstoppable ends what stoppable began, and reports whether the invocation was cancelled.
-func (q *Queue) unstoppable(h *held) bool {
+// unstoppable ends what stoppable began, and reports whether the invocation was cancelled, and whether no answer counts any more.
+func (q *Queue) unstoppable(h *held) (cancelled, hungUp bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h.stop = nil
-	return h.cancelled
+	return h.cancelled, h.hungUp
 }
 
 // paused undoes begin.

@@ -163,7 +163,13 @@ func start(t testing.TB, dir string, run *testDataPath, cfg Config) *world {
 	return startOn(t, bus.Config{DataDir: dir}, run, cfg)
 }
 
-func startOn(t testing.TB, bcfg bus.Config, run *testDataPath, cfg Config) *world {
+// startPath is start with any data path, on a directory of its own.
+func startPath(t testing.TB, run DataPath, cfg Config) *world {
+	t.Helper()
+	return startOn(t, bus.Config{DataDir: t.TempDir()}, run, cfg)
+}
+
+func startOn(t testing.TB, bcfg bus.Config, run DataPath, cfg Config) *world {
 	t.Helper()
 	b, err := bus.Open(t.Context(), bcfg, testLog(t))
 	if err != nil {
@@ -185,7 +191,8 @@ func startOn(t testing.TB, bcfg bus.Config, run *testDataPath, cfg Config) *worl
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- q.Run(ctx) }()
-	w := &world{t: t, dir: bcfg.DataDir, bus: b, run: run, q: q}
+	w := &world{t: t, dir: bcfg.DataDir, bus: b, q: q}
+	w.run, _ = run.(*testDataPath)
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

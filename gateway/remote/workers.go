@@ -23,6 +23,7 @@ type Local interface {
 	Dial(ctx context.Context, node functions.NodeID, inst functions.InstanceID) (net.Conn, error)
 	Logs(ctx context.Context, q bus.LogQuery, fn func(bus.LogLine) error) error
 	Exec(ctx context.Context, inst functions.InstanceID, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error)
+	End(node functions.NodeID, inst functions.InstanceID, reason string) error
 }
 
 // Config says what is here already.
@@ -181,6 +182,27 @@ func (w *Workers) Dial(ctx context.Context, node functions.NodeID, inst function
 		return p.dial(ctx, inst)
 	}
 	return nil, unknown(node)
+}
+
+// endTimeout bounds the wait for a worker that is to end an instance.
+const endTimeout = 5 * time.Second
+
+// End has the instance stopped, whoever holds a slot of it.
+func (w *Workers) End(node functions.NodeID, inst functions.InstanceID, reason string) error {
+	if w.here(node) {
+		return w.cfg.Local.End(node, inst, reason)
+	}
+	p := w.peer(node)
+	if p == nil {
+		return unknown(node)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	resp, err := p.post(ctx, bus.PathEnd, bus.EndRequest{Schema: bus.Schema, Instance: inst, Reason: reason})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 func unknown(node functions.NodeID) error {

@@ -31,6 +31,8 @@ const (
 	PathLogs = "/v1/logs"
 	// PathExec: POST of an ExecRequest, answered with an ExecResult.
 	PathExec = "/v1/exec"
+	// PathEnd: POST of an EndRequest, answered without a body.
+	PathEnd = "/v1/end"
 
 	UpgradeSession = "tatami-session"
 	UpgradeTunnel  = "tatami-tunnel"
@@ -130,6 +132,14 @@ type LogEvent struct {
 	Line *LogLine `json:"line,omitempty"`
 	Live bool     `json:"live,omitempty"`
 	Err  string   `json:"err,omitempty"`
+}
+
+// EndRequest asks for the end of an instance, whoever holds a slot of it.
+type EndRequest struct {
+	Schema   int                  `json:"schema"`
+	Instance functions.InstanceID `json:"instance"`
+	// Reason is why, for people.
+	Reason string `json:"reason"`
 }
 
 // ExecRequest asks for a further process in an instance.

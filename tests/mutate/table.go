@@ -53,6 +53,10 @@ var mutations = []mutation{
 		"gateway/queue/attempt.go", "if inv.Hops > functions.MaxHops {", "if inv.Hops > 10*functions.MaxHops {", "./gateway/queue",
 	},
 	{
+		"an instance that goes on with what was cancelled",
+		"gateway/queue/cancel.go", "if !gaveUp {", "if gaveUp || s.h != nil {", "./gateway/queue",
+	},
+	{
 		"an attempt whose message is not held",
 		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
 	},

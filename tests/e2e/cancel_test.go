@@ -1,0 +1,46 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/tests/e2e/harness"
+)
+
+// Where an instance runs one invocation at a time, a cancelled one that ends by itself keeps its instance, and one that goes on is stopped with it.
+func TestCancelledAttempts(t *testing.T) {
+	s := harness.Start(t)
+	s.Deploy("one", "probe", "concurrency: 1\nscale: {max: 1}\nqueue: {retries: 0}\n")
+	on := func() functions.InstanceID {
+		t.Helper()
+		st := result(t, s, async(t, s, "one/pid", ""))
+		if st.State != string(functions.StateSucceeded) || len(st.Attempts) == 0 {
+			t.Fatalf("%+v", st)
+		}
+		return st.Attempts[len(st.Attempts)-1].Instance
+	}
+	cancelled := func(path string) {
+		t.Helper()
+		id := async(t, s, path, "")
+		eventually(t, time.Minute, path+" runs", func() bool { return lookup(t, s, id, "0s").State == string(functions.StateRunning) })
+		if resp, body := s.Do("DELETE", "/invocations/"+id, "", nil); resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+		if st := result(t, s, id); st.State != string(functions.StateCancelled) {
+			t.Errorf("%s: %+v", path, st)
+		}
+	}
+	first := on()
+	cancelled("one/sleep?ms=600000")
+	if now := on(); now != first {
+		t.Errorf("%s was stopped for what had ended: %s", first, now)
+	}
+	cancelled("one/spin?ms=600000")
+	if now := on(); now == first {
+		t.Errorf("%s goes on with what was cancelled", first)
+	}
+}
