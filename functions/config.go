@@ -160,6 +160,8 @@ type Queue struct {
 	MaxPending int `json:"maxPending"`
 	// Durability is when an invocation counts as accepted: DurabilityDisk, for which the empty one stands, or DurabilityFast.
 	Durability string `json:"durability,omitempty"`
+	// KeepRequests keeps the request of an invocation as long as its result, so that it can be replayed.
+	KeepRequests bool `json:"keepRequests,omitempty"`
 	// OnSuccess and OnFailure are where the record of an invocation goes when it has ended so.
 	OnSuccess Destination `json:"onSuccess,omitzero"`
 	OnFailure Destination `json:"onFailure,omitzero"`

@@ -34,6 +34,8 @@ type Invocation struct {
 	RedriveOf InvocationID `json:"redriveOf,omitempty"`
 	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance.
 	OrderingKey string `json:"orderingKey,omitempty"`
+	// Revision is the one that it is to run on; empty: the live one at each attempt.
+	Revision RevisionID `json:"revision,omitempty"`
 	// Of is the invocation whose end caused this one, where it is a destination's; Hops is how many destinations in a row led to it.
 	Of   InvocationID `json:"of,omitempty"`
 	Hops int          `json:"hops,omitempty"`
@@ -106,6 +108,8 @@ type Result struct {
 	BodyRef  *BodyRef            `json:"bodyRef,omitempty"`
 	Accepted time.Time           `json:"accepted"`
 	Finished time.Time           `json:"finished"`
+	// Request is what was asked, where the function keeps requests; its history is not part of it.
+	Request *Invocation `json:"request,omitempty"`
 }
 
 // DeadLetter is what is kept of an invocation that failed for good.

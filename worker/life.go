@@ -147,18 +147,22 @@ func (w *Worker) create(in *instance) (sandbox.Sandbox, error) {
 
 // env is what the process gets besides the image's environment; the platform's names win.
 func env(rev *functions.Revision, cfg functions.Config, id functions.InstanceID) []string {
+	name, shown := rev.Function, rev.ID
+	if of, pinned, ok := rev.Ref().PinnedTo(); ok {
+		name, shown = of.Name, pinned
+	}
 	all := maps.Clone(cfg.Env)
 	if all == nil {
 		all = map[string]string{}
 	}
 	maps.Copy(all, map[string]string{
 		"PORT":             strconv.Itoa(cfg.Port),
-		"K_SERVICE":        rev.Function,
-		"K_REVISION":       string(rev.ID),
-		"K_CONFIGURATION":  rev.Function,
-		"TATAMI_FUNCTION":  rev.Function,
+		"K_SERVICE":        name,
+		"K_REVISION":       string(shown),
+		"K_CONFIGURATION":  name,
+		"TATAMI_FUNCTION":  name,
 		"TATAMI_NAMESPACE": rev.Namespace,
-		"TATAMI_REVISION":  string(rev.ID),
+		"TATAMI_REVISION":  string(shown),
 		"TATAMI_INSTANCE":  string(id),
 	})
 	out := make([]string, 0, len(all))

@@ -82,11 +82,12 @@ func deadFields(d *v1.DeadLetter) []field {
 
 func newQueueRedriveCmd(a *app) *cobra.Command {
 	var limit int
+	var revision string
 	cmd := &cobra.Command{
 		Use: "redrive FUNCTION|INVOCATION...", Short: "Hand dead invocations over again, as new ones", Args: argCount(1, -1, "FUNCTION|INVOCATION..."),
 		ValidArgsFunction: a.completeFunctions,
 		Long: "Hands invocations that died over again: those named, or all dead letters of a function, the latest first. Each is a new invocation with all its\n" +
-			"attempts before it, and its dead letter goes. Prints the ids of the new ones.",
+			"attempts before it, on what is live then or on a revision of your choice, and its dead letter goes. Prints the ids of the new ones.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
@@ -97,7 +98,7 @@ func newQueueRedriveCmd(a *app) *cobra.Command {
 				return err
 			}
 			return eachOf(a, ids, func(id functions.InvocationID) error {
-				r, err := c.Redrive(cmd.Context(), id)
+				r, err := c.Redrive(cmd.Context(), id, functions.RevisionID(revision))
 				if err != nil {
 					return err
 				}
@@ -110,6 +111,7 @@ func newQueueRedriveCmd(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 1000, "how many of a function at most")
+	cmd.Flags().StringVar(&revision, "revision", "", "the revision to run them on; what is live at each attempt where it is left out")
 	return cmd
 }
 

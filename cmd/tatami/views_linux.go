@@ -160,8 +160,29 @@ func (v queueView) Cancel(ctx context.Context, id functions.InvocationID) (v1.In
 	return statusOf(s), err
 }
 
-func (v queueView) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
-	return v.q.Redrive(ctx, id)
+func (v queueView) Redrive(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (functions.InvocationID, error) {
+	return v.q.Redrive(ctx, id, rev)
+}
+
+func (v queueView) Replay(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (v1.Replayed, error) {
+	r, err := v.q.Replay(ctx, id, rev)
+	return v1.Replayed{
+		Invocation: r.ID, Namespace: r.Ref.Namespace, Function: r.Ref.Name, Revision: r.Revision, Before: outputOf(r.Before), Now: outputOf(r.Now),
+		Differences: r.Differences(),
+	}, err
+}
+
+func outputOf(o queue.Output) v1.Output {
+	return v1.Output{State: o.State, Revision: o.Revision, Status: o.Status, Reason: o.Reason, Headers: o.Header, Body: o.Body, Cut: o.Cut, Took: functions.Duration(o.Took)}
+}
+
+func (v queueView) Ended(ctx context.Context, ref functions.Ref, from, to time.Time, limit int) ([]v1.InvocationStatus, error) {
+	list, err := v.q.Ended(ctx, ref, from, to, limit)
+	out := make([]v1.InvocationStatus, 0, len(list))
+	for _, s := range list {
+		out = append(out, statusOf(s))
+	}
+	return out, err
 }
 
 func (v queueView) PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error) {

@@ -77,6 +77,7 @@ func TestMarshalRoundTrip(t *testing.T) {
 		c.Queue.OnSuccess = rapid.SampledFrom([]functions.Destination{
 			{}, {Function: "report"}, {Subject: "a.b"}, {URL: "http://a:1/b", Secret: functions.SecretRef{Env: "TATAMI_SECRET_X"}},
 		}).Draw(t, "onSuccess")
+		c.Queue.KeepRequests = rapid.Bool().Draw(t, "keepRequests")
 		c.ReadOnlyRoot = rapid.Bool().Draw(t, "readOnlyRoot")
 		if rapid.Bool().Draw(t, "path") {
 			c.Readiness.Path = "/healthz?x=1"

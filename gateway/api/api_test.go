@@ -498,18 +498,26 @@ func TestQueue(t *testing.T) {
 	if i, err := c.Cancel(t.Context(), standin.InvocationID); err != nil || i.State != functions.StateCancelled {
 		t.Errorf("%+v, %v", i, err)
 	}
-	if r, err := c.Redrive(t.Context(), standin.DeadID); err != nil || r.Invocation != standin.InvocationID || r.RedriveOf != standin.DeadID {
+	if r, err := c.Redrive(t.Context(), standin.DeadID, "rev_abcdefghijklmnop"); err != nil || r.Invocation != standin.InvocationID || r.RedriveOf != standin.DeadID {
 		t.Errorf("%+v, %v", r, err)
 	}
+	if r, err := c.Replay(t.Context(), standin.DeadID, ""); err != nil || len(r.Differences) != 4 || r.Now.Status != 200 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if l, err := c.Ended(t.Context(), hello, time.Time{}, time.Time{}, 0); err != nil || len(l) != 1 || l[0].ID != standin.DeadID {
+		t.Errorf("%+v, %v", l, err)
+	}
+	_, err := c.Replay(t.Context(), standin.DeadID, "rev_x")
+	fails(t, err, fault.CodeInvalidRequest)
 	if p, err := c.PurgeDead(t.Context(), hello, 5); err != nil || p.Removed != 1 {
 		t.Errorf("%+v, %v", p, err)
 	}
 	gone := functions.NewInvocationID(hello)
-	_, err := c.Invocation(t.Context(), gone)
+	_, err = c.Invocation(t.Context(), gone)
 	fails(t, err, fault.CodeInvocationNotFound)
 	_, err = c.Cancel(t.Context(), gone)
 	fails(t, err, fault.CodeInvocationNotFound)
-	_, err = c.Redrive(t.Context(), gone)
+	_, err = c.Redrive(t.Context(), gone, "")
 	fails(t, err, fault.CodeInvocationNotFound)
 	_, err = c.Cancel(t.Context(), "inv_x")
 	fails(t, err, fault.CodeInvalidRequest)

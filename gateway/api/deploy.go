@@ -327,7 +327,7 @@ func (a *API) fitsFunctionQuota(ctx context.Context, ref functions.Ref) error {
 	}
 	have := 0
 	for _, key := range keys {
-		if strings.HasPrefix(key, ref.Namespace+".") {
+		if strings.HasPrefix(key, ref.Namespace+".") && !pinned(key) {
 			have++
 		}
 	}

@@ -57,8 +57,13 @@ type Queue interface {
 	Dead(ctx context.Context, ref functions.Ref, limit int) ([]functions.DeadLetter, error)
 	// ShowDead returns one dead letter.
 	ShowDead(ctx context.Context, id functions.InvocationID) (functions.DeadLetter, error)
-	// Redrive hands the invocation of a dead letter over again and takes the letter away; it returns the new one's id.
-	Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error)
+	// Redrive hands the invocation of a dead letter over again and takes the letter away; it returns the new one's id. It runs on a revision where
+	// one is named.
+	Redrive(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (functions.InvocationID, error)
+	// Replay runs a stored invocation once more, on a revision where one is named, and tells what it gave and what it gives now.
+	Replay(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (v1.Replayed, error)
+	// Ended returns invocations of a function that have ended and were accepted between two times, the oldest first.
+	Ended(ctx context.Context, ref functions.Ref, from, to time.Time, limit int) ([]v1.InvocationStatus, error)
 	// PurgeDead removes dead letters of a function, at most limit, and says how many.
 	PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error)
 	// Cancel ends an invocation that has not ended.

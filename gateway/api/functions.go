@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -120,12 +121,21 @@ func (a *API) listFunctions(ctx context.Context, namespace string) (*body[[]v1.F
 	out := make([]v1.Function, 0, len(entries))
 	live := a.liveView(ctx)
 	for _, e := range entries {
-		out = append(out, live.function(ctx, a, e.Value))
+		if !pinned(e.Key) {
+			out = append(out, live.function(ctx, a, e.Value))
+		}
 	}
 	slices.SortFunc(out, func(x, y v1.Function) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
 	})
 	return &body[[]v1.Function]{out}, nil
+}
+
+// pinned reports whether a key of the bucket of functions is that of a pinned revision, which is no function to be shown.
+func pinned(key string) bool {
+	_, name, _ := strings.Cut(key, ".")
+	_, _, ok := functions.Ref{Name: name}.PinnedTo()
+	return ok
 }
 
 func (a *API) getFunction(ctx context.Context, in *RefInput) (*body[v1.Function], error) {
@@ -264,6 +274,26 @@ func (a *API) deleteFunction(ctx context.Context, in *RefInput) (*none, error) {
 	return &none{}, nil
 }
 
+// removePinned deletes the records of a function's pinned revisions.
+func (a *API) removePinned(ctx context.Context, ref functions.Ref) error {
+	all, err := a.deps.Bus.Functions().List(ctx, ref.Namespace+".*")
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if of, _, ok := e.Value.Ref().PinnedTo(); !ok || of != ref {
+			continue
+		}
+		if err := a.deps.Bus.Functions().Delete(ctx, e.Key); err != nil {
+			return err
+		}
+		if err := a.deps.Bus.Revisions().Delete(ctx, bus.RevisionKey(e.Value.Ref(), e.Value.Live)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // removeRecords deletes a function's records and returns the revision of the bucket at which the function is gone.
 func (a *API) removeRecords(ctx context.Context, ref functions.Ref) (uint64, error) {
 	if err := ctx.Err(); err != nil {
@@ -287,6 +317,9 @@ func (a *API) removeRecords(ctx context.Context, ref functions.Ref) (uint64, err
 		if err := a.deps.Bus.Revisions().Delete(ctx, e.Key); err != nil {
 			return 0, err
 		}
+	}
+	if err := a.removePinned(ctx, ref); err != nil {
+		return 0, err
 	}
 	triggers, err := a.triggersOf(ctx, ref, func(*functions.Trigger) bool { return true })
 	if err != nil {

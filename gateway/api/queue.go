@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -36,6 +37,40 @@ func (in *invocationInput) check() error {
 	}
 	return fault.New(fault.CodeInvalidRequest, "%q is no invocation's id", clip(string(in.Invocation))).WithField("invocation").
 		WithHint("tatami queue show FUNCTION")
+}
+
+type againInput struct {
+	Invocation functions.InvocationID `path:"invocation" doc:"Id of the invocation"`
+	Revision   functions.RevisionID   `query:"revision" doc:"The revision to run on; the live one where it is left out"`
+}
+
+func (in *againInput) check() error {
+	named := invocationInput{in.Invocation}
+	if err := named.check(); err != nil || in.Revision == "" || in.Revision.Valid() {
+		return err
+	}
+	return fault.New(fault.CodeInvalidRequest, "%q is no revision's id", clip(string(in.Revision))).WithField("revision").WithHint("tatami rev ls FUNCTION")
+}
+
+type endedInput struct {
+	RefInput
+	From  time.Time `query:"from" doc:"Leave out what was accepted earlier"`
+	To    time.Time `query:"to" doc:"Leave out what was accepted then or later"`
+	Limit int       `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most, the latest; 100 where it is left out"`
+}
+
+// listEnded does not ask whether the function exists: the results of its invocations outlive it.
+func (a *API) listEnded(ctx context.Context, in *endedInput) (*body[[]v1.InvocationStatus], error) {
+	ref, err := in.ref()
+	if err != nil {
+		return nil, err
+	}
+	to := in.To
+	if to.IsZero() {
+		to = time.Now()
+	}
+	out, err := a.deps.Queue.Ended(ctx, ref, in.From, to, cmp.Or(in.Limit, defaultListed))
+	return &body[[]v1.InvocationStatus]{append([]v1.InvocationStatus{}, out...)}, err
 }
 
 func (a *API) registerQueue(h huma.API) {
@@ -94,13 +129,26 @@ func (a *API) registerQueue(h huma.API) {
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "redrive-dead", Method: http.MethodPost, Path: "/v1/dead/{invocation}/redrive", Summary: "Hand the invocation of a dead letter over again", Tags: tags,
-	}, func(ctx context.Context, in *invocationInput) (*body[v1.Redriven], error) {
+	}, func(ctx context.Context, in *againInput) (*body[v1.Redriven], error) {
 		if err := in.check(); err != nil {
 			return nil, err
 		}
-		id, err := a.deps.Queue.Redrive(ctx, in.Invocation)
+		id, err := a.deps.Queue.Redrive(ctx, in.Invocation, in.Revision)
 		return &body[v1.Redriven]{v1.Redriven{Invocation: id, RedriveOf: in.Invocation}}, err
 	})
+	handle(a, h, huma.Operation{
+		OperationID: "replay-invocation", Method: http.MethodPost, Path: "/v1/invocations/{invocation}/replay", Tags: tags,
+		Summary: "Run a stored invocation once more and compare what it answers",
+	}, func(ctx context.Context, in *againInput) (*body[v1.Replayed], error) {
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		out, err := a.deps.Queue.Replay(ctx, in.Invocation, in.Revision)
+		return &body[v1.Replayed]{out}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "list-ended", Method: http.MethodGet, Path: functionPath + "/queue/ended", Summary: "List invocations that have ended, the oldest first", Tags: tags,
+	}, a.listEnded)
 	handle(a, h, huma.Operation{
 		OperationID: "purge-dead", Method: http.MethodDelete, Path: functionPath + "/queue/dead", Summary: "Remove dead letters, the latest first", Tags: tags,
 	}, a.purgeDead)

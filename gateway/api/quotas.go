@@ -151,6 +151,9 @@ func (a *API) usage(ctx context.Context) (map[string]v1.QuotaUse, error) {
 		return nil, err
 	}
 	for _, key := range fns {
+		if pinned(key) {
+			continue
+		}
 		ns, _, _ := strings.Cut(key, ".")
 		add(ns, v1.QuotaUse{Functions: 1})
 	}

@@ -128,7 +128,11 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Functions = len(fns)
+	for _, f := range fns {
+		if !pinned(f.Key) {
+			out.Functions++
+		}
+	}
 	for _, d := range a.deps.Queue.Depths() {
 		out.Queue.Pending += d.Pending
 		out.Queue.Scheduled += d.Scheduled

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
@@ -44,9 +45,25 @@ func (c *Client) Cancel(ctx context.Context, id functions.InvocationID) (*v1.Inv
 	return fetchOne[v1.InvocationStatus](ctx, c, http.MethodDelete, "/v1/invocations/"+url.PathEscape(string(id)), nil)
 }
 
-// Redrive hands the invocation of a dead letter over again and takes the letter away.
-func (c *Client) Redrive(ctx context.Context, id functions.InvocationID) (*v1.Redriven, error) {
-	return fetchOne[v1.Redriven](ctx, c, http.MethodPost, "/v1/dead/"+url.PathEscape(string(id))+"/redrive", nil)
+// Redrive hands the invocation of a dead letter over again, to run on a revision where one is named, and takes the letter away.
+func (c *Client) Redrive(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (*v1.Redriven, error) {
+	return fetchOne[v1.Redriven](ctx, c, http.MethodPost, "/v1/dead/"+url.PathEscape(string(id))+"/redrive"+query("revision", string(rev)), nil)
+}
+
+// Replay runs a stored invocation once more, on a revision where one is named, and compares what it answers.
+func (c *Client) Replay(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (*v1.Replayed, error) {
+	return fetchOne[v1.Replayed](ctx, c, http.MethodPost, "/v1/invocations/"+url.PathEscape(string(id))+"/replay"+query("revision", string(rev)), nil)
+}
+
+// Ended lists invocations of a function that have ended and were accepted between two times, the oldest first; a zero time is no bound.
+func (c *Client) Ended(ctx context.Context, r functions.Ref, from, to time.Time, limit int) ([]v1.InvocationStatus, error) {
+	stamp := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return t.UTC().Format(time.RFC3339Nano)
+	}
+	return fetch[[]v1.InvocationStatus](ctx, c, http.MethodGet, functionPath(r)+"/queue/ended"+query("from", stamp(from), "to", stamp(to), "limit", number(limit)), nil)
 }
 
 // PurgeDead removes dead letters of a function, the latest first, at most limit.

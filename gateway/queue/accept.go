@@ -37,6 +37,8 @@ type Request struct {
 	Deadline time.Time
 	// RedriveOf is the invocation that this one repeats.
 	RedriveOf functions.InvocationID
+	// Revision is the one to run on; empty: the live one at each attempt. It is one of the function's that was ready once.
+	Revision functions.RevisionID
 	// Hops is how many destinations in a row led to it, functions.MaxHops at most. Of is the invocation that the last one is of.
 	Hops int
 	Of   functions.InvocationID
@@ -107,6 +109,11 @@ func (q *Queue) mayTake(ctx context.Context, r *Request) (*functions.Revision, e
 	if err != nil {
 		return nil, err
 	}
+	if r.Revision != "" {
+		if _, err := q.pin(ctx, r.Ref, r.Revision); err != nil {
+			return nil, err
+		}
+	}
 	// The message holds the body in base64.
 	return rev, q.bus.RoomFor(int64(len(r.Body))*4/3 + messageOverhead)
 }
@@ -118,7 +125,7 @@ func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
 		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf, OrderingKey: r.OrderingKey,
-		Of: r.Of, Hops: r.Hops,
+		Revision: r.Revision, Of: r.Of, Hops: r.Hops,
 	}
 	if r.delayed() {
 		inv.NotBefore = r.NotBefore.UTC()

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -85,8 +86,8 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 	if done := q.alreadyDone(h, &inv); done {
 		return
 	}
-	if ref := inv.Ref(); ref != l.ref && leaseErr == nil {
-		// Two functions of one hash share a lane; the lease was the other one's.
+	if ref := q.runsOn(&inv); ref != l.ref && leaseErr == nil {
+		// It is pinned to another revision than the live one, or two functions of one hash share a lane.
 		release()
 		lease, leaseErr = q.run.Lease(q.lanesCtx, ref)
 	}
@@ -179,7 +180,7 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		return q.failed(o, leaseErr)
 	}
 	rev := lease.Revision()
-	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = rev.ID, lease.Instance(), lease.Cold()
+	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = cmp.Or(inv.Revision, rev.ID), lease.Instance(), lease.Cold()
 	timeout := rev.Config.WithDefaults().Timeout.Std()
 	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,
 		fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", inv.Ref(), timeout))

@@ -163,7 +163,7 @@ func TestWhatCannotBeDeliveredIsADeadLetterOfTheDeliveries(t *testing.T) {
 	// The destination is mended with a deploy: what is redriven goes where the function says now.
 	mended := newMailbox(t, always(0))
 	run.deploy(hello, to(functions.Destination{URL: mended.URL}))
-	again, err := w.q.Redrive(t.Context(), only[0].Invocation.ID)
+	again, err := w.q.Redrive(t.Context(), only[0].Invocation.ID, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestWhatCannotBeDeliveredIsADeadLetterOfTheDeliveries(t *testing.T) {
 	if err != nil || len(letters) != 1 {
 		t.Fatalf("%+v, %v", letters, err)
 	}
-	_, err = w.q.Redrive(t.Context(), letters[0].Invocation.ID)
+	_, err = w.q.Redrive(t.Context(), letters[0].Invocation.ID, "")
 	wantCode(t, err, fault.CodeDestinationFailed)
 	if n, err := w.q.PurgeDead(t.Context(), hello, 10); n != 2 || err != nil {
 		t.Errorf("%d are purged, %v", n, err)

@@ -53,6 +53,11 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 	default:
 		rec.State = functions.StateDead
 	}
+	if rev, err := q.run.Lookup(q.alive, inv.Ref()); err == nil && rev.Config.Queue.KeepRequests {
+		asked := *inv
+		asked.History = nil
+		rec.Request = &asked
+	}
 	if rec.State == functions.StateSucceeded && !q.handOn(h, inv, &rec) {
 		return
 	}
@@ -137,7 +142,7 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 		h.tally.ended(h.id)
 	}
 	h.lane.endTurn(h.order, h.id)
-	if inv.BodyRef != nil && !dead {
+	if inv.BodyRef != nil && !dead && rec.Request == nil {
 		q.removeBody(inv.BodyRef)
 	}
 }

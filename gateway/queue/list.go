@@ -220,8 +220,12 @@ func (q *Queue) listRunning(ref functions.Ref, limit int) []Status {
 	return out[:min(len(out), max(limit, 0))]
 }
 
-// listEnded reads the results; their keys say the function and nothing else does before they are read.
 func (q *Queue) listEnded(ctx context.Context, ref functions.Ref, state functions.InvocationState, limit int) ([]Status, error) {
+	return q.endedWhere(ctx, ref, limit, func(st *Status) bool { return st.State == state })
+}
+
+// endedWhere reads the results; their keys say the function and nothing else does before they are read.
+func (q *Queue) endedWhere(ctx context.Context, ref functions.Ref, limit int, wanted func(*Status) bool) ([]Status, error) {
 	prefix := ""
 	if ref != (functions.Ref{}) {
 		prefix = "inv_" + ref.Hash()
@@ -246,7 +250,7 @@ func (q *Queue) listEnded(ctx context.Context, ref functions.Ref, state function
 		if err != nil {
 			return nil, err
 		}
-		if st := ended(rec); st.State == state && (ref == (functions.Ref{}) || st.Ref == ref) {
+		if st := ended(rec); wanted(&st) && (ref == (functions.Ref{}) || st.Ref == ref) {
 			out = append(out, st)
 		}
 	}

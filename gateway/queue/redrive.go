@@ -7,11 +7,13 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // Redrive hands the invocation of a dead letter over again, as a new one, and takes the letter away once that is on disk: after a crash in
-// between both are there. The new invocation has the function's attempts and maximum age anew; the record of the old one stays.
-func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
+// between both are there. The new invocation has the function's attempts and maximum age anew, and runs on a revision where one is named; the
+// record of the old one stays.
+func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (functions.InvocationID, error) {
 	// One at a time: a letter is redriven once, whoever asks.
 	q.redriving.Lock()
 	defer q.redriving.Unlock()
@@ -19,7 +21,7 @@ func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functio
 	if err != nil {
 		return "", err
 	}
-	again, err := q.runAgain(ctx, &letter.Invocation)
+	again, err := q.runAgain(ctx, &letter.Invocation, rev)
 	if err != nil {
 		return "", err
 	}
@@ -30,13 +32,16 @@ func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functio
 }
 
 // runAgain accepts an invocation again, as a new one.
-func (q *Queue) runAgain(ctx context.Context, old *functions.Invocation) (functions.InvocationID, error) {
+func (q *Queue) runAgain(ctx context.Context, old *functions.Invocation, rev functions.RevisionID) (functions.InvocationID, error) {
 	if _, _, delivery := old.Ref().Delivers(); delivery {
+		if rev != "" {
+			return "", fault.New(fault.CodeInvalidRequest, "%s goes to a destination, which has no revisions", old.ID).WithField("revision")
+		}
 		return q.redeliver(ctx, old)
 	}
 	r := Request{
 		Ref: old.Ref(), Method: old.Method, Path: old.Path, Query: old.Query, Header: old.Header, Body: old.Body, Trigger: old.Trigger,
-		RedriveOf: old.ID, Of: old.Of, Hops: old.Hops,
+		RedriveOf: old.ID, Revision: rev, Of: old.Of, Hops: old.Hops,
 	}
 	if old.BodyRef != nil {
 		body, _, err := q.OpenRequest(ctx, old)

@@ -40,7 +40,7 @@ func TestADeadInvocationIsRedrivenOnce(t *testing.T) {
 		var group sync.WaitGroup
 		for range 4 {
 			group.Go(func() {
-				next, err := w.q.Redrive(t.Context(), id)
+				next, err := w.q.Redrive(t.Context(), id, "")
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -72,7 +72,7 @@ func TestARedriveThatIsRefusedKeepsTheLetter(t *testing.T) {
 	id := w.accept(Request{})
 	w.ends(id)
 	run.set(func() { delete(run.revs, hello) })
-	_, err := w.q.Redrive(t.Context(), id)
+	_, err := w.q.Redrive(t.Context(), id, "")
 	wantCode(t, err, fault.CodeFunctionNotFound)
 	if _, err := w.q.ShowDead(t.Context(), id); err != nil {
 		t.Errorf("the letter is gone: %v", err)

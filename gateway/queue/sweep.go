@@ -26,6 +26,9 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 			if err := q.sweep(ctx, time.Now().Add(-sweepGrace)); err != nil && ctx.Err() == nil {
 				q.log.Warn("sweeping the bodies", "err", err)
 			}
+			if err := q.unpin(ctx, time.Now().Add(-pinnedFor)); err != nil && ctx.Err() == nil {
+				q.log.Warn("removing pinned revisions that nobody uses", "err", err)
+			}
 			sweep.Reset(q.cfg.SweepEvery)
 		}
 	}
@@ -95,5 +98,6 @@ func (q *Queue) owned(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return true, err
 	}
-	return rec.BodyRef != nil && rec.BodyRef.Object == name, nil
+	names := func(ref *functions.BodyRef) bool { return ref != nil && ref.Object == name }
+	return names(rec.BodyRef) || rec.Request != nil && names(rec.Request.BodyRef), nil
 }

@@ -57,6 +57,14 @@ var mutations = []mutation{
 		"gateway/queue/cancel.go", "if !gaveUp {", "if gaveUp || s.h != nil {", "./gateway/queue",
 	},
 	{
+		"a redrive that runs on what is live",
+		"gateway/queue/attempt.go", "ref := q.runsOn(&inv); ref != l.ref", "ref := inv.Ref(); ref != l.ref", "./gateway/queue",
+	},
+	{
+		"a kept request whose body is gone",
+		"gateway/queue/finish.go", "!dead && rec.Request == nil {", "!dead {", "./gateway/queue",
+	},
+	{
 		"an attempt whose message is not held",
 		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
 	},

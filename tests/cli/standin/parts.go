@@ -86,9 +86,27 @@ func (*Queue) ShowDead(_ context.Context, id functions.InvocationID) (functions.
 }
 
 // Redrive takes the one that died.
-func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID) (functions.InvocationID, error) {
+func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID, _ functions.RevisionID) (functions.InvocationID, error) {
 	_, err := q.ShowDead(ctx, id)
 	return InvocationID, err
+}
+
+// Replay gives the one that died an answer that differs in each way.
+func (q *Queue) Replay(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (v1.Replayed, error) {
+	_, err := q.ShowDead(ctx, id)
+	return v1.Replayed{
+		Invocation: id, Namespace: "default", Function: "hello", Revision: rev, Differences: []string{"state", "status", "body", "X-Kind"},
+		Before: v1.Output{State: functions.StateDead, Status: 500, Reason: "the function answered 500", Body: []byte("one\ntwo\nthree\n")},
+		Now:    v1.Output{State: functions.StateSucceeded, Status: 200, Headers: map[string][]string{"X-Kind": {"new"}}, Body: []byte("one\n2\nthree\n")},
+	}, err
+}
+
+// Ended tells of the one that died.
+func (*Queue) Ended(_ context.Context, ref functions.Ref, from, to time.Time, _ int) ([]v1.InvocationStatus, error) {
+	if ref != hello() || at().Before(from) || !at().Before(to) {
+		return nil, nil
+	}
+	return []v1.InvocationStatus{{ID: DeadID, Namespace: "default", Function: "hello", State: functions.StateDead, Status: 500, Accepted: at(), Attempts: []functions.Attempt{}}}, nil
 }
 
 // PurgeDead says that there was one of hello.
