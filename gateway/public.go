@@ -195,15 +195,7 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	if _, err := p.fns.AllowQueued(r.Context(), ref); err != nil {
 		return queue.Receipt{}, err
 	}
-	start, err := startOf(r.Header, time.Now())
-	if err != nil {
-		return queue.Receipt{}, err
-	}
-	key, err := keyOf(r.Header, headerKey)
-	if err != nil {
-		return queue.Receipt{}, err
-	}
-	order, err := keyOf(r.Header, headerOrder)
+	how, err := HandoverOf(r.Header, time.Now())
 	if err != nil {
 		return queue.Receipt{}, err
 	}
@@ -214,7 +206,7 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	body := newClientBody(w, r)
 	receipt, err := p.queue.Submit(r.Context(), queue.Request{
 		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
-		NotBefore: start, Key: key, OrderingKey: order, Hops: hops,
+		NotBefore: how.NotBefore, Key: how.Key, OrderingKey: how.OrderingKey, Hops: hops,
 	})
 	if err != nil && body.err != nil {
 		return queue.Receipt{}, body.fault()

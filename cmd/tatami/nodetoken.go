@@ -14,16 +14,23 @@ import (
 
 func newTokenCreateCmd(a *app) *cobra.Command {
 	var req v1.NodeTokenRequest
+	var caller v1.CallerTokenRequest
 	var file string
 	var expires time.Duration
 	cmd := &cobra.Command{
-		Use: "create --node NAME", Short: "Make a token with which one worker may join, once", Args: argCount(0, 0, ""),
-		Long: "Prints a token with which one worker may join, once; or writes it to a file that only its owner may read. Once it has joined, the worker is known\n" +
-			"by a key of its own. Revoking the token cuts it off.",
-		Example: "  tatami token create --node rack1 --file rack1.token\n  tatami worker --join nats://127.0.0.1:4222 --token-file rack1.token",
+		Use: "create --node NAME | --caller NAME", Short: "Make a token with which one worker may join, once, or somebody may call functions over NATS",
+		Args: argCount(0, 0, ""),
+		Long: "With --node prints a token with which one worker may join, once. Once it has joined, the worker is known by a key of its own.\n" +
+			"With --caller prints a URL, user and password included, with which any NATS client may call the functions of some namespaces.\n" +
+			"Both can be written to a file that only its owner may read. Revoking the token cuts off whoever came with it.",
+		Example: "  tatami token create --node rack1 --file rack1.token\n  tatami worker --join nats://127.0.0.1:4222 --token-file rack1.token\n" +
+			"  nats --server $(tatami token create --caller shop --namespace default) request fn.default.hello work",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if req.Node == "" {
-				return fault.New(fault.CodeInvalidRequest, "--node: it is not said whose worker the token is for").WithField("node")
+			if (req.Node == "") == (caller.Caller == "") {
+				return fault.New(fault.CodeInvalidRequest, "--node or --caller: say whom the token is for: a worker, or somebody who calls").WithField("node")
+			}
+			if caller.Caller != "" {
+				return a.createCaller(cmd.Context(), caller, file)
 			}
 			c, err := a.connect()
 			if err != nil {
@@ -52,7 +59,9 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&req.Node, "node", "", "whose worker the token is for, for people to read")
-	cmd.Flags().DurationVar(&expires, "expires", 24*time.Hour, "how long the token waits for its worker, 1m to 720h")
+	cmd.Flags().StringVar(&caller.Caller, "caller", "", "who may call functions over NATS, for people to read")
+	cmd.Flags().StringSliceVar(&caller.Namespaces, "namespace", nil, "the namespaces whose functions the caller may call, or '*' for all (default default)")
+	cmd.Flags().DurationVar(&expires, "expires", 24*time.Hour, "how long a worker's token waits for its worker, 1m to 720h")
 	cmd.Flags().StringVar(&file, "file", "", "write the token to this file, which must not exist, instead of printing it")
 	return cmd
 }
@@ -72,50 +81,42 @@ func writeSecret(path, text string) error {
 
 func newTokenLsCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List the tokens of workers", Args: argCount(0, 0, ""),
+		Use: "ls", Short: "List the tokens of workers and of callers", Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			tokens, err := c.NodeTokens(cmd.Context())
+			tokens, err := tokenViews(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
-			return list(a, tokens, func(t v1.NodeToken) string { return t.ID }, nodeTokenColumns(time.Now()), "no token was made; tatami token create --node NAME makes one")
+			return list(a, tokens, func(t tokenView) string { return t.ID }, tokenColumns(time.Now()), "no token was made; tatami token create --node NAME, or --caller NAME, makes one")
 		},
-	}
-}
-
-func nodeTokenColumns(now time.Time) []column[v1.NodeToken] {
-	return []column[v1.NodeToken]{
-		{head: "token", cell: func(t v1.NodeToken) string { return t.ID }},
-		{head: "for", cell: func(t v1.NodeToken) string { return t.Node }},
-		{head: "state", cell: func(t v1.NodeToken) string { return t.State }},
-		{head: "node", cell: func(t v1.NodeToken) string { return string(t.By) }},
-		{head: "age", num: true, cell: func(t v1.NodeToken) string { return age(now, t.Created) }},
-		{head: "expires", wide: true, cell: func(t v1.NodeToken) string { return t.Expires.Local().Format(time.DateTime) }},
 	}
 }
 
 func newTokenRevokeCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke TOKEN", Short: "Revoke a worker's token, by id; a worker that joined with it is cut off at once", Args: argCount(1, 1, "TOKEN"),
+		Use: "revoke TOKEN", Short: "Revoke a token, by id; whoever came with it is cut off at once", Args: argCount(1, 1, "TOKEN"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			t, err := c.RevokeNodeToken(cmd.Context(), args[0])
+			t, err := revokeToken(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
 			if a.output != formatTable && a.output != formatWide {
 				return show(a, t, t.ID, nil)
 			}
-			if t.By == "" {
+			switch {
+			case t.Caller != "":
+				a.talk("%s is revoked: %s may call no more\n", t.ID, t.Caller)
+			case t.By == "":
 				a.talk("%s lets nobody join\n", t.ID)
-			} else {
+			default:
 				a.talk("%s is revoked, and node %s removed\n", t.ID, t.By)
 			}
 			return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway"
 	"github.com/tatami-faas/tatami/gateway/api"
 	"github.com/tatami-faas/tatami/gateway/auth"
+	"github.com/tatami-faas/tatami/gateway/intake"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/gateway/queue"
@@ -43,6 +44,7 @@ type system struct {
 	scheduler *scheduler.Scheduler
 	invoker   *invoke.Invoker
 	queue     *queue.Queue
+	intake    *intake.Intake
 	triggers  *trigger.Hub
 	live      *live.Live
 	api       *api.API
@@ -59,7 +61,7 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	}()
 	if s.bus, err = bus.Open(ctx, bus.Config{
 		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
-		WorkerListen: cfg.WorkerListen, CertificateLife: cfg.CertLife,
+		WorkerListen: cfg.NATSListen, CertificateLife: cfg.CertLife,
 	}, log); err != nil {
 		return nil, err
 	}
@@ -102,6 +104,10 @@ func (s *system) newGateway() (err error) {
 	if s.queue, err = queue.New(queue.Config{MaxBody: s.cfg.MaxBody, Drain: s.cfg.DrainTimeout}, s.bus, s.invoker, s.log); err != nil {
 		return err
 	}
+	if s.intake, err = intake.New(intake.Config{MaxBody: s.cfg.MaxBody}, s.bus, s.queue, s.invoker, s.log); err != nil {
+		return err
+	}
+	s.queue.OnEnd(s.intake.Ended)
 	s.newTriggers()
 	if s.live, err = live.New(live.Config{}, s.sources(), s.log); err != nil {
 		return err
@@ -172,6 +178,7 @@ func (s *system) parts() []part {
 		part{"invoker", s.invoker.Run, s.invoker.Ready},
 		part{"removals", s.expel, nil},
 		part{"queue", s.queue.Run, s.queue.Ready},
+		part{"intake", s.intake.Run, s.intake.Ready},
 		part{"triggers", s.triggers.Run, s.triggers.Ready},
 		part{"live", s.live.Run, nil},
 		part{"api", s.api.Run, nil},

@@ -53,7 +53,7 @@ func newTokenCmd(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	return group("token", "The control API's token: show, rotate, link; and workers' tokens: create, ls, revoke",
+	return group("token", "The control API's token: show, rotate, link; and tokens of workers and callers: create, ls, revoke",
 		sh, rotate, link, newTokenCreateCmd(a), newTokenLsCmd(a), newTokenRevokeCmd(a))
 }
 

@@ -72,7 +72,7 @@ func (s *system) announce(w io.Writer) {
 		s.log.Debug("dashboard link made", "expires", expires)
 	}
 	if url := s.bus.WorkerURL(); url != "" {
-		fmt.Fprintf(w, "workers    %s (token in %s)\n", url, filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile))
+		fmt.Fprintf(w, "nats       %s (workers join with the token in %s)\n", url, filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile))
 	}
 	if sentence := s.bus.Durability(); sentence != "" {
 		fmt.Fprintf(w, "warning    %s\n", sentence)

@@ -39,7 +39,7 @@ func (c *workerConfig) flags(f *pflag.FlagSet) {
 func (c *workerConfig) validate() error {
 	if c.Join == "" {
 		return fault.New(fault.CodeInvalidRequest, "--join: no server is named").WithField("join").
-			WithHint("start one with `tatami up --worker-listen 127.0.0.1:4222`, and give the address that it prints")
+			WithHint("start one with `tatami up --nats-listen 127.0.0.1:4222`, and give the address that it prints")
 	}
 	if c.TokenFile == "" {
 		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
@@ -59,7 +59,7 @@ func newWorkerCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "worker --join URL --token-file FILE",
 		Short: "Run instances for a server",
-		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --worker-listen`.\n" +
+		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --nats-listen`.\n" +
 			"It keeps its instances while the server is away and finds it again by itself. Started again on the same directories it adopts\n" +
 			"the instances that still run.",
 		Args: argCount(0, 0, ""),

@@ -137,6 +137,7 @@ func (a *API) routes() http.Handler {
 	a.registerSystem(h)
 	a.registerNodes(h)
 	a.registerMembers(h)
+	a.registerCallers(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
 	a.registerTriggers(h)

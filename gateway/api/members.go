@@ -62,7 +62,7 @@ func (a *API) roster() (*bus.Roster, error) {
 	if r := a.deps.Bus.Roster(); r != nil {
 		return r, nil
 	}
-	return nil, fault.New(fault.CodeConflict, "no worker may join this server").WithHint("start it with --worker-listen 127.0.0.1:4222")
+	return nil, fault.New(fault.CodeConflict, "no worker may join this server").WithHint("start it with --nats-listen 127.0.0.1:4222")
 }
 
 func nodeToken(t bus.JoinToken) v1.NodeToken {

@@ -48,6 +48,21 @@ func (c *Client) RemoveNode(ctx context.Context, node string, force bool) error 
 	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+url.PathEscape(node)+q, nil, nil)
 }
 
+// CreateCallerToken lets somebody call functions over NATS.
+func (c *Client) CreateCallerToken(ctx context.Context, req v1.CallerTokenRequest) (*v1.CallerToken, error) {
+	return fetchOne[v1.CallerToken](ctx, c, http.MethodPost, "/v1/caller-tokens", req)
+}
+
+// CallerTokens lists who may call functions over NATS, oldest first.
+func (c *Client) CallerTokens(ctx context.Context) ([]v1.CallerToken, error) {
+	return fetch[[]v1.CallerToken](ctx, c, http.MethodGet, "/v1/caller-tokens", nil)
+}
+
+// RevokeCallerToken shuts a caller out.
+func (c *Client) RevokeCallerToken(ctx context.Context, id string) (*v1.CallerToken, error) {
+	return fetchOne[v1.CallerToken](ctx, c, http.MethodDelete, "/v1/caller-tokens/"+url.PathEscape(id), nil)
+}
+
 // CreateNodeToken makes a token with which one worker may join.
 func (c *Client) CreateNodeToken(ctx context.Context, req v1.NodeTokenRequest) (*v1.NodeToken, error) {
 	return fetchOne[v1.NodeToken](ctx, c, http.MethodPost, "/v1/node-tokens", req)

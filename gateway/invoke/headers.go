@@ -59,12 +59,29 @@ func QueuedHeader(r *http.Request) http.Header {
 	if f.host != "" {
 		out.Set("X-Forwarded-Host", f.host)
 	}
-	if tp := r.Header["Traceparent"]; validTraceparent(tp) {
-		out["Traceparent"] = []string{tp[0]}
-	} else {
-		out.Set("Traceparent", newTraceparent())
-		delete(out, "Tracestate")
+	traced(out, r.Header["Traceparent"])
+	return out
+}
+
+// traced gives a header the trace that the request belongs to, or one of its own.
+func traced(out http.Header, given []string) {
+	if validTraceparent(given) {
+		out["Traceparent"] = []string{given[0]}
+		return
 	}
+	out.Set("Traceparent", newTraceparent())
+	delete(out, "Tracestate")
+}
+
+// MessageHeader is QueuedHeader for what came as a message, without a connection that could say who forwarded it. Keys are canonical.
+func MessageHeader(h http.Header) http.Header {
+	out := make(http.Header, len(h)+1)
+	for k, vv := range h {
+		if !dropHop(k) && !dropOwn(k) {
+			out[k] = slices.Clone(vv)
+		}
+	}
+	traced(out, h["Traceparent"])
 	return out
 }
 

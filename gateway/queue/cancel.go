@@ -168,6 +168,9 @@ func (q *Queue) cancelStored(ctx context.Context, id functions.InvocationID, c *
 	if err != nil {
 		return Status{}, err
 	}
+	if won {
+		q.tellEnd(&inv, &final)
+	}
 	if final.State == functions.StateCancelled {
 		if err := q.clear(ctx, id); err != nil {
 			// The record stands: whoever is delivered the message finds it.

@@ -131,6 +131,7 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 	if onward != nil {
 		q.arrived(onward)
 	}
+	q.tellEnd(inv, rec)
 	q.mu.Lock()
 	last := h.next == nil
 	if c := q.cancelling[h.id]; c != nil && last {

@@ -49,6 +49,8 @@ type Queue struct {
 
 	// onSuccess is set before Run; see OnSuccess.
 	onSuccess func(context.Context, *functions.Invocation, *functions.Result) error
+	// onEnd is set before Run; see OnEnd.
+	onEnd func(*functions.Invocation, Status)
 
 	// work counts goroutines outside Run's group: attempts and lanes. Those that have ended an attempt wait for the next one at spare, as
 	// many as parked says: an attempt's stack is deep, and growing it anew each time costs a tenth of the attempt.
@@ -80,6 +82,17 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 // crash it may be called once more for the same invocation. It is called once, before Run.
 func (q *Queue) OnSuccess(f func(ctx context.Context, inv *functions.Invocation, rec *functions.Result) error) {
 	q.onSuccess = f
+}
+
+// OnEnd has f called with each invocation that has ended, once that is on disk. After a crash it may be called once more for the same invocation, or
+// not at all. It must not wait. It is called once, before Run.
+func (q *Queue) OnEnd(f func(inv *functions.Invocation, st Status)) { q.onEnd = f }
+
+// tellEnd calls what OnEnd was given.
+func (q *Queue) tellEnd(inv *functions.Invocation, rec *functions.Result) {
+	if q.onEnd != nil {
+		q.onEnd(inv, ended(*rec))
+	}
 }
 
 // Ready is closed when Run knows what the stream holds: Accept waits for it.

@@ -44,7 +44,7 @@ func (h *Hub) Reply(ctx context.Context, inv *functions.Invocation, rec *functio
 // asked reports whether the invocation is of an event that may be answered with one.
 func asked(inv *functions.Invocation) bool {
 	switch inv.Trigger {
-	case "http", "queue":
+	case "http", "queue", "nats-call":
 		return false
 	}
 	for _, v := range inv.Header["Prefer"] {

@@ -13,7 +13,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// AuditFile is the name of the file in the server's data directory that says, a JSON object a line, who joined, who was refused and what was revoked.
+// AuditFile is the name of the file in the server's data directory that says, a JSON object a line, who joined, who may call, who was refused and what was revoked.
 const AuditFile = "audit.log"
 
 const (
@@ -37,8 +37,7 @@ type audit struct {
 
 // refusal is what refusals are told apart by.
 type refusal struct {
-	node functions.NodeID
-	why  string
+	who, why string
 }
 
 func newAudit(dir string, log *slog.Logger) *audit {
@@ -59,15 +58,15 @@ func (a *audit) say(event string, args ...any) {
 	a.write(args)
 }
 
-// refused writes down that a worker was not let in, or not heard: a reason of a node's at most once a minute.
-func (a *audit) refused(node functions.NodeID, remote string, err error) {
+// refused writes down that a worker or a caller was not let in, or not heard: a reason of one's at most once a minute.
+func (a *audit) refused(who slog.Attr, remote string, err error) {
 	if a == nil {
 		return
 	}
-	args := []any{slogNode(node), "remote", remote, "err", err}
+	args := []any{who, "remote", remote, "err", err}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	k, now := refusal{node, err.Error()}, time.Now()
+	k, now := refusal{who.String(), err.Error()}, time.Now()
 	if last, known := a.said[k]; known && now.Sub(last) < auditRepeat {
 		return
 	}
@@ -75,7 +74,7 @@ func (a *audit) refused(node functions.NodeID, remote string, err error) {
 		clear(a.said)
 	}
 	a.said[k] = now
-	a.log.Warn("a worker is not let in", args...)
+	a.log.Warn("a client is not let in, or not heard", args...)
 	a.write(append([]any{"event", "refused"}, args...))
 }
 

@@ -28,10 +28,11 @@ type Bus struct {
 	boot       string
 	durability string
 
-	srv    *server.Server
-	pass   passwords
-	roster *Roster
-	audit  *audit
+	srv     *server.Server
+	pass    passwords
+	roster  *Roster
+	callers *Callers
+	audit   *audit
 	// authority and keeper are nil where no worker may join.
 	authority *pki.Authority
 	keeper    *pki.Keeper
@@ -152,7 +153,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// openDoor reads, or makes, what workers are let in by.
+// openDoor reads, or makes, what clients are let in by.
 func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	var err error
 	if b.authority, err = openAuthority(b.cfg.DataDir, time.Now()); err != nil {
@@ -168,8 +169,11 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 		return err
 	}
 	b.roster.pin = b.authority.Trust().Pin()
-	b.roster.kick = door.kick
-	door.roster, door.audit, door.keeper = b.roster, b.audit, b.keeper
+	if b.callers, err = openCallers(b.cfg.DataDir, b.audit); err != nil {
+		return err
+	}
+	b.roster.kick, b.callers.kick = door.kick, door.kickCaller
+	door.roster, door.callers, door.audit, door.keeper = b.roster, b.callers, b.audit, b.keeper
 	return checkFree(ctx, b.cfg.WorkerListen)
 }
 
@@ -223,7 +227,7 @@ func (b *Bus) Boot() string { return b.boot }
 // Durability is "", or the one sentence that says why power loss may lose accepted work.
 func (b *Bus) Durability() string { return b.durability }
 
-// WorkerURL is where workers may join; "" where none may.
+// WorkerURL is where NATS clients connect, workers that join and callers; "" where none may.
 func (b *Bus) WorkerURL() string {
 	if b.cfg.WorkerListen == "" {
 		return ""
@@ -233,6 +237,9 @@ func (b *Bus) WorkerURL() string {
 
 // Roster says which workers may join; nil where none may.
 func (b *Bus) Roster() *Roster { return b.roster }
+
+// Callers says who may call functions over NATS; nil where nobody may.
+func (b *Bus) Callers() *Callers { return b.callers }
 
 // DataDir is the data directory.
 func (b *Bus) DataDir() string { return b.cfg.DataDir }

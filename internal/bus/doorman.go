@@ -28,14 +28,14 @@ import (
 // WorkerTokenFile is the name of the file in the data directory that holds the token with which any worker may join.
 const WorkerTokenFile = "worker.token"
 
-// The users of this process. A worker's user is its node's id.
+// The users of this process. A worker's user is its node's id, a caller's is its token's.
 const (
 	userSystem = "system"
 	userTatami = "tatami"
 )
 
 // doorman decides who may connect to the server, and what a connection may say and hear: this process everything, a worker what concerns
-// its own node.
+// its own node, a caller what concerns its own calls.
 type doorman struct {
 	pass passwords
 	// self is this process's own node, which no worker can be.
@@ -46,11 +46,15 @@ type doorman struct {
 	// roster is nil where no worker may join.
 	roster *Roster
 	audit  *audit
+	// callers is nil where nobody may call.
+	callers *Callers
 	// keeper knows the authority of the certificates; nil where no worker may join.
 	keeper *pki.Keeper
 
-	// One worker at a time is let in.
+	// One client at a time is let in.
 	joining sync.Mutex
+	// accounts are the callers', by their ids; joining guards them.
+	accounts map[string]*server.Account
 	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
 	// locked within.
 	mu     sync.Mutex
@@ -59,7 +63,7 @@ type doorman struct {
 }
 
 func newDoorman(pass passwords, self functions.NodeID, log *slog.Logger) *doorman {
-	return &doorman{pass: pass, self: self, log: log, byNode: map[functions.NodeID]uint64{}, byConn: map[uint64]functions.NodeID{}}
+	return &doorman{pass: pass, self: self, log: log, accounts: map[string]*server.Account{}, byNode: map[functions.NodeID]uint64{}, byConn: map[uint64]functions.NodeID{}}
 }
 
 // Check lets a client in, or not.
@@ -71,12 +75,23 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 	case userSystem:
 		return equal(o.Password, d.pass.system) && d.register(c, AccountSystem, nil)
 	}
+	if strings.HasPrefix(o.Username, tokenPrefix) {
+		err := d.call(c)
+		if err != nil {
+			id := o.Username
+			if !isTokenID(id) {
+				id = tokenPrefix + "?" // what it calls itself is anybody's text
+			}
+			d.audit.refused(slogCaller(id), remoteOf(c), err)
+		}
+		return err == nil
+	}
 	node := functions.NodeID(o.Username)
 	if err := d.letIn(c, node); err != nil {
 		if !node.Valid() {
 			node = "nod_?" // what it calls itself is anybody's text
 		}
-		d.audit.refused(node, remoteOf(c), err)
+		d.audit.refused(slogNode(node), remoteOf(c), err)
 		return false
 	}
 	return true
@@ -204,8 +219,11 @@ func (d *doorman) kick(node functions.NodeID, key string) {
 // violation is how the server logs that a connection said or wanted to hear what it may not.
 var violation = regexp.MustCompile(`cid:(\d+).* - ((Publish|Subscription) Violation - .*)$`)
 
-// overheard takes note of what the server logs of workers that try what they may not.
+// overheard takes note of what the server logs of workers and callers that try what they may not.
 func (d *doorman) overheard(text string) {
+	if d.overheardCaller(text) {
+		return
+	}
 	m := violation.FindStringSubmatch(text)
 	if m == nil {
 		return
@@ -218,7 +236,7 @@ func (d *doorman) overheard(text string) {
 	node := d.byConn[id]
 	d.mu.Unlock()
 	if node != "" {
-		d.audit.refused(node, "", errors.New(m[2]))
+		d.audit.refused(slogNode(node), "", errors.New(m[2]))
 	}
 }
 
@@ -256,8 +274,8 @@ func applicantPermissions(node functions.NodeID) *server.Permissions {
 func checkFree(ctx context.Context, addr string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fault.Wrap(fault.CodeConflict, err, "workers cannot join at %s", addr).WithField("worker-listen").
-			WithHint("end the program that has the port (sudo ss -ltnp), or give another --worker-listen")
+		return fault.Wrap(fault.CodeConflict, err, "NATS clients cannot connect at %s", addr).WithField("nats-listen").
+			WithHint("end the program that has the port (sudo ss -ltnp), or give another --nats-listen")
 	}
 	return l.Close()
 }
@@ -290,7 +308,7 @@ func ReadToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fault.Wrap(fault.CodeInvalidRequest, err, "the token cannot be read").WithField("token-file").
-			WithHint("it is in the server's data directory, as %s, once `tatami up --worker-listen ADDR` has run", WorkerTokenFile)
+			WithHint("it is in the server's data directory, as %s, once `tatami up --nats-listen ADDR` has run", WorkerTokenFile)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fault.New(fault.CodeInvalidRequest, "others may read the token in %s", path).WithField("token-file").WithHint("chmod 600 %s", path)

@@ -283,7 +283,7 @@ func TestNobodyJoinsUnlessAskedFor(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", "[::]:4222", ":4222", "127.0.0.1", "127.0.0.1:x"} {
 		_, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), WorkerListen: addr}, discard())
 		wantCode(t, err, fault.CodeInvalidRequest)
-		if f := fault.From(err); f.Field != "worker-listen" {
+		if f := fault.From(err); f.Field != "nats-listen" {
 			t.Errorf("%s: %+v", addr, f)
 		}
 	}

@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"strings"
+
 	"github.com/tatami-faas/tatami/functions"
 )
 
@@ -73,6 +75,35 @@ const (
 	// SubjectCompact is a request to the scheduler (payload: CompactRequest), answered with a CompactPlan.
 	SubjectCompact = "tatami.scheduler.compact"
 )
+
+// SubjectCalls matches what NATS clients hand over. Gateways take it as members of the queue group GroupGateways; no stream holds it.
+const (
+	SubjectCalls  = subjectCall + ".>"
+	GroupGateways = "gateways"
+)
+
+const (
+	subjectCall   = "fn"
+	subjectResult = "result"
+)
+
+// ParseCall reads whose invocation a message on a subject of SubjectCalls asks for, and which caller does: fn.{namespace}.{name} where a part of
+// this process does, with the caller's id behind it where a client does. Whether the names are any is for others to say.
+func ParseCall(subject string) (ref functions.Ref, caller string, ok bool) {
+	t := strings.Split(subject, ".")
+	if len(t) < 3 || len(t) > 4 || t[0] != subjectCall {
+		return functions.Ref{}, "", false
+	}
+	if len(t) == 4 {
+		caller = t[3]
+	}
+	return functions.Ref{Namespace: t[1], Name: t[2]}, caller, true
+}
+
+// ResultSubject is where a caller is told the end of an invocation of its; the caller itself hears it on result.{id}.
+func ResultSubject(id functions.InvocationID, caller string) string {
+	return subjectResult + "." + string(id) + "." + caller
+}
 
 // CommandSubject is where the worker of a node takes commands.
 func CommandSubject(node functions.NodeID) string { return "tatami.command." + string(node) }

@@ -96,7 +96,7 @@ func (r *registrar) answer(m *nats.Msg) {
 		out.Data, err = json.Marshal(a)
 	}
 	if err != nil {
-		r.audit.refused(node, "", err)
+		r.audit.refused(slogNode(node), "", err)
 		refuse(out, err)
 	}
 	if err := r.nc.PublishMsg(out); err != nil {

@@ -43,13 +43,13 @@ func configText(id Identity, c Config, p passwords) string {
 	b.WriteString("  limits { default_max_consumers: -1 }\n}\n")
 	fmt.Fprintf(&b, "accounts {\n  %s {\n    users: [ { user: \"system\", password: %s } ]\n  }\n",
 		AccountSystem, strconv.Quote(p.system))
-	fmt.Fprintf(&b, "  %s {\n    jetstream: enabled\n    users: [ { user: \"tatami\", password: %s } ]\n  }\n}\n",
-		AccountTatami, strconv.Quote(p.tatami))
+	fmt.Fprintf(&b, "  %s {\n    jetstream: enabled\n    users: [ { user: \"tatami\", password: %s } ]\n    %s\n  }\n}\n",
+		AccountTatami, strconv.Quote(p.tatami), exports)
 	fmt.Fprintf(&b, "system_account: %s\n", AccountSystem)
 	return b.String()
 }
 
-// startServer starts the embedded server, without any listener unless workers may join. The doorman decides who is let in.
+// startServer starts the embedded server, without any listener unless clients may connect. The doorman decides who is let in.
 func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Logger) (*server.Server, error) {
 	opts := &server.Options{}
 	if err := opts.ProcessConfigString(configText(id, c, door.pass)); err != nil {
@@ -57,6 +57,8 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 	}
 	opts.DontListen = c.WorkerListen == ""
 	if door.keeper != nil {
+		// Callers on this machine need no TLS; the doorman asks it of everybody else.
+		opts.AllowNonTLS = true
 		opts.TLSConfig, opts.TLSTimeout, opts.AuthTimeout = door.keeper.Ask(), handshakePatience.Seconds(), 2*handshakePatience.Seconds()
 	}
 	opts.CustomClientAuthentication = door

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"cmp"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -67,7 +66,7 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 	}
 	now := time.Now().UTC()
 	text := newSecret()
-	t := &JoinToken{ID: "tok_" + strings.ToLower(rand.Text()[:12]), Node: node, Hash: hashOf(text), Created: now, Expires: now.Add(life)}
+	t := &JoinToken{ID: newTokenID(), Node: node, Hash: hashOf(text), Created: now, Expires: now.Add(life)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.roomForToken(now); err != nil {
@@ -87,13 +86,6 @@ func tokenText(secret, pin string) string { return secret + "." + pin }
 func splitToken(token string) (secret, pin string) {
 	secret, pin, _ = strings.Cut(token, ".")
 	return secret, pin
-}
-
-func newSecret() string {
-	var b [24]byte
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }
 
 // roomForToken lets go of the oldest token that is good for nothing where there are too many; r.mu is held.

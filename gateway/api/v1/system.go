@@ -124,6 +124,28 @@ type NodeToken struct {
 	Join  string `json:"join,omitempty"`
 }
 
+// CallerTokenRequest asks for a user name and a password with which somebody may call functions over NATS.
+type CallerTokenRequest struct {
+	// Caller is who it is, for people to read.
+	Caller string `json:"caller"`
+	// Namespaces are those whose functions it may call, or "*" alone for all. Default the namespace default.
+	Namespaces []string `json:"namespaces,omitempty"`
+}
+
+// CallerToken lets somebody call functions over NATS, until it is revoked.
+type CallerToken struct {
+	// ID is the user name, too.
+	ID         string    `json:"id"`
+	Caller     string    `json:"caller"`
+	Namespaces []string  `json:"namespaces"`
+	State      string    `json:"state" enum:"active,revoked"`
+	Created    time.Time `json:"created"`
+	Revoked    time.Time `json:"revoked,omitzero"`
+	// Token is the password and URL where to connect, user and password included; both only in the answer to its creation.
+	Token string `json:"token,omitempty"`
+	URL   string `json:"url,omitempty"`
+}
+
 // NodeIntent is a wish about a node.
 type NodeIntent struct {
 	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`

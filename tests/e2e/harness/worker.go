@@ -27,7 +27,7 @@ type Worker struct {
 func WorkersAt(t testing.TB) (addr string, flags []string) {
 	t.Helper()
 	addr = freeAddr(t)
-	return addr, []string{"--worker-listen", addr}
+	return addr, []string{"--nats-listen", addr}
 }
 
 // Join runs a worker that joins the server at the address. When the test ends it is stopped, before the server, and the test fails if
