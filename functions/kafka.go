@@ -8,8 +8,8 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// KafkaSource takes the records of a topic in, as a member of a consumer group. The records of a partition are handed over in their order, and are
-// committed when their invocations are durable.
+// KafkaSource takes the records of a topic in, as a member of a consumer group. The records of a partition are handed over in their order, run
+// one after the other, and are committed when their invocations are durable.
 type KafkaSource struct {
 	// Brokers are addresses HOST:PORT to begin with, 1 to 16.
 	Brokers []string `json:"brokers"`

@@ -92,6 +92,10 @@ func trigger(at time.Time) *functions.Trigger {
 			Brokers: []string{"a:1"}, Topic: "t", Group: "g", Start: "earliest", TLS: true, CA: "/ca",
 			SASL: &functions.KafkaSASL{Mechanism: "plain", User: "u", Password: functions.SecretRef{File: "/p"}},
 		},
+		NATS: &functions.NATSSource{
+			Servers: []string{"nats://a:1"}, Subject: "s", Stream: "S", Group: "g", Start: "earliest", TLS: true, CA: "/ca", Credentials: "/c", User: "u",
+			Password: functions.SecretRef{File: "/p"},
+		},
 		Created: at, Updated: at,
 	}
 }

@@ -38,6 +38,8 @@ type Trigger struct {
 	Webhook *WebhookSource `json:"webhook,omitempty"`
 	// Kafka takes the records of a topic in.
 	Kafka *KafkaSource `json:"kafka,omitempty"`
+	// NATS takes the messages of an external NATS server in.
+	NATS *NATSSource `json:"nats,omitempty"`
 
 	Created time.Time `json:"created,omitzero"`
 	Updated time.Time `json:"updated,omitzero"`
@@ -52,6 +54,7 @@ const (
 	KindCron    = "cron"
 	KindWebhook = "webhook"
 	KindKafka   = "kafka"
+	KindNATS    = "nats"
 )
 
 // Ref returns the name of the trigger's function.
@@ -66,7 +69,7 @@ func (t *Trigger) sources() []string {
 	for _, s := range []struct {
 		kind string
 		set  bool
-	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}, {KindWebhook, t.Webhook != nil}, {KindKafka, t.Kafka != nil}} {
+	}{{KindEvent, t.Event != nil}, {KindCron, t.Cron != nil}, {KindWebhook, t.Webhook != nil}, {KindKafka, t.Kafka != nil}, {KindNATS, t.NATS != nil}} {
 		if s.set {
 			out = append(out, s.kind)
 		}
@@ -116,7 +119,7 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	switch s := t.sources(); len(s) {
 	case 0:
-		return badTrigger("event", "the trigger has no source").WithHint("set one of event, cron, webhook and kafka")
+		return badTrigger("event", "the trigger has no source").WithHint("set one of event, cron, webhook, kafka and nats")
 	case 1:
 	default:
 		return badTrigger(s[1], "a trigger has one source; this one has %s", strings.Join(s, " and "))
@@ -133,6 +136,11 @@ func (t *Trigger) problem() *fault.Error {
 	}
 	if t.Kafka != nil {
 		if p := t.Kafka.problem(); p != nil {
+			return p
+		}
+	}
+	if t.NATS != nil {
+		if p := t.NATS.problem(); p != nil {
 			return p
 		}
 	}

@@ -94,6 +94,13 @@ func sourceText(t *functions.Trigger) string {
 	if k := t.Kafka; k != nil {
 		parts = append(parts, "the topic "+k.Topic+" of "+strings.Join(k.Brokers, ", "))
 	}
+	if n := t.NATS; n != nil {
+		what := "the subject " + n.Subject
+		if n.Stream != "" {
+			what = strings.TrimSpace("the stream " + n.Stream + " " + n.Subject)
+		}
+		parts = append(parts, what+" of "+strings.Join(n.Servers, ", "))
+	}
 	if n := len(t.Filters); n > 0 {
 		parts = append(parts, many(n, "filter"))
 	}

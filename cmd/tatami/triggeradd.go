@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,8 @@ type addition struct {
 	cron    functions.CronSource
 	jitter  time.Duration
 	webhook functions.WebhookSource
+	secret  functions.SecretRef
+	nats    functions.NATSSource
 }
 
 func newTriggerAddCmd(a *app) *cobra.Command {
@@ -33,7 +36,8 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeFunctions,
 		Long: "Makes a trigger of a function in the same namespace, or replaces it as a whole. Each event of its source that all filters take becomes one queued\n" +
 			"invocation. A filter is ATTRIBUTE=VALUE, ATTRIBUTE^=PREFIX, ATTRIBUTE$=SUFFIX or ATTRIBUTE!=VALUE; a file can hold all that there is (--file).",
-		Example: "  tatami trigger add nightly report --cron '30 3 * * 1-5' --zone Europe/Berlin --overlap forbid\n" +
+		Example: "  tatami trigger add mail send --nats nats://nats:4222 --stream MAIL --start earliest\n" +
+			"  tatami trigger add nightly report --cron '30 3 * * 1-5' --zone Europe/Berlin --overlap forbid\n" +
 			"  tatami trigger add orders greet --event --filter type=com.example.order --filter 'source^=/shop/'\n" +
 			"  tatami trigger add orders greet --file trigger.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,8 +65,17 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 	f.StringVar(&ad.cron.Overlap, "overlap", "", "where the invocation before has not ended: allow, forbid or replace (default allow)")
 	f.StringVar(&ad.cron.CatchUp, "catch-up", "", "make up for firings that were missed: last, none or all (default last)")
 	f.StringVar(&ad.webhook.Style, "webhook", "", "take requests to /hooks/TRIGGER that are signed in this style: github or stripe")
-	f.StringVar(&ad.webhook.Secret.File, "secret-file", "", "file on the server that holds the secret of the web hook")
-	f.StringVar(&ad.webhook.Secret.Env, "secret-env", "", "environment variable of the server that holds it, TATAMI_SECRET_...")
+	f.StringVar(&ad.secret.File, "secret-file", "", "file on the server that holds the secret of the web hook, or the password of the NATS user")
+	f.StringVar(&ad.secret.Env, "secret-env", "", "environment variable of the server that holds it, TATAMI_SECRET_...")
+	f.StringSliceVar(&ad.nats.Servers, "nats", nil, "take messages of this NATS server in, such as nats://nats:4222")
+	f.StringVar(&ad.nats.Subject, "subject", "", "the messages' subject; of a stream the default is all")
+	f.StringVar(&ad.nats.Stream, "stream", "", "take them from this JetStream stream, acknowledged when they are durable")
+	f.StringVar(&ad.nats.Group, "group", "", "queue group, or durable consumer (default tatami_NAMESPACE_TRIGGER)")
+	f.StringVar(&ad.nats.Start, "start", "", "where a consumer begins that is made anew: latest or earliest (default latest)")
+	f.BoolVar(&ad.nats.TLS, "tls", false, "encrypt the connection to the NATS server")
+	f.StringVar(&ad.nats.CA, "ca", "", "file on the server with the certificates to trust (default the system's)")
+	f.StringVar(&ad.nats.Credentials, "creds", "", "file on the server with the NATS user's credentials")
+	f.StringVar(&ad.nats.User, "user", "", "name of the NATS user, with --secret-file or --secret-env")
 	f.StringArrayVar(&ad.filters, "filter", nil, "take only events that fit, such as type=com.example.order; may be repeated")
 	f.StringVar(&ad.trigger.Path, "path", "", "path below the function at which it gets the events (default /)")
 	f.BoolVar(&ad.trigger.Reply, "reply", false, "publish the event that the function answers with")
@@ -105,9 +118,7 @@ func (ad *addition) read(name, function string) (functions.Trigger, error) {
 	if ad.cron.Jitter = functions.Duration(ad.jitter); ad.cron != (functions.CronSource{}) {
 		t.Cron = &ad.cron
 	}
-	if ad.webhook != (functions.WebhookSource{}) {
-		t.Webhook = &ad.webhook
-	}
+	ad.secretSources(&t)
 	for _, s := range ad.filters {
 		f, err := readFilter(s)
 		if err != nil {
@@ -117,6 +128,19 @@ func (ad *addition) read(name, function string) (functions.Trigger, error) {
 	}
 	t = t.WithDefaults()
 	return t, t.Validate()
+}
+
+// secretSources sets the sources that may need a secret.
+func (ad *addition) secretSources(t *functions.Trigger) {
+	if !reflect.DeepEqual(ad.nats, functions.NATSSource{}) {
+		if ad.webhook.Style == "" {
+			ad.nats.Password, ad.secret = ad.secret, functions.SecretRef{}
+		}
+		t.NATS = &ad.nats
+	}
+	if ad.webhook.Secret = ad.secret; ad.webhook != (functions.WebhookSource{}) {
+		t.Webhook = &ad.webhook
+	}
 }
 
 // override sets what the command line says besides the file.

@@ -22,6 +22,7 @@ type schema struct {
 	Required    []string      `json:"required,omitempty"`
 	Not         *schema       `json:"not,omitempty"`
 	AllOf       []schema      `json:"allOf,omitempty"`
+	OneOf       []schema      `json:"oneOf,omitempty"`
 }
 
 // orderedProps keeps the order of the table, which a map would lose.
@@ -88,7 +89,7 @@ func property(row field, defaults *File) schema {
 		s.Type, s.Items = []string{"array", "null"}, &schema{Type: []string{"string", "number", "boolean"}}
 		return s
 	case triggerList:
-		s.Type, s.Items = []string{"array", "null"}, &schema{Type: "object", Required: []string{"name"}}
+		s.Type, s.Items = []string{"array", "null"}, triggerSchema()
 		return s
 	case pairs:
 		s.Type, s.Additional = []string{"object", "null"}, schema{Type: []string{"string", "number", "boolean"}}
@@ -113,7 +114,7 @@ func property(row field, defaults *File) schema {
 	case cpu:
 		s.Type, s.Pattern = []string{"string", "number"}, `^([0-9]+m|[0-9]*\.?[0-9]+)$`
 	case duration:
-		s.Type, s.Pattern = "string", `^([0-9]*\.?[0-9]+(ms|s|m|h))+$`
+		s.Type, s.Pattern = "string", durationPattern
 	}
 	if v, set := integer(row.at(defaults)); set && !row.unset {
 		s.Default = plain(row.kind, v).Value

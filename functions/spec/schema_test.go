@@ -3,6 +3,7 @@ package spec
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -20,6 +21,42 @@ func TestSchemaIsTheFile(t *testing.T) {
 		t.Error("not JSON")
 	}
 	golden.Check(t, "../tatami.schema.json", out)
+}
+
+// The schema lists what a trigger in the file may hold: every source, of which it has one, and no field that is not for a file to say.
+func TestTheSchemaListsTheSources(t *testing.T) {
+	t.Parallel()
+	s := triggerSchema()
+	want := map[string]bool{}
+	typ := reflect.TypeFor[functions.Trigger]()
+	for f := range typ.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if want[name] = true; notInFile(name) {
+			delete(want, name)
+		}
+	}
+	sources := map[string]bool{}
+	for i, name := range s.Properties.names {
+		if !want[name] {
+			t.Errorf("%s is not for the file", name)
+		}
+		delete(want, name)
+		if s.Properties.values[i].Description != "" {
+			sources[name] = true
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("%v are missing", want)
+	}
+	for _, kind := range []string{functions.KindEvent, functions.KindCron, functions.KindWebhook, functions.KindKafka, functions.KindNATS} {
+		if !sources[kind] {
+			t.Errorf("the source %s is not described", kind)
+		}
+		delete(sources, kind)
+	}
+	if len(sources) > 0 || len(s.OneOf) != len(sourceDocs()) {
+		t.Errorf("%v beside %d sources", sources, len(s.OneOf))
+	}
 }
 
 // The bounds in the table are those that functions.Config holds.

@@ -91,8 +91,7 @@ func decodeTrigger(n *yaml.Node) (functions.Trigger, error) {
 		if value == nil {
 			v[name] = map[string]any{}
 		}
-		switch name {
-		case "schema", "namespace", "function", "declared", "created", "updated":
+		if notInFile(name) {
 			return t, fault.New(fault.CodeInvalidSpec, "%s is not for a file to say", name).WithField(name)
 		}
 	}
@@ -106,6 +105,15 @@ func decodeTrigger(n *yaml.Node) (functions.Trigger, error) {
 		return functions.Trigger{}, jsonProblem(err)
 	}
 	return t, nil
+}
+
+// notInFile reports whether a field of a trigger's record is not for a file to say.
+func notInFile(name string) bool {
+	switch name {
+	case "schema", "namespace", "function", "declared", "created", "updated":
+		return true
+	}
+	return false
 }
 
 // jsonProblem says what the decoder of JSON found in the words of the file.

@@ -16,7 +16,7 @@ type cronSink struct {
 
 // Emit makes an invocation of a firing.
 func (s *cronSink) Emit(ctx context.Context, ev *functions.Event) (functions.InvocationID, error) {
-	return s.h.deliver(ctx, s.e, ev)
+	return s.h.deliver(ctx, s.e, ev, "")
 }
 
 // Ended reports whether an invocation is over.

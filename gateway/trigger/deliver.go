@@ -63,7 +63,7 @@ func (h *Hub) offer(ctx context.Context, e *entry, ev *functions.Event) (v1.Emit
 		return v1.Emitted{}, nil
 	}
 	out := v1.Emitted{Event: ev.ID, Trigger: e.trigger.Name}
-	id, err := h.deliver(ctx, e, ev)
+	id, err := h.deliver(ctx, e, ev, "")
 	switch {
 	case err == nil:
 		out = emittedBy(e, ev, id)
@@ -82,12 +82,13 @@ func isFinal(err error) bool {
 	return false
 }
 
-// deliver makes one invocation of an event that the trigger takes, and returns when it is durable.
-func (h *Hub) deliver(ctx context.Context, e *entry, ev *functions.Event) (functions.InvocationID, error) {
+// deliver makes one invocation of an event that the trigger takes, and returns when it is durable. Those with the same order run one after the
+// other; "" is none.
+func (h *Hub) deliver(ctx context.Context, e *entry, ev *functions.Event, order string) (functions.InvocationID, error) {
 	t := &e.trigger
 	id, err := h.accept(ctx, queue.Request{
 		Ref: t.Ref(), Method: http.MethodPost, Path: t.Path, Header: headerOf(t, ev), Body: ev.Data, Trigger: t.Kind(), Key: keyOf(t, ev),
-		Caller: "trigger",
+		Caller: "trigger", OrderingKey: order,
 	})
 	if err != nil {
 		e.tally.refused(err)
@@ -107,7 +108,7 @@ func (h *Hub) Try(ctx context.Context, id functions.Ref, req v1.EmitRequest) (v1
 	if err := ev.Validate(); err != nil {
 		return v1.Emitted{}, err
 	}
-	inv, err := h.deliver(ctx, e, &ev)
+	inv, err := h.deliver(ctx, e, &ev, "")
 	if err != nil {
 		return v1.Emitted{}, err
 	}

@@ -13,13 +13,16 @@ type eventSink struct {
 	e *entry
 }
 
-// Emit makes an invocation of an event that the filters take.
-func (s *eventSink) Emit(ctx context.Context, ev *functions.Event) error {
+// Emit makes an invocation of an event that the filters take. Those of one trigger with the same order run one after the other; "" is none.
+func (s *eventSink) Emit(ctx context.Context, ev *functions.Event, order string) error {
 	if !s.e.trigger.Takes(ev) {
 		s.e.tally.filtered()
 		return nil
 	}
-	_, err := s.h.deliver(ctx, s.e, ev)
+	if order != "" {
+		order = s.e.trigger.Name + "/" + order
+	}
+	_, err := s.h.deliver(ctx, s.e, ev, order)
 	return err
 }
 

@@ -39,7 +39,7 @@ func (h *Hub) Hook(ctx context.Context, id functions.Ref, header http.Header, bo
 		e.tally.filtered()
 		return v1.Emitted{Event: ev.ID, Trigger: e.trigger.Name}, nil
 	}
-	inv, err := h.deliver(ctx, e, &ev)
+	inv, err := h.deliver(ctx, e, &ev, "")
 	if err != nil {
 		return v1.Emitted{}, err
 	}

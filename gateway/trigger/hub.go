@@ -15,6 +15,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/gateway/trigger/cron"
 	"github.com/tatami-faas/tatami/gateway/trigger/kafka"
+	"github.com/tatami-faas/tatami/gateway/trigger/nats"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -151,6 +152,9 @@ func (h *Hub) sourceOf(e *entry) func(context.Context) error {
 	}
 	if e.trigger.Kafka != nil {
 		return kafka.New(e.trigger, &eventSink{h, e}, h.log).Run
+	}
+	if e.trigger.NATS != nil {
+		return nats.New(e.trigger, &eventSink{h, e}, h.log).Run
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger/source"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -83,18 +84,9 @@ func (s *Source) Run(ctx context.Context) error {
 		if !next.IsZero() {
 			wait = min(time.Until(next), look)
 		}
-		sleep(ctx, wait)
+		source.Sleep(ctx, wait)
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // maxLook is how many times in a row are looked at: where more have gone by, the older half of them is left out of sight.
@@ -186,7 +178,7 @@ func (s *Source) fire(ctx context.Context, at time.Time) (functions.Firing, erro
 			return f, nil
 		}
 		s.log.Warn("a firing is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "dur_ms", wait.Milliseconds(), "err", err)
-		sleep(ctx, wait)
+		source.Sleep(ctx, wait)
 	}
 	return f, nil
 }

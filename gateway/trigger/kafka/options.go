@@ -1,10 +1,6 @@
 package kafka
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"os"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -12,7 +8,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/trigger/secret"
-	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/gateway/trigger/source"
 )
 
 // options are those of a client that commits nothing by itself and holds its partitions while records are in hand.
@@ -27,7 +23,7 @@ func options(t *functions.Trigger) ([]kgo.Opt, error) {
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.FetchMaxBytes(fetchBytes), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 	}
 	if k.TLS {
-		cfg, err := tlsConfig(k)
+		cfg, err := source.TLS(k.CA, "kafka.ca")
 		if err != nil {
 			return nil, err
 		}
@@ -41,22 +37,6 @@ func options(t *functions.Trigger) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(m))
 	}
 	return opts, nil
-}
-
-func tlsConfig(k *functions.KafkaSource) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if k.CA == "" {
-		return cfg, nil
-	}
-	pem, err := os.ReadFile(k.CA)
-	if err != nil {
-		return nil, fault.Wrap(fault.CodeUnavailable, err, "reading the certificates").WithField("kafka.ca")
-	}
-	cfg.RootCAs = x509.NewCertPool()
-	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fault.New(fault.CodeUnavailable, "%s holds no certificate", k.CA).WithField("kafka.ca")
-	}
-	return cfg, nil
 }
 
 func mechanism(s *functions.KafkaSASL) (sasl.Mechanism, error) {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger/source"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -29,7 +31,8 @@ const (
 // Sink takes what the source makes.
 type Sink interface {
 	// Emit returns when the event is durable, or not wanted. The same event again is the same invocation.
-	Emit(ctx context.Context, ev *functions.Event) error
+	// Invocations with the same order run one after the other.
+	Emit(ctx context.Context, ev *functions.Event, order string) error
 	// Lag tells how many records of the source's partitions are not handed over yet.
 	Lag(n int64)
 }
@@ -111,14 +114,14 @@ func (s *Source) insist(ctx context.Context, r *kgo.Record) bool {
 	ev := EventOf(r)
 	err := ev.Validate()
 	for wait := leastWait; err == nil; wait = min(2*wait, mostWait) {
-		if err = s.sink.Emit(ctx, &ev); err == nil {
+		if err = s.sink.Emit(ctx, &ev, strconv.Itoa(int(r.Partition))); err == nil {
 			return true
 		}
 		if fault.KindOf(err) == fault.Invalid {
 			break
 		}
 		s.log.Warn("a record is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "event", ev.ID, "dur_ms", wait.Milliseconds(), "err", err)
-		sleep(ctx, wait)
+		source.Sleep(ctx, wait)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -126,15 +129,6 @@ func (s *Source) insist(ctx context.Context, r *kgo.Record) bool {
 	}
 	s.log.Error("a record is let go: it can be no invocation", "trigger", s.trigger.ID().String(), "event", ev.ID, "err", err)
 	return true
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // commit tells the group how far everything that was polled has come; it is durable by now, so this is done at the end, too.

@@ -16,10 +16,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/trigger/kafka"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/certs"
 )
 
 const partitions = 3
@@ -30,20 +32,25 @@ type book struct {
 	events []functions.Event
 	seen   map[string]bool
 	lag    int64
-	grown  chan struct{}
+	// disorder lists events whose order was not that of their partition.
+	disorder []string
+	grown    chan struct{}
 	// refuse, where set, is asked before an event is taken.
 	refuse func(*functions.Event) error
 }
 
 func newBook() *book { return &book{seen: map[string]bool{}, grown: make(chan struct{})} }
 
-func (b *book) Emit(_ context.Context, ev *functions.Event) error {
+func (b *book) Emit(_ context.Context, ev *functions.Event, order string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
 		if err := b.refuse(ev); err != nil {
 			return err
 		}
+	}
+	if order != ev.Extensions["kafkapartition"] {
+		b.disorder = append(b.disorder, ev.ID+" in the order "+order)
 	}
 	b.events = append(b.events, *ev)
 	b.seen[ev.ID] = true
@@ -136,6 +143,9 @@ func run(t *testing.T, tr functions.Trigger, b *book) func() {
 // inOrder reports records of a partition that came before an earlier one came first.
 func (b *book) inOrder(t *testing.T) {
 	t.Helper()
+	if len(b.disorder) > 0 {
+		t.Errorf("%q", b.disorder)
+	}
 	last := map[string]int{}
 	first := map[string]bool{}
 	for _, ev := range b.events {
@@ -284,6 +294,60 @@ func TestTwoMembers(t *testing.T) {
 	produce(t, c, 60, 90)
 	b.until(t, "those after one left", func() bool { return len(b.seen) == 90 })
 	stopOther()
+}
+
+// The broker speaks TLS, with a password as well: records come, and nothing without the right certificate or password.
+func TestTLSAndSASL(t *testing.T) {
+	t.Parallel()
+	pair := certs.New(t)
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := cluster(t, kfake.TLS(pair.Server), kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "u", "hush"))
+	produce(t, c, 0, 9, kgo.DialTLSConfig(pair.Client), kgo.SASL(scram.Auth{User: "u", Pass: "hush"}.AsSha256Mechanism()))
+	good := trigger(c)
+	good.Kafka.TLS, good.Kafka.CA = true, pair.File
+	good.Kafka.SASL = &functions.KafkaSASL{Mechanism: functions.SASLScramSHA256, User: "u", Password: functions.SecretRef{File: password}}
+	b := newBook()
+	stop := run(t, good, b)
+	b.until(t, "all records", func() bool { return len(b.seen) == 9 && b.lag == 0 })
+	stop()
+	for name, change := range map[string]func(*functions.KafkaSource){
+		"no TLS":   func(k *functions.KafkaSource) { k.TLS, k.CA = false, "" },
+		"no trust": func(k *functions.KafkaSource) { k.CA = "" },
+		"no user":  func(k *functions.KafkaSource) { k.SASL = nil },
+		"wrong user": func(k *functions.KafkaSource) {
+			k.SASL = &functions.KafkaSASL{Mechanism: functions.SASLScramSHA256, User: "v", Password: k.SASL.Password}
+		},
+		"other proof": func(k *functions.KafkaSource) {
+			k.SASL = &functions.KafkaSASL{Mechanism: functions.SASLPlain, User: "u", Password: k.SASL.Password}
+		},
+	} {
+		tr, k := good, *good.Kafka
+		change(&k)
+		tr.Kafka = &k
+		opts, err := kafka.Options(&tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cl, err := kgo.NewClient(append(opts, kgo.DialTimeout(2*time.Second), kgo.RequestRetries(1))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if err := cl.Ping(ctx); err == nil {
+			t.Errorf("%s: it is let in", name)
+		}
+		cancel()
+		cl.CloseAllowingRebalance()
+	}
+	bad, k := good, *good.Kafka
+	k.CA = pair.File + "-none"
+	bad.Kafka = &k
+	if _, err := kafka.Options(&bad); !fault.Is(err, fault.CodeUnavailable) {
+		t.Errorf("without the file: %v", err)
+	}
 }
 
 func TestSASL(t *testing.T) {

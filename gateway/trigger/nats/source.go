@@ -1,0 +1,120 @@
+package nats
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	client "github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger/source"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const (
+	// atOnce is how many messages are handed over at the same time.
+	atOnce = 32
+	// buffer is how many messages of a subject wait for that.
+	buffer = 4096
+	// The waits between two tries of a message that the queue does not take now.
+	leastWait = 100 * time.Millisecond
+	mostWait  = 10 * time.Second
+)
+
+// Sink takes what the source makes.
+type Sink interface {
+	// Emit returns when the event is durable, or not wanted. The same event again is the same invocation.
+	// Invocations with the same order, where it is not empty, run one after the other.
+	Emit(ctx context.Context, ev *functions.Event, order string) error
+	// Lag tells how many messages of the stream are not handed over yet.
+	Lag(n int64)
+}
+
+// Source takes the messages of a trigger's subject or stream in.
+type Source struct {
+	trigger functions.Trigger
+	sink    Sink
+	log     *slog.Logger
+}
+
+// New makes the source of a trigger that has one.
+func New(t functions.Trigger, sink Sink, log *slog.Logger) *Source {
+	return &Source{trigger: t, sink: sink, log: log}
+}
+
+// Run hands messages over until ctx ends, and returns nil then. What of a stream is not handed over is for the next member.
+func (s *Source) Run(ctx context.Context) error {
+	nc, err := connect(&s.trigger, s.log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	if s.trigger.NATS.Stream != "" {
+		return s.stream(ctx, nc)
+	}
+	return s.subject(ctx, nc)
+}
+
+// subject hands over what is published on the subject.
+func (s *Source) subject(ctx context.Context, nc *client.Conn) error {
+	n := s.trigger.NATS
+	messages := make(chan *client.Msg, buffer)
+	sub, err := nc.ChanQueueSubscribe(n.Subject, groupOf(&s.trigger), messages)
+	if err == nil {
+		err = nc.FlushTimeout(dialTime)
+	}
+	if err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "subscribing to %s", n.Subject)
+	}
+	var work sync.WaitGroup
+	for range atOnce {
+		work.Go(func() {
+			for {
+				select {
+				case m := <-messages:
+					ev := EventOf(m, time.Now())
+					_ = s.insist(ctx, &ev, func() {})
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	<-ctx.Done()
+	_ = sub.Unsubscribe()
+	work.Wait()
+	return nil
+}
+
+// insist hands one event over, however long that takes, and calls again before each further try. It returns nil, or why the event can never be an
+// invocation, or ctx's error.
+func (s *Source) insist(ctx context.Context, ev *functions.Event, again func()) error {
+	if err := ev.Validate(); err != nil {
+		s.letGo(ev, err)
+		return err
+	}
+	for wait := leastWait; ; wait = min(2*wait, mostWait) {
+		err := s.sink.Emit(ctx, ev, "")
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case fault.KindOf(err) == fault.Invalid:
+			s.letGo(ev, err)
+			return err
+		}
+		s.log.Warn("a message is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "event", ev.ID, "dur_ms", wait.Milliseconds(), "err", err)
+		again()
+		source.Sleep(ctx, wait)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Source) letGo(ev *functions.Event, err error) {
+	s.log.Error("a message is let go: it can be no invocation", "trigger", s.trigger.ID().String(), "event", ev.ID, "err", err)
+}
