@@ -111,7 +111,7 @@ func TestWorkerSettings(t *testing.T) {
 		"good":              {args: good},
 		"no server":         {args: good[2:], says: "join"},
 		"no token":          {args: good[:2], says: "token-file"},
-		"a network":         {args: append([]string{"--join", "nats://192.0.2.1:4222"}, good[2:]...), says: "clusters"},
+		"a network":         {args: append([]string{"--join", "nats://192.0.2.1:4222"}, good[2:]...)},
 		"another scheme":    {args: append([]string{"--join", "tls://127.0.0.1:4222"}, good[2:]...), says: "join"},
 		"nowhere to listen": {args: append([]string{"--listen", ""}, good...), says: "listen"},
 		"no instances":      {args: append([]string{"--max-instances", "0"}, good...), says: "max-instances"},
