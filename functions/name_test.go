@@ -95,3 +95,38 @@ func TestRevisionIDFollowsContent(t *testing.T) {
 	// An unchanged function keeps its revision across releases: a field that is new must not show where it is not set.
 	golden(t, "revision-id.txt", string(first))
 }
+
+// The names of queues and of what runs are wider than those of functions, each by one form.
+func TestNamesBesideFunctions(t *testing.T) {
+	t.Parallel()
+	hello := functions.Ref{Namespace: "default", Name: "hello"}
+	for s, want := range map[string]functions.Ref{
+		"hello": hello, "hello@success": hello.Deliveries("success"), "hello@failure.team": functions.Ref{Namespace: "team", Name: "hello"}.Deliveries("failure"),
+	} {
+		if got, err := functions.ParseQueue(s); err != nil || got != want || got.ValidateQueue() != nil {
+			t.Errorf("%s: %v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"hello@", "hello@end", "@success", "he llo@success", "hello@success.a.b", "hello=rev_x"} {
+		if got, err := functions.ParseQueue(s); err == nil {
+			t.Errorf("%s: %v", s, got)
+		}
+	}
+	const rev = functions.RevisionID("rev_abcdefghijklmnop")
+	p := hello.Pinned(rev)
+	if of, id, ok := p.PinnedTo(); !ok || of != hello || id != rev || p.ValidateRunning() != nil || p.Validate() == nil {
+		t.Errorf("%v", p)
+	}
+	for _, bad := range []functions.Ref{hello.Pinned("rev_x"), {Namespace: "a b", Name: "x"}, hello.Deliveries("success")} {
+		if bad.ValidateRunning() == nil {
+			t.Errorf("%v runs", bad)
+		}
+	}
+	inv := functions.NewInvocationID(hello)
+	to := hello.Deliveries("success")
+	if id := functions.DeliveryID(to, inv); id != functions.DeliveryID(to, inv) || id == functions.DeliveryID(hello.Deliveries("failure"), inv) || id == inv {
+		t.Errorf("%s", id)
+	} else if hash, ok := id.FunctionHash(); !ok || hash != to.Hash() {
+		t.Errorf("%s", id)
+	}
+}

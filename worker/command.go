@@ -56,7 +56,7 @@ func (w *Worker) commandStart(c bus.Command, now time.Time) {
 	if w.repeatEnd(c.Instance) {
 		return
 	}
-	if c.Revision == nil || c.Revision.Ref().Validate() != nil {
+	if c.Revision == nil || c.Revision.Ref().ValidateRunning() != nil {
 		w.log.Error("a start command names no revision", "inst", c.Instance)
 		return
 	}

@@ -69,7 +69,7 @@ func readRecord(data []byte, id functions.InstanceID) (Record, error) {
 		return r, fmt.Errorf("its record has schema %d, this tatami knows %d", r.Schema, recordSchema)
 	case r.Instance != id:
 		return r, fmt.Errorf("its record is of %s", r.Instance)
-	case r.Ref().Validate() != nil || r.Slots < 1 || r.Port < 1 || r.Readiness.Timeout <= 0:
+	case r.Ref().ValidateRunning() != nil || r.Slots < 1 || r.Port < 1 || r.Readiness.Timeout <= 0:
 		return r, fmt.Errorf("its record is incomplete")
 	}
 	return r, nil

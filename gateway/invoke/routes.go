@@ -203,7 +203,7 @@ func (t *routes) find(ctx context.Context, ref functions.Ref) (*function, *route
 			return f, rt, nil
 		}
 	}
-	if err := ref.Validate(); err != nil {
+	if err := ref.ValidateRunning(); err != nil {
 		return nil, nil, err
 	}
 	select {

@@ -37,9 +37,9 @@ func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*f
 	if _, _, delivery := inv.Ref().Delivers(); delivery || inv.Hops > functions.MaxHops {
 		return nil, nil
 	}
-	rev, err := q.run.Lookup(q.alive, inv.Ref())
-	if err != nil {
-		// Destinations are those of the function as it is now: one that is gone has none.
+	// Destinations are those of the function as it is now: one that is gone has none.
+	rev := q.liveOf(inv.Ref())
+	if rev == nil {
 		return nil, nil
 	}
 	dest, end := rev.Config.Queue.Destination(rec.State)
@@ -49,7 +49,7 @@ func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*f
 	to, maxAge := inv.Ref().Deliveries(end), deliveryAge
 	if dest.Function != "" {
 		to, maxAge = functions.Ref{Namespace: inv.Namespace, Name: dest.Function}, functions.Config{}.WithDefaults().Queue.MaxAge.Std()
-		if rev, err := q.run.Lookup(q.alive, to); err == nil {
+		if rev := q.liveOf(to); rev != nil {
 			maxAge = rev.Config.Queue.MaxAge.Std()
 		}
 	}
@@ -66,6 +66,15 @@ func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*f
 			HeaderDepth: {strconv.Itoa(inv.Hops + 1)},
 		},
 	}, nil
+}
+
+// liveOf is the revision that a function has now; nil where it has none.
+func (q *Queue) liveOf(ref functions.Ref) *functions.Revision {
+	rev, err := q.run.Lookup(q.alive, ref)
+	if err != nil {
+		return nil
+	}
+	return rev
 }
 
 // carried is the record as a destination gets it.

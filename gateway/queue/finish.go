@@ -53,7 +53,7 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 	default:
 		rec.State = functions.StateDead
 	}
-	if rev, err := q.run.Lookup(q.alive, inv.Ref()); err == nil && rev.Config.Queue.KeepRequests {
+	if rev := q.liveOf(inv.Ref()); rev != nil && rev.Config.Queue.KeepRequests {
 		asked := *inv
 		asked.History = nil
 		rec.Request = &asked

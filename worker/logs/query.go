@@ -54,7 +54,7 @@ func (l *Logs) Query(ctx context.Context, q Query, fn func(Line) error) error {
 		}
 		q.Ref = ref
 	}
-	if err := q.Ref.Validate(); err != nil {
+	if err := q.Ref.ValidateRunning(); err != nil {
 		return err
 	}
 	if q.Tail > MaxTail {
