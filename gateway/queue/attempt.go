@@ -74,7 +74,7 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 		q.drop(h)
 		return
 	}
-	inv, err := bus.Decode[functions.Invocation](h.msg.Data)
+	inv, err := decodeInvocation(h.msg.Data)
 	if err != nil {
 		// Not acknowledged: it is delivered again when the acknowledgement is overdue, to a version that can read it or to this one.
 		q.log.Error("a queued invocation cannot be read, it stays in the queue", "inv", string(h.id), "err", err)

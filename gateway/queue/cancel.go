@@ -149,7 +149,7 @@ func (q *Queue) cancelStored(ctx context.Context, id functions.InvocationID, c *
 	if rec != nil {
 		return ended(*rec), nil
 	}
-	if inv, err = bus.Decode[functions.Invocation](m.Data); err != nil {
+	if inv, err = decodeInvocation(m.Data); err != nil {
 		return Status{}, err
 	}
 	final := functions.Result{

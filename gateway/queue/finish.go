@@ -61,9 +61,14 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 	if rec.State == functions.StateSucceeded && !q.handOn(h, inv, &rec) {
 		return
 	}
+	data, err := encodeResult(&rec)
+	if err != nil {
+		q.log.Error("a result cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
+		return
+	}
 	var late bool
 	ok := q.insist(h, "storing the result", func(ctx context.Context) error {
-		_, err := q.bus.Results().Create(ctx, bus.ResultKey(inv.ID), rec)
+		_, err := q.bus.Results().CreateEncoded(ctx, bus.ResultKey(inv.ID), data)
 		if late = fault.Is(err, fault.CodeConflict); late {
 			var cur functions.Result
 			if cur, _, err = q.bus.Results().Get(ctx, bus.ResultKey(inv.ID)); err == nil {

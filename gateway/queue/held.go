@@ -71,7 +71,7 @@ func (h *held) deadline() time.Time {
 		return time.Now().Add(time.Minute)
 	}
 	if h.late.IsZero() {
-		inv, err := bus.Decode[functions.Invocation](h.msg.Data)
+		inv, err := decodeInvocation(h.msg.Data)
 		if err != nil {
 			// The attempt will tell.
 			h.late = time.Now()

@@ -214,7 +214,7 @@ func (q *Queue) inHand(id functions.InvocationID) (Status, bool) {
 	if h == nil {
 		return Status{}, false
 	}
-	inv, err := bus.Decode[functions.Invocation](data)
+	inv, err := decodeInvocation(data)
 	if err != nil {
 		return Status{}, false
 	}
@@ -241,7 +241,7 @@ func open(inv *functions.Invocation, state functions.InvocationState) Status {
 
 // fromMessage reads a message of the work queue.
 func fromMessage(m *jetstream.RawStreamMsg) (Status, error) {
-	inv, err := bus.Decode[functions.Invocation](m.Data)
+	inv, err := decodeInvocation(m.Data)
 	if err != nil {
 		return Status{}, err
 	}

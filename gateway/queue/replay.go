@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -90,7 +89,7 @@ func (q *Queue) kept(ctx context.Context, id functions.InvocationID) (*functions
 		return nil, nil, err
 	}
 	if m != nil {
-		inv, err := bus.Decode[functions.Invocation](m.Data)
+		inv, err := decodeInvocation(m.Data)
 		return &inv, nil, err
 	}
 	if rec != nil && rec.Request != nil {

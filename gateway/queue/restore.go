@@ -102,7 +102,7 @@ func (q *Queue) refOf(ctx context.Context, hash string) (functions.Ref, error) {
 			if err != nil {
 				return functions.Ref{}, q.bus.Fault(err, "reading the queue")
 			}
-			inv, err := bus.Decode[functions.Invocation](m.Data)
+			inv, err := decodeInvocation(m.Data)
 			if err == nil && inv.Ref().Hash() == hash {
 				return inv.Ref(), nil
 			}

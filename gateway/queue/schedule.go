@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -25,7 +24,7 @@ func messageOf(inv *functions.Invocation) (*nats.Msg, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is no id of an invocation", inv.ID)
 	}
-	data, err := json.Marshal(inv)
+	data, err := encodeInvocation(inv)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the invocation: %w", err)
 	}

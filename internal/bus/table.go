@@ -59,7 +59,16 @@ func (t *Table[T]) Get(ctx context.Context, key string) (T, uint64, error) {
 
 // Create stores a record under a key that has none; conflict where it has one.
 func (t *Table[T]) Create(ctx context.Context, key string, v T) (uint64, error) {
-	return t.write(key, v, func(data []byte) (uint64, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("encoding %s %s: %w", t.bucket, key, err)
+	}
+	return t.CreateEncoded(ctx, key, data)
+}
+
+// CreateEncoded is Create for a record that is encoded already.
+func (t *Table[T]) CreateEncoded(ctx context.Context, key string, data []byte) (uint64, error) {
+	return t.writeEncoded(key, data, func(data []byte) (uint64, error) {
 		if plainKey(key) {
 			// As the client does it first; what it does after a conflict is for keys that were deleted.
 			rev, err := t.bus.Store(ctx, &nats.Msg{
@@ -99,6 +108,10 @@ func (t *Table[T]) write(key string, v T, put func([]byte) (uint64, error)) (uin
 	if err != nil {
 		return 0, fmt.Errorf("encoding %s %s: %w", t.bucket, key, err)
 	}
+	return t.writeEncoded(key, data, put)
+}
+
+func (t *Table[T]) writeEncoded(key string, data []byte, put func([]byte) (uint64, error)) (uint64, error) {
 	rev, err := put(data)
 	if err != nil {
 		return 0, t.fail(err, "writing", key)

@@ -26,7 +26,7 @@ var mutations = []mutation{
 	},
 	{
 		"a terminal record that overwrites another",
-		"gateway/queue/finish.go", "q.bus.Results().Create(ctx, bus.ResultKey(inv.ID), rec)", "q.bus.Results().Put(ctx, bus.ResultKey(inv.ID), rec)", "./gateway/queue",
+		"gateway/queue/finish.go", "q.bus.Results().CreateEncoded(ctx, bus.ResultKey(inv.ID), data)", "q.bus.Results().Put(ctx, bus.ResultKey(inv.ID), rec)", "./gateway/queue",
 	},
 	{
 		"one retry too many",
