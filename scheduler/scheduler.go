@@ -32,8 +32,9 @@ type Scheduler struct {
 	demand chan input
 	write  chan reconcile.Effect
 	ready  chan struct{}
-	// sequence counts the commands to each node.
+	// sequence counts the commands to each node; out sends them.
 	sequence map[functions.NodeID]uint64
+	out      bus.Publisher
 	unsynced int
 }
 
@@ -164,7 +165,7 @@ func (s *Scheduler) send(c bus.Command) {
 	node := c.Node
 	s.sequence[node]++
 	c.Boot, c.Sequence = s.bus.Boot(), s.sequence[node]
-	if err := bus.Publish(s.bus, bus.CommandSubject(node), c); err != nil {
+	if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), &c); err != nil {
 		s.log.Error("sending a command failed", "action", c.Action, "inst", c.Instance, "node", node, "err", err)
 		return
 	}

@@ -25,6 +25,7 @@ type outbox struct {
 	// What follows is the publisher's: the sequences, and the artifacts that a report listed last.
 	tables, reports uint64
 	listed          []string
+	out             bus.Publisher
 }
 
 type batch struct {
@@ -198,7 +199,7 @@ func (o *outbox) flushReports(b batch) {
 func (o *outbox) table(t bus.EndpointTable) {
 	o.tables++
 	t.Envelope, t.Listener = o.envelope(o.tables), o.w.listener.announcement()
-	if err := bus.Publish(o.w.bus, bus.EndpointsSubject(o.w.cfg.Node), t); err != nil {
+	if err := o.out.Publish(o.w.bus.Conn(), bus.EndpointsSubject(o.w.cfg.Node), &t); err != nil {
 		o.w.log.Warn("the endpoint table was not published", "err", err)
 	}
 }
@@ -213,7 +214,7 @@ func (o *outbox) tell(r bus.Report, list bool) {
 	} else {
 		r.State.Artifacts, r.State.ArtifactsKept = nil, true
 	}
-	if err := bus.Publish(o.w.bus, bus.ReportSubject(o.w.cfg.Node), r); err != nil {
+	if err := o.out.Publish(o.w.bus.Conn(), bus.ReportSubject(o.w.cfg.Node), &r); err != nil {
 		o.w.log.Warn("the report was not published", "err", err)
 	}
 }

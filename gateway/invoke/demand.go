@@ -21,8 +21,9 @@ type demand struct {
 	active map[*function]struct{}
 	// urgent holds the functions with a need that no message has named.
 	urgent []*function
-	// sequence and pass are the publisher's.
+	// sequence, pass and out are the publisher's.
 	sequence uint64
+	out      bus.Publisher
 	pass     pass
 }
 
@@ -97,7 +98,7 @@ func (d *demand) publish(msg *bus.Demand) {
 	id := d.bus.Identity().Node
 	msg.Gateway = string(id)
 	msg.Envelope = bus.Envelope{Schema: bus.Schema, Boot: d.bus.Boot(), Node: id, Sequence: d.sequence, Epoch: bus.Epoch}
-	if err := bus.Publish(d.bus, bus.SubjectDemand, msg); err != nil {
+	if err := d.out.Publish(d.bus.Conn(), bus.SubjectDemand, msg); err != nil {
 		d.log.Error("the demand was not sent", "err", err)
 	}
 }
