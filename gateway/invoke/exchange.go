@@ -194,6 +194,7 @@ func (x *exchange) finish(complete bool) {
 		return
 	}
 	if complete && !cut && x.reusable && c.br.Buffered() == 0 {
+		x.inv.lent.take(c)
 		x.lease.inst.up.put(c, time.Now())
 		return
 	}
@@ -252,6 +253,7 @@ func (x *exchange) roundTrip(ctx context.Context, l *Lease, o *outgoing) (*http.
 			c.close()
 			return nil, errCut
 		}
+		x.inv.lent.lend(c)
 		resp, err := x.try(c, o)
 		if err == nil {
 			return resp, nil

@@ -27,6 +27,7 @@ type Invoker struct {
 	pending pendingReasons
 	news    chan func(*endpoints)
 	bufs    copyBufs
+	lent    bufferPool
 	ready   chan struct{}
 	once    sync.Once
 }

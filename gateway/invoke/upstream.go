@@ -142,10 +142,8 @@ const noBudget = -1
 // upconn is a connection to an instance. One exchange at a time uses it; only close may be called from elsewhere.
 type upconn struct {
 	nc net.Conn
-	br *bufio.Reader
-	bw *bufio.Writer
-	// in reads the answers of calls, of which nothing is kept.
-	in http1.Incoming
+	// buffers is nil while no exchange uses the connection.
+	*buffers
 	// budget is what may still be read of a header, or noBudget.
 	budget int
 	// heard says that a byte came since the request began.
@@ -165,9 +163,38 @@ func newUpconn(nc net.Conn) *upconn {
 			c.nc, c.raw, c.peek = s, raw, c.look
 		}
 	}
-	c.br = bufio.NewReader(c)
-	c.bw = bufio.NewWriter(c.nc)
 	return c
+}
+
+// buffers are what an exchange needs to use a connection.
+type buffers struct {
+	br *bufio.Reader
+	bw *bufio.Writer
+	// in reads the answers of calls, of which nothing is kept.
+	in http1.Incoming
+}
+
+// bufferPool holds buffers that no exchange uses.
+type bufferPool struct{ pool sync.Pool }
+
+// lend gives the connection buffers.
+func (p *bufferPool) lend(c *upconn) {
+	b, ok := p.pool.Get().(*buffers)
+	if !ok {
+		b = &buffers{br: bufio.NewReader(nil), bw: bufio.NewWriter(nil)}
+	}
+	b.br.Reset(c)
+	b.bw.Reset(c.nc)
+	c.buffers = b
+}
+
+// take takes the buffers back from a connection of which nothing is left in them.
+func (p *bufferPool) take(c *upconn) {
+	b := c.buffers
+	c.buffers = nil
+	b.br.Reset(nil)
+	b.bw.Reset(nil)
+	p.pool.Put(b)
 }
 
 // Read reads from the connection within the budget.
