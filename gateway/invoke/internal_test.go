@@ -244,6 +244,29 @@ func TestStatsWindow(t *testing.T) {
 	}
 }
 
+// Few durations are held one by one, many are counted: the figures are the same at the step from one to the other.
+func TestStatsOfFewCalls(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_000_000, 0)
+	for calls := 1; calls <= 2*fewCalls; calls++ {
+		var s stats
+		for i := range calls {
+			s.record(now, time.Duration(i+1)*time.Second, outcome{status: 200})
+		}
+		var out FunctionStats
+		s.read(now, &out)
+		for _, q := range []struct {
+			got     functions.Duration
+			percent int
+		}{{out.P50, 50}, {out.P99, 99}} {
+			want := middleOf(bucketOf(time.Duration((calls*q.percent+99)/100) * time.Second))
+			if q.got.Std() != want {
+				t.Errorf("%d calls: %d%% took %s, want %s", calls, q.percent, q.got, want)
+			}
+		}
+	}
+}
+
 func TestTraceparent(t *testing.T) {
 	t.Parallel()
 	good := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -46,11 +46,50 @@ const (
 	buckets   = (32 - subBits + 1) * subBucket
 )
 
+// fewCalls is up to how many durations a slice holds one by one: most functions are called seldom, and there are many of them.
+const fewCalls = 16
+
 type slice struct {
 	// epoch numbers the ten seconds that the slice is about.
-	epoch   int64
-	count   uint64
-	buckets [buckets]uint32
+	epoch int64
+	count uint64
+	// few[:listed] are the buckets of the durations, as long as they have room; then counted has them all.
+	few     [fewCalls]uint16
+	listed  int
+	counted *[buckets]uint32
+}
+
+// measure takes in a duration.
+func (sl *slice) measure(d time.Duration) {
+	b := bucketOf(d)
+	if sl.counted == nil && sl.listed < fewCalls {
+		sl.few[sl.listed] = uint16(b)
+		sl.listed++
+		return
+	}
+	if sl.counted == nil {
+		sl.counted = new([buckets]uint32)
+		for _, b := range sl.few {
+			sl.counted[b]++
+		}
+		sl.listed = 0
+	}
+	sl.counted[b]++
+}
+
+// addTo adds the durations to the sum and returns how many there are.
+func (sl *slice) addTo(sum *[buckets]uint64) (measured uint64) {
+	for _, b := range sl.few[:sl.listed] {
+		sum[b]++
+	}
+	measured = uint64(sl.listed)
+	if sl.counted != nil {
+		for b, n := range sl.counted {
+			sum[b] += uint64(n)
+			measured += uint64(n)
+		}
+	}
+	return measured
 }
 
 // stats are a function's counters. The lock is the function's own and is held for some tens of nanoseconds.
@@ -138,7 +177,7 @@ func (s *stats) record(now time.Time, took time.Duration, o outcome) {
 	}
 	sl.count++
 	if !o.stream {
-		sl.buckets[bucketOf(took)]++
+		sl.measure(took)
 	}
 }
 
@@ -169,10 +208,7 @@ func (s *stats) read(now time.Time, out *FunctionStats) {
 			continue
 		}
 		count += sl.count
-		for b, n := range sl.buckets {
-			sum[b] += uint64(n)
-			measured += uint64(n)
-		}
+		measured += sl.addTo(&sum)
 	}
 	if count == 0 {
 		return
