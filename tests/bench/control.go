@@ -106,6 +106,8 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 		}
 		late = append(late, millis(at(o.late, 0.99)))
 		p50, p99, cpu = append(p50, o.added(0.5)), append(p99, o.added(0.99)), append(cpu, o.cpuEach())
+		fmt.Printf("control: of that, each by itself, p50 and p99: until called %s, until the scheduler knew %s, until the worker did %s, over the sandbox's time %s, until answered %s\n",
+			o.step(0), o.step(1), o.step(2), o.step(3), o.step(4))
 		if err := w.settle(ctx); err != nil {
 			return nil, err
 		}
@@ -132,6 +134,9 @@ type outcome struct {
 	took []time.Duration
 	// late is how late timers that do nothing were meanwhile, sorted; of the open loop only.
 	late []time.Duration
+	// steps are how long each call took from its time until it was made, until the scheduler knew of it, until the worker did, beyond the sandbox's
+	// time until that was over, and until it was answered; each sorted by itself, of the open loop only.
+	steps [5][]time.Duration
 	// wall and cpu are of the whole loop, the workers' and the clients' part included.
 	wall, cpu time.Duration
 }
@@ -144,6 +149,11 @@ func (o *outcome) added(q float64) float64 {
 		return 0
 	}
 	return millis(at(o.took, q) - sandboxTime)
+}
+
+// step tells of a step.
+func (o *outcome) step(i int) string {
+	return fmt.Sprintf("%.2f and %.2f ms", millis(at(o.steps[i], 0.5)), millis(at(o.steps[i], 0.99)))
 }
 
 // at is the quantile of sorted durations.

@@ -79,15 +79,34 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	noise := w.watchTimers(ctx)
 	defer func() { o.late = noise() }()
 	t := newTally(len(due))
+	var steps [len(o.steps)][]time.Duration
+	for s := range steps {
+		steps[s] = make([]time.Duration, len(due))
+	}
 	var calls sync.WaitGroup
 	for i, at := range due {
-		if wait := time.Until(t.begun.Add(at)); wait > 0 {
+		due := t.begun.Add(at)
+		if wait := time.Until(due); wait > 0 {
 			time.Sleep(wait)
 		}
-		calls.Go(func() { t.note(i, t.begun.Add(at), w.call(ctx, order[i])) })
+		calls.Go(func() {
+			called := time.Now()
+			t.note(i, due, w.call(ctx, order[i]))
+			m := w.workers.marks[order[i]]
+			for s, took := range [len(steps)]time.Duration{
+				called.Sub(due), m.asked.Sub(called), m.commanded.Sub(m.asked), m.ready.Sub(m.commanded) - sandboxTime, due.Add(t.took[i]).Sub(m.ready),
+			} {
+				steps[s][i] = took
+			}
+		})
 	}
 	calls.Wait()
-	return t.end()
+	o, err = t.end()
+	for s := range steps {
+		slices.Sort(steps[s])
+	}
+	o.steps = steps
+	return o, err
 }
 
 // timerEvery is the time between two timers whose lateness is watched.

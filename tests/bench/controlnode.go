@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +31,26 @@ const (
 	reportEvery = 2 * time.Second
 )
 
-// fakeWorkers are workers without sandboxes. They send the messages of real ones, at the same times.
+// fakeWorkers are workers without sandboxes. They send the messages of real ones, at the same times, and take as little of the processors as can
+// be: where workers are real, they have their own.
 type fakeWorkers struct {
 	nodes map[functions.NodeID]*fakeNode
 	conns []*nats.Conn
 	live  atomic.Int64
+	// marks hold what was last seen of each function's start.
+	marks []mark
+}
+
+// mark is when a start's demand reached the scheduler, its command the worker, and when the sandbox's time was over.
+type mark struct{ asked, commanded, ready time.Time }
+
+// markOf is the mark of a function by its name.
+func (w *fakeWorkers) markOf(name string) *mark {
+	i, err := strconv.Atoi(strings.TrimPrefix(name, functionPrefix))
+	if err != nil || i < 0 || i >= len(w.marks) {
+		panic("no function of the bench: " + name)
+	}
+	return &w.marks[i]
 }
 
 // fakeNode is one worker.
@@ -53,18 +69,20 @@ type fakeNode struct {
 	// timer wakes the publisher for what can wait.
 	timer *time.Timer
 
-	// What follows is the publisher's: sequences, and how many artifacts were listed last.
+	// What follows is the publisher's: sequences, how many artifacts were listed last, what reports say of the node, and the room that messages
+	// and their lists of what has changed are written into.
 	tables, reports uint64
 	listed          int
+	state, room     []byte
+	changed         jsonList
 }
 
 // fakeBatch is what is to be published, as in the worker's outbox.
 type fakeBatch struct {
-	added             []bus.Endpoint
-	removed           []bus.Departure
-	changed           map[functions.InstanceID]struct{}
-	gone              []bus.InstanceReport
-	fullTable, report bool
+	// added, removed and gone are lists in JSON, of endpoints, departures and last reports.
+	added, removed, gone jsonList
+	changed              map[functions.InstanceID]struct{}
+	fullTable, report    bool
 	// list says that the report is to list the artifacts.
 	list bool
 }
@@ -75,16 +93,9 @@ func (b *fakeBatch) init() {
 	}
 }
 
-type fakeInstance struct {
-	report bus.InstanceReport
-	ready  time.Time
-	slots  int
-	held   int
-}
-
 // newFakeWorkers connects n workers over so many connections.
-func newFakeWorkers(b *bus.Bus, n, connections int) (*fakeWorkers, error) {
-	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n)}
+func newFakeWorkers(b *bus.Bus, n, connections, fns int) (*fakeWorkers, error) {
+	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n), marks: make([]mark, fns)}
 	for i := range max(min(connections, n), 1) {
 		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
 		if err != nil {
@@ -168,9 +179,31 @@ func (n *fakeNode) signal() {
 	}
 }
 
+// fakeCommand is what a worker that only waits reads of a command.
+type fakeCommand struct {
+	bus.Envelope
+	Action   bus.Action    `json:"action"`
+	Revision *fakeRevision `json:"revision"`
+	Reason   string        `json:"reason"`
+	Asked    time.Time     `json:"asked"`
+}
+
+type fakeRevision struct {
+	ID        functions.RevisionID `json:"id"`
+	Namespace string               `json:"namespace"`
+	Function  string               `json:"function"`
+	Artifact  struct {
+		Digest string `json:"digest"`
+	} `json:"artifact"`
+	Config struct {
+		Concurrency int              `json:"concurrency"`
+		Limits      functions.Limits `json:"limits"`
+	} `json:"config"`
+}
+
 func (n *fakeNode) command(m *nats.Msg) {
 	now := time.Now()
-	c, err := bus.Decode[bus.Command](m.Data)
+	c, err := bus.Decode[fakeCommand](m.Data)
 	if err != nil {
 		panic(err)
 	}
@@ -186,70 +219,58 @@ func (n *fakeNode) command(m *nats.Msg) {
 		n.addLocked(func(b *fakeBatch) { b.changed[c.Instance] = struct{}{} })
 	case in == nil:
 		n.addLocked(func(b *fakeBatch) { b.report = true })
-	case in.held > 0 || in.report.State != functions.InstanceReady:
+	case in.held > 0 || in.state != functions.InstanceReady:
 		n.addLocked(func(b *fakeBatch) { b.changed[c.Instance] = struct{}{} })
 	default:
 		n.end(in, c.Reason, now)
 	}
 }
 
-func (n *fakeNode) start(c bus.Command, now time.Time) {
-	rev := c.Revision
-	in := &fakeInstance{slots: rev.Config.Concurrency, report: bus.InstanceReport{
-		Instance: c.Instance, Namespace: rev.Namespace, Function: rev.Function, Revision: rev.ID, State: functions.InstanceStarting,
-		Since: now, Started: now, Slots: rev.Config.Concurrency, Reserved: rev.Config.Limits.Resources(), PID: 4711,
-		Phases: functions.Phases{Place: functions.Duration(now.Sub(c.Asked))},
-	}}
-	n.insts[c.Instance] = in
+func (n *fakeNode) start(c fakeCommand, now time.Time) {
+	in := newFakeInstance(c, now)
+	n.insts[in.id] = in
 	n.all.live.Add(1)
+	m := n.all.markOf(in.function)
+	m.asked, m.commanded = c.Asked, now
 	n.pending.init()
-	n.pending.changed[c.Instance] = struct{}{}
+	n.pending.changed[in.id] = struct{}{}
 	if n.timer == nil {
 		n.timer = time.AfterFunc(beginPause, n.signal)
 	}
-	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, rev.Artifact.Digest) })
+	digest := c.Revision.Artifact.Digest
+	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, digest) })
 }
 
 func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {
+	now := time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, known := n.held[digest]; !known {
 		n.held[digest] = struct{}{}
 		n.artifacts = append(n.artifacts, digest)
 	}
-	r := &in.report
-	r.State, r.Since, in.ready = functions.InstanceReady, time.Now(), time.Now()
-	r.Phases.Create, r.Phases.Start, r.Phases.Ready = functions.Duration(28*time.Millisecond), functions.Duration(2*time.Millisecond), functions.Duration(10*time.Millisecond)
+	in.becomeReady(now)
+	n.all.markOf(in.function).ready = now
 	n.addLocked(func(b *fakeBatch) {
-		b.added = append(b.added, n.endpoint(in))
-		b.changed[r.Instance] = struct{}{}
+		b.added.add(func(out []byte) []byte { return in.endpoint(out, n.id) })
+		b.changed[in.id] = struct{}{}
 	})
-}
-
-func (n *fakeNode) endpoint(in *fakeInstance) bus.Endpoint {
-	r := &in.report
-	return bus.Endpoint{
-		Instance: r.Instance, Node: n.id, Namespace: r.Namespace, Function: r.Function, Revision: r.Revision, Slots: in.slots,
-		Started: r.Started, Ready: in.ready, Phases: r.Phases,
-	}
 }
 
 // end tells that the instance takes no more, and after a while that it is no more.
 func (n *fakeNode) end(in *fakeInstance, reason string, now time.Time) {
-	r := &in.report
-	r.State, r.Reason, r.Since = functions.InstanceDraining, reason, now
+	in.state, in.reason, in.since = functions.InstanceDraining, reason, now
 	n.addLocked(func(b *fakeBatch) {
-		b.removed = append(b.removed, bus.Departure{Instance: r.Instance, State: r.State, Reason: reason})
-		b.changed[r.Instance] = struct{}{}
+		b.removed.add(in.departure)
+		b.changed[in.id] = struct{}{}
 	})
 	time.AfterFunc(stopTime, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		delete(n.insts, r.Instance)
+		delete(n.insts, in.id)
 		n.all.live.Add(-1)
-		last := *r
-		last.State, last.Since, last.PID = functions.InstanceStopped, time.Now(), 0
-		n.addLocked(func(b *fakeBatch) { b.gone = append(b.gone, last) })
+		in.state, in.since = functions.InstanceStopped, time.Now()
+		n.addLocked(func(b *fakeBatch) { b.gone.add(in.report) })
 	})
 }
 
@@ -261,72 +282,84 @@ func (n *fakeNode) flush() error {
 		n.timer.Stop()
 		n.timer = nil
 	}
-	var tables []bus.EndpointTable
-	var reports []bus.Report
-	if !b.fullTable && len(b.added)+len(b.removed) > 0 {
-		tables = append(tables, bus.EndpointTable{Endpoints: b.added, Removed: b.removed})
-	}
 	if b.fullTable {
-		t := bus.EndpointTable{Full: true}
+		b.added, b.removed = nil, nil
 		for _, id := range slices.Sorted(maps.Keys(n.insts)) {
-			if in := n.insts[id]; in.report.State == functions.InstanceReady {
-				t.Endpoints = append(t.Endpoints, n.endpoint(in))
+			if in := n.insts[id]; in.state == functions.InstanceReady {
+				b.added.add(func(out []byte) []byte { return in.endpoint(out, n.id) })
 			}
 		}
-		tables = append(tables, t)
 	}
-	if len(b.gone) > 0 {
-		reports = append(reports, bus.Report{Instances: b.gone})
-	}
-	r := bus.Report{Full: b.report}
+	changed := n.changed[:0]
 	for id, in := range n.insts {
-		if _, changed := b.changed[id]; b.report || changed {
-			in.report.Held = in.held
-			r.Instances = append(r.Instances, in.report)
+		if _, is := b.changed[id]; b.report || is {
+			changed.add(in.report)
 		}
 	}
-	if r.Full || len(r.Instances) > 0 {
-		reports = append(reports, r)
-	}
+	n.changed = changed
 	artifacts := n.artifacts
 	n.mu.Unlock()
-	return n.publish(tables, reports, artifacts, b.list)
-}
-
-func (n *fakeNode) publish(tables []bus.EndpointTable, reports []bus.Report, artifacts []string, list bool) error {
-	for i := range tables {
-		n.tables++
-		tables[i].Envelope = n.envelope(n.tables)
-		if err := n.send(bus.EndpointsSubject(n.id), &tables[i]); err != nil {
+	if b.fullTable || len(b.added)+len(b.removed) > 0 {
+		if err := n.table(&b); err != nil {
 			return err
 		}
 	}
-	size := functions.Resources{CPU: 16000, Memory: 64 * functions.GiB, Instances: 500}
-	for i := range reports {
-		n.reports++
-		reports[i].Envelope = n.envelope(n.reports)
-		st := bus.NodeState{Name: n.name, Architecture: "amd64", Capacity: size, Allocatable: size, CPUUsed: 100, MemoryUsed: functions.GiB, ArtifactsKept: true}
-		if reports[i].Full && (list || n.listed != len(artifacts)) {
-			n.listed, st.Artifacts, st.ArtifactsKept = len(artifacts), artifacts, false
-		}
-		reports[i].State = st
-		if err := n.send(bus.ReportSubject(n.id), &reports[i]); err != nil {
+	if len(b.gone) > 0 {
+		if err := n.report(b.gone, false, nil); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (n *fakeNode) envelope(sequence uint64) bus.Envelope {
-	return bus.Envelope{Schema: bus.Schema, Boot: n.name, Node: n.id, Sequence: sequence, Epoch: bus.Epoch}
-}
-
-func (n *fakeNode) send(subject string, msg any) error {
-	data, err := json.Marshal(msg)
-	if err != nil {
-		return err
+	if !b.report && len(changed) == 0 {
+		return nil
 	}
-	if err := n.nc.Publish(subject, data); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	var listed []string
+	if b.report && (b.list || n.listed != len(artifacts)) {
+		n.listed, listed = len(artifacts), artifacts
+	}
+	return n.report(changed, b.report, listed)
+}
+
+func (n *fakeNode) table(b *fakeBatch) error {
+	n.tables++
+	out := n.envelope(n.tables)
+	out = strconv.AppendBool(append(out, `,"full":`...), b.fullTable)
+	out = append(append(append(out, `,"endpoints":[`...), b.added...), ']')
+	out = append(append(append(out, `,"removed":[`...), b.removed...), "]}"...)
+	return n.send(bus.EndpointsSubject(n.id), out)
+}
+
+// report tells of the instances in the list, and lists the artifacts unless there are none to be listed.
+func (n *fakeNode) report(instances jsonList, full bool, artifacts []string) error {
+	const state = `,"state":{"name":"%s","architecture":"amd64","capacity":%[2]s,"allocatable":%[2]s,"cpuUsedMillis":100,"memoryUsedBytes":1073741824`
+	const size = `{"cpuMillis":16000,"memoryBytes":68719476736,"instances":500}`
+	if n.state == nil {
+		n.state = fmt.Appendf(nil, state, n.name, size)
+	}
+	n.reports++
+	out := n.envelope(n.reports)
+	out = strconv.AppendBool(append(out, `,"full":`...), full)
+	out = append(out, n.state...)
+	if len(artifacts) > 0 {
+		var list jsonList
+		for _, a := range artifacts {
+			list.add(func(b []byte) []byte { return strconv.AppendQuote(b, a) })
+		}
+		out = append(append(append(out, `,"artifacts":[`...), list...), "]}"...)
+	} else {
+		out = append(out, `,"artifactsKept":true}`...)
+	}
+	out = append(append(append(out, `,"instances":[`...), instances...), "]}"...)
+	return n.send(bus.ReportSubject(n.id), out)
+}
+
+// envelope begins a message.
+func (n *fakeNode) envelope(sequence uint64) []byte {
+	return fmt.Appendf(n.room[:0], `{"schema":%d,"boot":"%s","node":"%s","sequence":%d,"epoch":%d`, bus.Schema, n.name, n.id, sequence, bus.Epoch)
+}
+
+func (n *fakeNode) send(subject string, out []byte) error {
+	n.room = out
+	if err := n.nc.Publish(subject, out); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		return err
 	}
 	return nil
@@ -340,7 +373,7 @@ func (w *fakeWorkers) Admit(node functions.NodeID, inst functions.InstanceID) er
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	in := n.insts[inst]
-	if in == nil || in.report.State != functions.InstanceReady || in.held >= in.slots {
+	if in == nil || in.state != functions.InstanceReady || in.held >= in.slots {
 		return errRefused
 	}
 	in.held++
@@ -354,7 +387,7 @@ func (w *fakeWorkers) Release(node functions.NodeID, inst functions.InstanceID) 
 	defer n.mu.Unlock()
 	if in := n.insts[inst]; in != nil {
 		in.held--
-		in.report.LastUsed = time.Now()
+		in.lastUsed = time.Now()
 	}
 }
 

@@ -19,6 +19,9 @@ import (
 // keepAlive is short, so that the instances of a round end while others start.
 const keepAlive = 2 * time.Second
 
+// functionPrefix begins the functions' names; the number follows.
+const functionPrefix = "fn-"
+
 // controlWorld is a whole control plane in this process: the bus on a directory of its own, scheduler, gateway, and workers that only wait.
 type controlWorld struct {
 	dir     string
@@ -65,7 +68,7 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	if err := w.deploy(ctx, p.functions); err != nil {
 		return err
 	}
-	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections); err != nil {
+	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections, p.functions); err != nil {
 		return err
 	}
 	w.part(ctx, "workers", w.workers.run)
@@ -94,7 +97,7 @@ func (w *controlWorld) deploy(ctx context.Context, n int) error {
 	g.SetLimit(8)
 	now := time.Now().UTC()
 	for i := range n {
-		ref := functions.Ref{Namespace: namespaceOf(i), Name: fmt.Sprintf("fn-%05d", i)}
+		ref := functions.Ref{Namespace: namespaceOf(i), Name: functionPrefix + fmt.Sprintf("%05d", i)}
 		w.refs = append(w.refs, ref)
 		g.Go(func() error {
 			rev := functions.Revision{
