@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// stepTime is the pause between tries while a function starts that starts fast, for stepsFor; the pauses grow afterwards. Where more wait
-	// at once each takes its time, up to stepsMost times as long.
+	// stepTime is the pause between tries while a function starts that starts fast, for stepsFor. Where more wait at once each takes its time,
+	// up to stepsMost times as long.
 	stepTime  = 250 * time.Microsecond
 	stepsFor  = 25 * time.Millisecond
 	stepsMost = 8
-	longPause = 10 * time.Millisecond
-	// slowPause is the pause for one that did not listen after slowAfter: a hundredth more on top of that is not felt.
+	// felt is the part of the time that has passed, one of so many, which the pauses grow to afterwards, slowPause at most: so much more on
+	// top of it is not felt.
+	felt      = 100
 	slowPause = 50 * time.Millisecond
-	slowAfter = 5 * time.Second
 	// otherFamily is how many tries over IPv4 come to one over IPv6.
 	otherFamily = 8
 )
@@ -102,7 +102,7 @@ func (p *probe) close() {
 type pacer struct {
 	begun time.Time
 	timer *os.File
-	next  time.Duration
+	step  time.Duration
 }
 
 func newPacer(step time.Duration) (*pacer, error) {
@@ -115,7 +115,7 @@ func newPacer(step time.Duration) (*pacer, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("timerfd_settime", err)
 	}
-	return &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), next: time.Millisecond}, nil
+	return &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), step: step}, nil
 }
 
 func (p *pacer) close() { p.timer.Close() }
@@ -135,11 +135,7 @@ func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
 			return ctx.Err()
 		}
 	}
-	pause := p.next
-	if p.next = min(2*p.next, longPause); passed > slowAfter {
-		pause = slowPause
-	}
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(min(max(passed/felt, p.step), slowPause))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

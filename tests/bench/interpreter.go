@@ -28,9 +28,11 @@ const debianSuite = "bookworm"
 // interpreter is a language whose hello is started from an image made of Debian's packages.
 type interpreter struct {
 	name, pkg string
-	// hook is done to the unpacked packages; empty for nothing.
-	hook    string
-	command []string
+	// finish is what the packages' own scripts would do to what is unpacked, which want a whole system around them; nil for nothing. It leaves
+	// the file finished.
+	finish   []string
+	finished string
+	command  []string
 	// file is the program's name, text the program.
 	file, text string
 }
@@ -39,8 +41,7 @@ func interpreters() []interpreter {
 	return []interpreter{
 		{
 			name: "python", pkg: "python3", command: []string{"/usr/bin/python3", "/hello.py"}, file: "hello.py",
-			// As the packages' own scripts do, which want a whole system around them.
-			hook: `chroot "$1" /usr/bin/python3 -m compileall -q /usr/lib/python3.11`,
+			finish: []string{"/usr/bin/python3", "-m", "compileall", "-q", "/usr/lib/python3.11"}, finished: "/usr/lib/python3.11/__pycache__/os.cpython-311.pyc",
 			text: `import os, socketserver
 from http.server import BaseHTTPRequestHandler
 
@@ -132,27 +133,27 @@ func (in interpreter) measure(ctx context.Context, s *server, dir string) (figur
 
 // image makes an image of the interpreter's package, what that depends on, and the program, and the same as a directory.
 func (in interpreter) image(ctx context.Context, dir string) (saved, root string, err error) {
-	packages := filepath.Join(dir, in.name+"-packages.tar")
-	args := []string{"--quiet", "--mode=root", "--variant=extract", "--include=" + in.pkg, "--dpkgopt=path-exclude=/usr/share/doc/*"}
-	if in.hook != "" {
-		args = append(args, "--customize-hook="+in.hook)
-	}
-	if err := quietly(exec.CommandContext(ctx, "mmdebstrap", append(args, debianSuite, packages)...)); err != nil {
-		return "", "", err
-	}
 	root = filepath.Join(dir, in.name)
-	if err := os.Mkdir(root, 0o755); err != nil {
+	if err := quietly(exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--format=directory",
+		"--include="+in.pkg, "--dpkgopt=path-exclude=/usr/share/doc/*", debianSuite, root)); err != nil {
 		return "", "", err
 	}
-	if err := quietly(exec.CommandContext(ctx, "tar", "-C", root, "-xf", packages)); err != nil {
-		return "", "", err
+	if in.finish != nil {
+		if err := quietly(exec.CommandContext(ctx, "chroot", append([]string{root}, in.finish...)...)); err != nil {
+			return "", "", err
+		}
+		if _, err := os.Stat(filepath.Join(root, in.finished)); err != nil {
+			return "", "", fmt.Errorf("the packages are not finished: %w", err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(root, in.file), []byte(in.text), 0o644); err != nil {
 		return "", "", err
 	}
-	program := filepath.Join(dir, in.name+"-program.tar")
-	if err := quietly(exec.CommandContext(ctx, "tar", "-C", root, "-cf", program, in.file)); err != nil {
-		return "", "", err
+	packages, program := filepath.Join(dir, in.name+"-packages.tar"), filepath.Join(dir, in.name+"-program.tar")
+	for _, args := range [][]string{{"-cf", packages, "--exclude=./" + in.file, "."}, {"-cf", program, in.file}} {
+		if err := quietly(exec.CommandContext(ctx, "tar", append([]string{"-C", root}, args...)...)); err != nil {
+			return "", "", err
+		}
 	}
 	saved = filepath.Join(dir, in.name+".tar")
 	return saved, root, in.save(saved, packages, program)
