@@ -22,7 +22,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/tatami
-	GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o runtime/attach/assets/init ./runtime/attach/init
+	GOOS=linux $(GO) build -trimpath -ldflags '-s -w -E main.enter' -o runtime/attach/assets/init ./runtime/attach/init
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tatami ./cmd/tatami
 
 .PHONY: demo

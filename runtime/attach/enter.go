@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,9 @@ type Setting struct {
 	// ReadOnly makes the root read-only at the end.
 	ReadOnly bool
 }
+
+// madeMode is that of a directory that is made.
+const madeMode = 0o755
 
 // Enter makes root the sandbox's root and moves the sandbox's own mounts to root's points. After an error the sandbox is spoilt.
 func Enter(p Place, root *Root, s Setting) error {
@@ -67,7 +71,7 @@ func enter(p Place, root *Root, s Setting) error {
 	}
 	// This thread's root is the function's now, so no link leads out of it. Should it fail, the init says that the directory is missing.
 	if s.Cwd != "/" {
-		_ = os.MkdirAll(s.Cwd, 0o755)
+		_ = makeAll(s.Cwd, root.owner)
 	}
 	if s.ReadOnly {
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
@@ -76,6 +80,21 @@ func enter(p Place, root *Root, s Setting) error {
 		}
 	}
 	return nil
+}
+
+// makeAll makes the directory and those above it that are missing, as the owner's.
+func makeAll(dir string, owner int) error {
+	if err := unix.Mkdir(dir, madeMode); errors.Is(err, unix.ENOENT) {
+		if err := makeAll(filepath.Dir(dir), owner); err != nil {
+			return err
+		}
+		if err := unix.Mkdir(dir, madeMode); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	return unix.Lchown(dir, owner, owner)
 }
 
 // join enters the process's namespaces of these kinds, in one call.

@@ -15,13 +15,19 @@ import (
 const everyNamespace = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
 // Join starts the init once more, in the namespaces of the sandbox of the process: a child of this process that waits for its setup on the
-// connection that is returned. files are its standard descriptors. It is in none of the sandbox's cgroups yet.
-func Join(program *Program, process *os.File, files [3]*os.File) (*os.Process, *net.UnixConn, error) {
+// connection that is returned. files are its standard descriptors. It is in none of the sandbox's cgroups yet. users, where it is not nil, is
+// the sandbox's user namespace: the child is its root then.
+func Join(program *Program, process *os.File, files [3]*os.File, users *os.File) (*os.Process, *net.UnixConn, error) {
 	ours, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer theirs.Close()
+	given := []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd(), theirs.Fd()}
+	if users != nil {
+		// The init enters it itself: a process of many threads cannot.
+		given = append(given, users.Fd())
+	}
 	pid := 0
 	err = onLostThread(func() error {
 		// A mount namespace can be joined by a thread only that has root and working directory for itself.
@@ -33,8 +39,7 @@ func Join(program *Program, process *os.File, files [3]*os.File) (*os.Process, *
 		}
 		var err error
 		pid, err = syscall.ForkExec(program.path(), []string{"init"}, &syscall.ProcAttr{
-			Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"},
-			Files: []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd(), theirs.Fd()},
+			Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: given,
 		})
 		if err != nil {
 			return fmt.Errorf("start the init: %w", err)

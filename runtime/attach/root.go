@@ -24,7 +24,9 @@ const maxValue = 256
 
 // Root is a function's root file system before a sandbox has it. Close gives it back, attached or not.
 type Root struct {
-	mount  int
+	mount int
+	// owner is the user and the group whose the places are that are made, as the node numbers them.
+	owner  int
 	points []point
 }
 
@@ -120,8 +122,9 @@ func setLower(fd int, lower []string) error {
 }
 
 // Points opens the places of the root onto which the sandbox's mounts at the same paths will be moved, and makes those that are missing:
-// directories, or empty files for paths in files. Paths are absolute and clean.
-func (r *Root) Points(dirs, files []string) error {
+// directories, or empty files for paths in files, which are the owner's, a user and a group of the node. Paths are absolute and clean.
+func (r *Root) Points(dirs, files []string, owner int) error {
+	r.owner = owner
 	for _, p := range dirs {
 		if err := r.point(p, true); err != nil {
 			return err
@@ -184,11 +187,12 @@ func (r *Root) create(path string, dir bool) error {
 		if i == len(parts)-1 && !dir {
 			fd, err := unix.Openat(at, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o755)
 			if err == nil {
+				err = unix.Fchown(fd, r.owner, r.owner)
 				unix.Close(fd)
 			}
 			return err
 		}
-		if err := unix.Mkdirat(at, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := r.makeDir(at, name); err != nil {
 			return err
 		}
 		next, err := unix.Openat2(at, name, &unix.OpenHow{
@@ -201,6 +205,15 @@ func (r *Root) create(path string, dir bool) error {
 		at = next
 	}
 	return nil
+}
+
+func (r *Root) makeDir(at int, name string) error {
+	if err := unix.Mkdirat(at, name, madeMode); errors.Is(err, unix.EEXIST) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return unix.Fchownat(at, name, r.owner, r.owner, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // Mount puts the root onto a directory of this process's mount namespace.

@@ -58,7 +58,7 @@ func TestLinkSwapped(t *testing.T) {
 	found, refused := 0, 0
 	for i := 0; i < 200_000 && (found < 1000 || refused < 1000); i++ {
 		points := &Root{mount: root.mount}
-		err := points.Points([]string{"/place", "/place/" + strconv.Itoa(i%8)}, nil)
+		err := points.Points([]string{"/place", "/place/" + strconv.Itoa(i%8)}, nil, 0)
 		for _, p := range points.points {
 			var st unix.Stat_t
 			must(unix.Fstat(p.fd, &st))

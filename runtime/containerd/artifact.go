@@ -40,6 +40,8 @@ const (
 
 	labelRoot = "containerd.io/gc.root"
 	labelSize = "tatami.size"
+	// labelMapped is on the record of an artifact that runs as root of a user namespace, where that is to be had.
+	labelMapped = "tatami.mapped"
 
 	maxManifest = 4 << 20
 	maxConfig   = 8 << 20
@@ -153,16 +155,18 @@ func (d *Driver) artifact(ctx context.Context, dgst string) (*artifact, error) {
 	return d.load(ctx, img)
 }
 
-// loadPrepared learns which artifacts an earlier run prepared, and drops views that nobody needs.
-func (d *Driver) loadPrepared(ctx context.Context) error {
+// loadPrepared learns which artifacts an earlier run prepared, and whether any of them takes a user namespace, and drops views that nobody
+// needs.
+func (d *Driver) loadPrepared(ctx context.Context) (mapped bool, _ error) {
 	list, err := d.client.ImageService().List(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	d.mu.Lock()
 	for _, img := range list {
 		if dgst, ok := strings.CutPrefix(img.Name, imagePrefix); ok {
 			d.prepared[dgst] = true
+			mapped = mapped || img.Labels[labelMapped] != ""
 		}
 	}
 	d.mu.Unlock()
@@ -176,7 +180,7 @@ func (d *Driver) loadPrepared(ctx context.Context) error {
 	for _, dgst := range views {
 		err = errors.Join(err, d.dropView(ctx, dgst))
 	}
-	return err
+	return mapped, err
 }
 
 // prepare does the work of Prepare once.
@@ -233,6 +237,12 @@ func (d *Driver) prepare(ctx context.Context, a functions.Artifact) (*artifact, 
 		_ = d.client.ImageService().Delete(ctx, img.Name)
 		_ = d.dropView(ctx, a.Digest)
 		return nil, err
+	}
+	if art.user.mapped {
+		img.Labels[labelMapped] = "true"
+		if _, err := d.client.ImageService().Update(ctx, img, "labels."+labelMapped); err != nil {
+			return nil, fmt.Errorf("record the artifact %s: %w", a.Digest, err)
+		}
 	}
 	d.log.Info("artifact prepared", "artifact", a.Digest, "bytes", size, "dur_ms", time.Since(begun).Milliseconds())
 	return art, nil
@@ -351,6 +361,10 @@ func (d *Driver) load(ctx context.Context, img images.Image) (*artifact, error) 
 			WorkingDir: config.Config.WorkingDir, User: config.Config.User, Size: size,
 		},
 		lower: lower, user: user,
+	}
+	if user.mapped {
+		// From now on somebody may ask for its sandboxes.
+		d.background(d.mapped.open)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -84,12 +84,13 @@ func (d *Driver) readAttachment(sid string) (*attachment, error) {
 // for the reason in its info, and the way through containerd is open.
 func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (bool, error) {
 	begun := time.Now()
+	pool := d.poolOf(art)
 	why := func(class, reason string) (bool, error) {
 		b.info.PathReason = reason
-		d.pool.counted(pathContainerd, class)
+		pool.counted(pathContainerd, class)
 		return false, nil
 	}
-	if d.pool.bounds.ceiling == 0 {
+	if pool.bounds.ceiling == 0 {
 		return why("no-pool", "there is no pool")
 	}
 	if reason := notPoolable(s, art); reason != "" {
@@ -100,11 +101,14 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	if s.Activate {
 		request.Listen, request.Env = uint32(s.Port), append(slices.Clip(p.Env), activation...)
 	}
+	if art.user.mapped {
+		request.Keep = rootKeeps()
+	}
 	raw, err := request.Encode()
 	if err != nil {
 		return why("not-poolable", err.Error())
 	}
-	sp, reason := d.pool.take()
+	sp, reason := pool.take()
 	if sp == nil {
 		return why("pool-empty", reason)
 	}
@@ -122,7 +126,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	switch {
 	case err == nil:
 		b.info.StartPath, b.info.Activated = pathAttach, s.Activate
-		d.pool.counted(pathAttach, "")
+		pool.counted(pathAttach, "")
 		d.tellUser(b, art)
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil
@@ -136,7 +140,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	if rerr := os.Remove(d.cfg.attachment(b.sid)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		return false, errors.Join(err, rerr)
 	}
-	d.pool.discard(b.leave())
+	pool.discard(b.leave())
 	if errors.Is(err, attach.ErrPlace) || errors.Is(err, attach.ErrLayers) {
 		art.unpoolable.Store(err.Error())
 		return why("not-poolable", err.Error())
@@ -150,9 +154,6 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 	if l := s.Limits; l.CPU <= 0 || l.Memory <= 0 || l.Ephemeral <= 0 || l.PIDs <= 0 {
 		return "the function lacks a limit"
 	}
-	if art.user.mapped {
-		return "the image runs as root in a user namespace, which no sandbox made ahead has"
-	}
 	reason, _ := art.unpoolable.Load().(string)
 	return reason
 }
@@ -161,7 +162,7 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
 	sc := d.scratch(b.sid)
 	// It takes as long as all that comes before it is entered.
-	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts) })
+	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts, sp.users, int(b.ids)) })
 	go built()
 	defer func() {
 		if root, _ := built(); root != nil {
@@ -190,7 +191,7 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 	for _, fd := range []int{1, 2} {
 		// The process may open /dev/stdout again: the pipe must be its own.
 		pipe := filepath.Join("/proc", strconv.Itoa(b.info.PID), "fd", strconv.Itoa(fd))
-		if err := os.Chown(pipe, int(spec.Process.User.UID), int(spec.Process.User.GID)); err != nil {
+		if err := os.Chown(pipe, int(b.ids+spec.Process.User.UID), int(b.ids+spec.Process.User.GID)); err != nil {
 			return fmt.Errorf("give the output to the function: %w", err)
 		}
 	}
@@ -201,13 +202,15 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 	return attach.Enter(attach.Place{Process: b.process}, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
 }
 
-// buildRoot returns the function's root, which is nobody's yet. Close must be called.
-func buildRoot(art *artifact, sc scratch, mounts []specs.Mount) (*attach.Root, error) {
-	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work(), nil)
+// buildRoot returns the function's root, which no sandbox has yet. With a user namespace, its files show by the ids of that, whose root is the
+// machine's user owner; nil and 0 without one. Close must be called.
+func buildRoot(art *artifact, sc scratch, mounts []specs.Mount, users *os.File, owner int) (*attach.Root, error) {
+	root, err := attach.NewRoot(art.lower, sc.upper(), sc.work(), users)
 	if err != nil {
 		return nil, err
 	}
-	if err := root.Points(points(mounts)); err != nil {
+	dirs, files := points(mounts)
+	if err := root.Points(dirs, files, owner); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -237,6 +240,7 @@ func (b *box) take(sp *spare) {
 	sp.box.mu.Unlock()
 	b.mu.Lock()
 	b.process, b.netns = process, netns
+	b.ids, sp.box.ids = sp.box.ids, 0
 	b.mu.Unlock()
 	b.info.PID = sp.box.info.PID
 }
@@ -247,6 +251,7 @@ func (b *box) leave() *box {
 	gone.own, gone.keeper = true, b.keeper
 	b.own, b.keeper = false, ""
 	b.mu.Lock()
+	gone.ids, b.ids = b.ids, 0
 	gone.process, gone.netns = b.process, b.netns
 	b.process, b.netns = nil, nil
 	b.dropBoostLocked()

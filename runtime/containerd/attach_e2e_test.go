@@ -33,11 +33,26 @@ func (p *pool) waiting() int {
 // awaitPool returns once so many sandboxes wait.
 func awaitPool(t testing.TB, d *Driver, n int) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); d.pool.waiting() < n; time.Sleep(time.Millisecond) {
+	d.pool.await(t, n)
+}
+
+func (p *pool) await(t testing.TB, n int) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); p.waiting() < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d sandboxes wait, not %d: %s", d.pool.waiting(), n, d.pool.empty)
+			t.Fatalf("%d sandboxes wait, not %d: %s", p.waiting(), n, p.empty)
 		}
 	}
+}
+
+// poolFor is the pool that a sandbox with the specification comes from.
+func (d *Driver) poolFor(s sandbox.Spec) *pool {
+	art, err := d.artifact(d.scope(d.ctx), s.Artifact.Digest)
+	if err != nil {
+		// It cannot be started in any.
+		return d.pool
+	}
+	return d.poolOf(art)
 }
 
 // attaching is a driver whose every start finds a waiting sandbox, and must take it; with odd it need not for an image that does not fit.
@@ -51,7 +66,7 @@ type attaching struct {
 func (a *attaching) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	awaitPool(a.t, a.Driver, 1)
+	a.poolFor(s).await(a.t, 1)
 	sb, err := a.Driver.Create(ctx, s)
 	if err == nil && sb.Info().StartPath != pathAttach && (!a.odd || !strings.Contains(sb.Info().PathReason, attach.ErrPlace.Error())) {
 		a.t.Errorf("started by the path %s: %s", sb.Info().StartPath, sb.Info().PathReason)
@@ -61,13 +76,21 @@ func (a *attaching) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox
 
 // TestConformanceAttach is TestConformance where every sandbox was made ahead.
 func TestConformanceAttach(t *testing.T) {
+	conformanceAttach(t, testConfig(t), false)
+}
+
+// TestConformanceAttachMapped is TestConformanceMapped where every sandbox was made ahead.
+func TestConformanceAttachMapped(t *testing.T) {
+	conformanceAttach(t, mappedConfig(t), true)
+}
+
+func conformanceAttach(t *testing.T, cfg Config, mapped bool) {
 	needInit(t)
-	cfg := testConfig(t)
 	cfg.SandboxPool = 2
 	blobs := sandboxtest.Blobs(t.TempDir())
 	var driver *Driver
 	sandboxtest.Run(t, sandboxtest.Setup{
-		Blobs: blobs,
+		Blobs: blobs, Mapped: mapped,
 		Open: func(testing.TB) sandbox.Driver {
 			driver = open(t, cfg, blobs)
 			return &attaching{Driver: driver, t: t}
@@ -76,12 +99,25 @@ func TestConformanceAttach(t *testing.T) {
 			return crash(t, childJob{cfg, string(blobs), spec, in}, after)
 		},
 		Left: func(t testing.TB) []string {
-			driver.pool.drain()
-			defer driver.pool.open()
+			defer emptied(driver)()
 			return settled(t, cfg)
 		},
 	})
 	if entries, err := os.ReadDir(cfg.attachments()); err != nil || len(entries) > 0 {
 		t.Errorf("attachments stay: %v, %v", entries, err)
+	}
+}
+
+// emptied empties the pools, and returns what fills again those that were filled.
+func emptied(d *Driver) (fill func()) {
+	d.mapped.mu.Lock()
+	opened := d.mapped.opened
+	d.mapped.mu.Unlock()
+	d.drainPools()
+	return func() {
+		d.pool.open()
+		if opened {
+			d.mapped.open()
+		}
 	}
 }

@@ -32,8 +32,16 @@ import (
 
 // TestAttachViews: a function cannot tell, nor anybody who looks at it, whether its sandbox was made ahead.
 func TestAttachViews(t *testing.T) {
+	attachViews(t, testConfig(t), "plain", "user", "read-only")
+}
+
+// TestAttachViewsMapped: nor the root of a user namespace.
+func TestAttachViewsMapped(t *testing.T) {
+	attachViews(t, mappedConfig(t), "plain", "root")
+}
+
+func attachViews(t *testing.T, cfg Config, names ...string) {
 	needInit(t)
-	cfg := testConfig(t)
 	cfg.SandboxPool = 1
 	blobs := sandboxtest.Blobs(t.TempDir())
 	d := open(t, cfg, blobs)
@@ -53,20 +61,22 @@ func TestAttachViews(t *testing.T) {
 	}
 	plainSpec := testSpec(image(v1.Config{Entrypoint: []string{"/testfn"}}, sandboxtest.Entry{Name: "x", Mode: 0o644}))
 	user := testSpec(image(v1.Config{Entrypoint: []string{"fn"}, User: "worker", WorkingDir: "/loop/made/here", Env: []string{"PATH=/nowhere:/bin"}}, full...))
+	root := testSpec(image(v1.Config{Entrypoint: []string{"fn"}, WorkingDir: "/loop/made/here", Env: []string{"PATH=/nowhere:/bin"}}, full...))
 	readOnly := testSpec(image(v1.Config{Entrypoint: []string{"/testfn"}, User: "4321:5", WorkingDir: "/srv/made"}, full...))
 	readOnly.ReadOnlyRoot = true
 	readOnly.Hostname = "other"
 	readOnly.Limits.CPU, readOnly.Limits.PIDs = 250, 1000
 
-	for name, spec := range map[string]sandbox.Spec{"plain": plainSpec, "user": user, "read-only": readOnly} {
+	all := map[string]sandbox.Spec{"plain": plainSpec, "user": user, "root": root, "read-only": readOnly}
+	for _, name := range names {
+		spec := all[name]
 		t.Run(name, func(t *testing.T) {
 			if _, err := d.Prepare(t.Context(), spec.Artifact); err != nil {
 				t.Fatal(err)
 			}
-			awaitPool(t, d, 1)
+			d.poolFor(spec).await(t, 1)
 			attached := view(t, d, spec, pathAttach)
-			d.pool.drain()
-			defer d.pool.open()
+			defer emptied(d)()
 			made := view(t, d, spec, pathContainerd)
 			if diff := cmp.Diff(made, attached); diff != "" {
 				t.Errorf("made by the OCI runtime (-), attached (+):\n%s", diff)
@@ -152,7 +162,7 @@ func outside(t *testing.T, b *box, out map[string]string) {
 		if !ok {
 			return fmt.Errorf("%T", st.Sys())
 		}
-		out["file "+name] = fmt.Sprint(st.Mode(), sys.Uid, sys.Gid, sys.Rdev)
+		out["file "+name] = fmt.Sprint(st.Mode(), b.inside(sys.Uid), b.inside(sys.Gid), sys.Rdev)
 		if name == "/proc" || name == "/sys" {
 			return fs.SkipDir
 		}
@@ -167,17 +177,34 @@ func outside(t *testing.T, b *box, out map[string]string) {
 			t.Fatal(err)
 		}
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-			out[fmt.Sprint("owner of fd ", fd)] = fmt.Sprint(st.Mode(), sys.Uid, sys.Gid)
+			out[fmt.Sprint("owner of fd ", fd)] = fmt.Sprint(st.Mode(), b.inside(sys.Uid), b.inside(sys.Gid))
 		}
 	}
 }
 
+// inside is the number of a user or a group as the sandbox's own user namespace has it; as the node has it for one that is not in it.
+func (b *box) inside(id uint32) string {
+	if b.ids != 0 && id >= b.ids && id-b.ids < idsEach {
+		return fmt.Sprint("inside ", id-b.ids)
+	}
+	return fmt.Sprint(id)
+}
+
 // cleaner takes out of a text what differs between any two sandboxes.
 func cleaner(b *box) func(file, text string) string {
-	ids := strings.NewReplacer(b.sid, "ID", string(b.info.ID), "ID")
+	replaced := []string{b.sid, "ID", string(b.info.ID), "ID"}
+	if b.ids != 0 {
+		replaced = append(replaced, strconv.Itoa(int(b.ids)), "FIRST", strconv.Itoa(int(b.ids+terminals)), "TERMINALS")
+	}
+	ids := strings.NewReplacer(replaced...)
 	pipes := regexp.MustCompile(`pipe:\[\d+\]`)
+	// Layers with mapped owners are mounts without a place: overlay shows by which descriptors it was given them.
+	layers := regexp.MustCompile(`/proc/self/fd/\d+`)
 	peers := regexp.MustCompile(`(master|shared):\d+`)
 	return func(file, text string) string {
+		if strings.HasSuffix(file, "mountinfo") {
+			text = layers.ReplaceAllString(text, "layer")
+		}
 		text = peers.ReplaceAllString(pipes.ReplaceAllString(ids.Replace(text), "pipe"), "$1")
 		var lines []string
 		for line := range strings.Lines(text) {

@@ -69,6 +69,10 @@ func (b *box) served() {
 	if b.boost != nil && b.boost.Stop() {
 		b.boost = time.AfterFunc(boostRest, b.endBoost)
 	}
+	if b.settle != nil {
+		time.AfterFunc(boostRest, b.settle)
+		b.settle = nil
+	}
 }
 
 // endBoost has the limit hold.

@@ -66,6 +66,8 @@ type box struct {
 	// limit is what the processors are to be limited to after the start, when boost ends; nil where that is so.
 	limit *specs.LinuxCPU
 	boost *time.Timer
+	// settle says that the start is over; nil where nobody asks.
+	settle func()
 	// netns and process keep the network namespace and the process's identity; nil when it does not run.
 	netns, process *os.File
 	// killed says that we sent SIGKILL.

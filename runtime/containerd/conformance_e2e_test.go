@@ -69,7 +69,7 @@ func child(raw string) error {
 	if _, err := d.Prepare(ctx, job.Spec.Artifact); err != nil {
 		return err
 	}
-	for d.pool.waiting() < job.Config.SandboxPool {
+	for p := d.poolFor(job.Spec); p.waiting() < p.bounds.floor; {
 		time.Sleep(time.Millisecond)
 	}
 	step(sandboxtest.StepCreate)

@@ -105,7 +105,7 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	defer d.pool.startBegins()()
+	defer d.startBegins(b, art)()
 	if s.GVisor {
 		b.gvisor, b.info.PathReason = true, gvisorWhy
 	} else if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {

@@ -55,7 +55,9 @@ type Driver struct {
 	sockets *socketMaker
 	locks   []*os.File
 	pulls   singleflight.Group
-	pool    *pool
+	// pool and mapped are the sandboxes that wait, without a user namespace and with one.
+	pool, mapped *pool
+
 	egress  *egress.Network
 	keepers *keepers
 	// filter is the seccomp filter of every sandbox of our own making.
@@ -92,7 +94,9 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 		boxes:     map[functions.InstanceID]*box{},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.pool = newPool(d)
+	bounds := boundsOf(cfg.SandboxPool, cfg.Memory)
+	d.pool, d.mapped = newPool(d, bounds), newPool(d, bounds.mapped())
+	d.mapped.mapped = true
 	var err error
 	if d.egress, err = egress.New(cfg.Egress, log); err != nil {
 		return nil, fmt.Errorf("containerd driver: %w", err)
@@ -147,7 +151,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	}
 	limit := d.cfg.Allocatable
 	if limit.Memory > 0 {
-		limit.Memory += int64(boundsOf(d.cfg.SandboxPool, d.cfg.Memory).ceiling) * spareCharge
+		limit.Memory += mostWaiting(d.cfg.SandboxPool, d.cfg.Memory) * spareCharge
 	}
 	if err := d.cgroup.setup(limit); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "the cgroup %s cannot be made", d.cfg.ParentCgroup)
@@ -178,10 +182,14 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	}
 	d.adoptLinks()
 	d.sweep(ctx)
-	if err := d.loadPrepared(ctx); err != nil {
+	mapped, err := d.loadPrepared(ctx)
+	if err != nil {
 		return fmt.Errorf("list the artifacts: %w", err)
 	}
 	d.pool.open()
+	if mapped && d.noRoot == "" {
+		d.mapped.open()
+	}
 	close(d.ready)
 	return nil
 }
@@ -218,7 +226,7 @@ func (d *Driver) Close() error {
 
 	d.cancel()
 	d.tasks.Wait()
-	d.pool.drain()
+	d.drainPools()
 	d.keepers.close()
 	d.sockets.close()
 	if err := d.egress.Close(); err != nil {

@@ -37,14 +37,22 @@ func TestEscapeAttachEgress(t *testing.T) {
 // TestEscapeMapped: nor as root of a user namespace.
 func TestEscapeMapped(t *testing.T) {
 	needRoot(t)
-	escaping(t, mappedConfig, 0, func(_ *testing.T, _ *Config, s *escape.Setup) {
-		s.Refused = map[string]string{
-			// It is root, of no more than its own files and processes.
-			"become-root": "", "join-root": "", "setgroups": "",
-			// Its copy of the image's file is its own. This one runs.
-			"write path=/hostile": "ETXTBSY", "write path=/proc/self/exe": "ETXTBSY", "write path=/proc/1/exe": "ETXTBSY",
-		}
-	})
+	escaping(t, mappedConfig, 0, asRoot)
+}
+
+// TestEscapeAttachMapped: nor as root of one that was made ahead.
+func TestEscapeAttachMapped(t *testing.T) {
+	needInit(t)
+	escaping(t, mappedConfig, 2, asRoot)
+}
+
+func asRoot(_ *testing.T, _ *Config, s *escape.Setup) {
+	s.Refused = map[string]string{
+		// It is root, of no more than its own files and processes.
+		"become-root": "", "join-root": "", "setgroups": "",
+		// Its copy of the image's file is its own. This one runs.
+		"write path=/hostile": "ETXTBSY", "write path=/proc/self/exe": "ETXTBSY", "write path=/proc/1/exe": "ETXTBSY",
+	}
 }
 
 func withEgress(t *testing.T, cfg *Config, s *escape.Setup) {
@@ -73,7 +81,7 @@ func escaping(t *testing.T, config func(testing.TB) Config, pool int, class func
 		setup.Driver = &attaching{Driver: d, t: t, odd: true}
 	}
 	escape.Run(t, setup)
-	d.pool.drain()
+	d.drainPools()
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)
 	}

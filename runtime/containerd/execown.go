@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -73,7 +75,7 @@ func (p *pipes) closeOurs() {
 // execOwn is Exec in a sandbox of our own making: the process is a child of this one, in the sandbox's namespaces and cgroup.
 func (b *box) execOwn(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
 	user := b.function.User
-	p, err := openPipes(stdin != nil, int(user.UID), int(user.GID))
+	p, err := openPipes(stdin != nil, int(b.ids+user.UID), int(b.ids+user.GID))
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", b.info.ID, err)
 	}
@@ -133,20 +135,28 @@ func (b *box) startOwn(ctx context.Context, args []string, p *pipes) (_ *os.Proc
 	request := wire.Request{
 		UID: b.function.User.UID, GID: b.function.User.GID, Groups: b.function.User.AdditionalGids, Cwd: b.function.Cwd, Args: args, Env: b.function.Env,
 	}
+	var users *os.File
+	if b.ids != 0 {
+		request.Keep = rootKeeps()
+		if users, err = os.Open(filepath.Join("/proc", strconv.Itoa(b.info.PID), "ns/user")); err != nil {
+			return nil, fault.Wrap(fault.CodeUnavailable, err, "the sandbox %s has ended", b.info.ID)
+		}
+		defer users.Close()
+	}
 	raw, err := request.Encode()
 	if err != nil {
 		return nil, fault.New(fault.CodeInvalidRequest, "%s", err).WithField("args")
 	}
-	s, err := d.confinement()
+	s, err := d.confinement(b.ids != 0)
 	if err != nil {
 		return nil, err
 	}
-	s.Steps = []wire.Step{{Op: wire.OpSession}, {Op: wire.OpKeyring, Source: "_ses." + b.sid}}
+	s.Steps = sessionSteps(b.sid)
 	setup, err := s.Encode()
 	if err != nil {
 		return nil, err
 	}
-	child, conn, err := attach.Join(program, process, p.theirs)
+	child, conn, err := attach.Join(program, process, p.theirs, users)
 	if err != nil {
 		return nil, fault.Wrap(fault.CodeUnavailable, err, "the sandbox %s cannot be entered", b.info.ID)
 	}

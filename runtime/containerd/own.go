@@ -90,7 +90,9 @@ func (d *Driver) keeperLost(path string) {
 	for _, b := range orphans {
 		d.cgroup.kill(b.sid)
 	}
-	d.pool.loseKept(path)
+	for _, p := range d.pools() {
+		p.loseKept(path)
+	}
 }
 
 // hasOwn reports whether functions run in sandboxes of our own making.
@@ -136,6 +138,7 @@ func (d *Driver) adoptAttached(sid string, a *attachment) {
 	kept := d.keepers.join(a.Keeper)
 	// The number is the process's own only if it still is the sandbox's after we have taken hold of it.
 	if pid := d.initOf(sid); pid != 0 && kept == nil && b.hold(pid) == nil && d.initOf(sid) == pid {
+		b.ids = d.ids.claim(pid)
 		d.watchOwn(b)
 		d.log.Info("sandbox adopted", "inst", a.Instance, "pid", pid)
 		return

@@ -4,7 +4,6 @@ package containerd
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +15,9 @@ const (
 	// makers is how many waiting sandboxes are made at once, drainers how many are removed at once.
 	makers   = 2
 	drainers = 4
-	// settleTime is how long after a start its function has the processors for itself: it still has to become ready.
-	settleTime = 50 * time.Millisecond
+	// settleTime is how long after a start its function has the processors for itself at most, where it does not listen before: a language's
+	// runtime takes its time. One that listens keeps them for boostRest.
+	settleTime = 200 * time.Millisecond
 	// yieldTime is how long starts that never cease can keep the pool from being filled, while a lowShare of what it shall hold is left.
 	yieldTime = time.Second
 	lowShare  = 16
@@ -32,6 +32,8 @@ const (
 type pool struct {
 	d      *Driver
 	bounds poolBounds
+	// mapped says that its sandboxes have a user namespace.
+	mapped bool
 	// wake tells the goroutine that refills that something has changed.
 	wake   chan struct{}
 	tasks  sync.WaitGroup
@@ -52,27 +54,52 @@ type pool struct {
 	hungry bool
 }
 
-func newPool(d *Driver) *pool {
-	return &pool{d: d, bounds: boundsOf(d.cfg.SandboxPool, d.cfg.Memory), wake: make(chan struct{}, makers), empty: "the pool is empty", counts: map[StartPath]uint64{}}
+func newPool(d *Driver, bounds poolBounds) *pool {
+	return &pool{d: d, bounds: bounds, wake: make(chan struct{}, makers), empty: "the pool is empty", counts: map[StartPath]uint64{}}
 }
 
 // StartPath is a way in which sandboxes were started, and the kind of reason why a faster one was not taken: no-pool, pool-empty,
 // not-poolable, attach-failed.
 type StartPath struct{ Path, Reason string }
 
-// PoolState is what the pool holds now, and what starts there were.
+// PoolState is what the pools hold now, and what starts there were.
 type PoolState struct {
 	// Waiting is how many sandboxes wait, Wanted how many shall.
 	Waiting, Wanted int
 	Starts          map[StartPath]uint64
 }
 
-// Pool describes the pool.
+// Pool describes the pools together.
 func (d *Driver) Pool() PoolState {
-	p := d.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return PoolState{Waiting: len(p.idle), Wanted: p.bounds.size(p.demand.burst(time.Now())), Starts: maps.Clone(p.counts)}
+	all := PoolState{Starts: map[StartPath]uint64{}}
+	for _, p := range d.pools() {
+		p.mu.Lock()
+		if all.Waiting += len(p.idle); p.opened {
+			all.Wanted += p.bounds.size(p.demand.burst(time.Now()))
+		}
+		for path, n := range p.counts {
+			all.Starts[path] += n
+		}
+		p.mu.Unlock()
+	}
+	return all
+}
+
+func (d *Driver) pools() []*pool { return []*pool{d.pool, d.mapped} }
+
+// poolOf is the pool whose sandboxes the artifact can be started in.
+func (d *Driver) poolOf(art *artifact) *pool {
+	if art.user.mapped {
+		return d.mapped
+	}
+	return d.pool
+}
+
+// drainPools empties the pools.
+func (d *Driver) drainPools() {
+	for _, p := range d.pools() {
+		p.drain()
+	}
 }
 
 func (p *pool) counted(path, reason string) {
@@ -81,20 +108,27 @@ func (p *pool) counted(path, reason string) {
 	p.mu.Unlock()
 }
 
-// open begins to fill the pool. It must be called on a driver that works.
+// open begins to fill the pool, where that has not begun. It must be called on a driver that works.
 func (p *pool) open() {
-	if p.bounds.ceiling == 0 {
+	p.mu.Lock()
+	opened := p.opened
+	p.opened = p.bounds.ceiling > 0
+	p.mu.Unlock()
+	if opened || p.bounds.ceiling == 0 {
 		return
 	}
 	root, err := p.d.poolRoot()
 	if err != nil {
 		p.d.log.Warn("no sandboxes are made ahead", "err", err)
 		p.say("there is no pool: " + err.Error())
+		p.mu.Lock()
+		p.opened = false
+		p.mu.Unlock()
 		return
 	}
 	ctx, cancel := context.WithCancel(p.d.scope(p.d.ctx))
 	p.mu.Lock()
-	p.opened, p.cancel = true, cancel
+	p.cancel = cancel
 	p.mu.Unlock()
 	for range makers {
 		p.tasks.Go(func() { p.refill(ctx, root) })
@@ -120,29 +154,52 @@ func (p *pool) drain() {
 	}
 	_ = all.Wait()
 	p.tasks.Wait()
-	p.leaveKeepers()
+	p.d.leaveKeepers()
 }
 
 // leaveKeepers lets go of the keepers once nothing needs them: they end then.
-func (p *pool) leaveKeepers() {
-	p.mu.Lock()
-	opened := p.opened
-	p.mu.Unlock()
-	if !opened && !p.d.hasOwn() {
-		p.d.keepers.leave()
+func (d *Driver) leaveKeepers() {
+	for _, p := range d.pools() {
+		p.mu.Lock()
+		opened := p.opened
+		p.mu.Unlock()
+		if opened {
+			return
+		}
+	}
+	if !d.hasOwn() {
+		d.keepers.leave()
 	}
 }
 
-// startBegins says that a start is under way until the function that it returns is called: the processors are the start's.
-func (p *pool) startBegins() (ended func()) {
-	p.count(1)
-	return func() { time.AfterFunc(settleTime, func() { p.count(-1) }) }
+// startBegins says that a start is under way until a while after the function that it returns is called: the processors are the start's.
+func (d *Driver) startBegins(b *box, art *artifact) (made func()) {
+	asked := d.poolOf(art)
+	for _, p := range d.pools() {
+		p.count(1, p == asked)
+	}
+	return func() {
+		b.settles(sync.OnceFunc(func() {
+			for _, p := range d.pools() {
+				p.count(-1, false)
+			}
+		}))
+	}
 }
 
-func (p *pool) count(n int) {
+// settles has f called, which may be called more than once, when the function has had time to become ready.
+func (b *box) settles(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settle = f
+	time.AfterFunc(settleTime, f)
+}
+
+// count notes that more starts, or fewer, are under way; asked says that one asks for a sandbox of this pool.
+func (p *pool) count(n int, asked bool) {
 	p.mu.Lock()
 	p.starts += n
-	if n > 0 {
+	if asked {
 		p.demand.started(time.Now())
 	}
 	p.mu.Unlock()
@@ -185,7 +242,7 @@ func (p *pool) take() (*spare, string) {
 func (p *pool) refill(ctx context.Context, root string) {
 	pause := firstRetry
 	for p.awaitTurn(ctx) {
-		s, err := p.d.makeSpare(ctx, root)
+		s, err := p.d.makeSpare(ctx, root, p.mapped)
 		p.mu.Lock()
 		p.making--
 		p.mu.Unlock()

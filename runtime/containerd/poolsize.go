@@ -15,8 +15,8 @@ const (
 
 	// MaxPool is the most sandboxes that a pool may hold.
 	MaxPool = 1000
-	// spareCost is what a waiting sandbox takes of the node, kernel memory included, rounded up.
-	spareCost = 2 * functions.MiB
+	// SpareCost is what a waiting sandbox takes of the node in bytes, kernel memory included, rounded up.
+	SpareCost = 2 * functions.MiB
 	// spareCharge is what of it the parent cgroup is charged while it is made.
 	spareCharge = 2 * functions.MiB
 	// autoFloor is how many sandboxes wait in a pool that sizes itself where nothing has been going on: they cover a burst of a hundred.
@@ -24,6 +24,9 @@ const (
 	// floorShare and ceilingShare of the node's memory bound such a pool: one in so many bytes.
 	floorShare   = 100
 	ceilingShare = 25
+	// mappedFloor and mappedCeiling are what part of the bounds those of the pool for images that name root are, one in so many.
+	mappedFloor   = 8
+	mappedCeiling = 4
 
 	// burstTime is the time within which starts cannot be covered by refilling, and busyMemory how long a burst is remembered.
 	burstTime  = 2 * time.Second
@@ -38,14 +41,29 @@ func boundsOf(size int, memory int64) poolBounds {
 	if size != PoolAuto {
 		return poolBounds{size, size}
 	}
-	fit := int(cmp.Or(memory, 4*functions.GiB) / spareCost)
+	fit := int(cmp.Or(memory, 4*functions.GiB) / SpareCost)
 	floor := min(autoFloor, max(1, fit/floorShare))
 	return poolBounds{floor, min(MaxPool, max(floor, fit/ceilingShare))}
 }
 
+// mapped are the bounds of the pool of sandboxes with a user namespace. It is filled only where an image needs it.
+func (b poolBounds) mapped() poolBounds {
+	part := func(n, of int) int { return (n + of - 1) / of }
+	if b.floor == b.ceiling {
+		return poolBounds{part(b.floor, mappedFloor), part(b.ceiling, mappedFloor)}
+	}
+	return poolBounds{part(b.floor, mappedFloor), part(b.ceiling, mappedCeiling)}
+}
+
+// mostWaiting is how many sandboxes wait at most in the pools together.
+func mostWaiting(size int, memory int64) int64 {
+	b := boundsOf(size, memory)
+	return int64(b.ceiling + b.mapped().ceiling)
+}
+
 // PoolCost is the most that waiting sandboxes take of a node with so much memory, where the pool has that size.
 func PoolCost(size int, memory int64) functions.Resources {
-	return functions.Resources{Memory: int64(boundsOf(size, memory).ceiling) * spareCost}
+	return functions.Resources{Memory: mostWaiting(size, memory) * SpareCost}
 }
 
 // demand remembers how many starts there were: the most within burstTime during busyMemory, one number for each burstTime.

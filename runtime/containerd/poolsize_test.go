@@ -28,6 +28,11 @@ func TestPoolBounds(t *testing.T) {
 			t.Errorf("%d, %d: %+v, not %+v", c.size, c.memory, got, c.want)
 		}
 	}
+	for of, want := range map[poolBounds]poolBounds{{0, 0}: {0, 0}, {1, 1}: {1, 1}, {10, 10}: {2, 2}, {104, 471}: {13, 118}, {1, 2}: {1, 1}} {
+		if got := of.mapped(); got != want {
+			t.Errorf("%+v: %+v, not %+v", of, got, want)
+		}
+	}
 	b := poolBounds{10, 100}
 	for burst, want := range map[int]int{0: 10, 8: 10, 40: 50, 1000: 100} {
 		if got := b.size(burst); got != want {

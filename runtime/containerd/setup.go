@@ -21,28 +21,48 @@ import (
 // waitingCaps are what becoming another user takes. The init gives them up with that, and the right to ever have them.
 const waitingCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP
 
-// setup writes what an init does to its sandbox before it waits: what the OCI runtime does for a specification, in its order.
-func (d *Driver) setup(id string, spec *specs.Spec, root string) ([]byte, error) {
-	s, err := d.confinement()
+// setup writes what an init does to its sandbox before it waits: what the OCI runtime does for a specification, in its order. With ids, the
+// first of a user namespace's, it enters that one at the end: everything before it does as the node's root.
+func (d *Driver) setup(id string, spec *specs.Spec, root string, ids uint32) ([]byte, error) {
+	s, err := d.confinement(ids != 0)
 	if err != nil {
 		return nil, err
 	}
-	s.Steps = []wire.Step{
+	begin := []wire.Step{
 		// The node's mounts go on to be the node's alone.
 		{Op: wire.OpMount, Path: "/", Number: unix.MS_SLAVE | unix.MS_REC},
 		{Op: wire.OpMount, Source: root, Path: root, Kind: "bind", Number: unix.MS_BIND | unix.MS_REC},
 		{Op: wire.OpUnshare, Number: unix.CLONE_NEWCGROUP},
-		{Op: wire.OpSession},
-		{Op: wire.OpKeyring, Source: "_ses." + id},
 	}
+	if ids == 0 {
+		s.Steps = append(begin, d.surroundings(spec, root, 0)...)
+		s.Steps = append(s.Steps, sessionSteps(id)...)
+		return s.Encode()
+	}
+	first := &wire.Setup{Steps: append(begin, d.surroundings(spec, root, ids)...)}
+	first.Steps = append(first.Steps, wire.Step{Op: wire.OpUsers})
+	s.Steps = sessionSteps(id)
+	outer, err := first.Encode()
+	if err != nil {
+		return nil, err
+	}
+	inner, err := s.Encode()
+	return append(outer, inner...), err
+}
+
+// sessionSteps have a process begin a session of its own, with a keyring of its own.
+func sessionSteps(id string) []wire.Step {
+	return []wire.Step{{Op: wire.OpSession}, {Op: wire.OpKeyring, Source: "_ses." + id}}
+}
+
+// surroundings make the mounts and whatever else a sandbox has around its process. What its root would own in a user namespace is the user
+// ids's of the node.
+func (d *Driver) surroundings(spec *specs.Spec, root string, ids uint32) []wire.Step {
+	s := &wire.Setup{}
 	for _, m := range spec.Mounts {
-		steps, err := d.mountSteps(m, root)
-		if err != nil {
-			return nil, err
-		}
-		s.Steps = append(s.Steps, steps...)
+		s.Steps = append(s.Steps, d.mountSteps(m, root, ids)...)
 		if m.Destination == "/dev" {
-			s.Steps = append(s.Steps, deviceSteps(root)...)
+			s.Steps = append(s.Steps, deviceSteps(root, ids)...)
 		}
 	}
 	s.Steps = append(s.Steps, wire.Step{Op: wire.OpPivot, Path: root}, wire.Step{Op: wire.OpLoopback})
@@ -53,18 +73,32 @@ func (d *Driver) setup(id string, spec *specs.Spec, root string) ([]byte, error)
 		s.Steps = append(s.Steps, wire.Step{Op: wire.OpReadOnly, Path: p})
 	}
 	for _, p := range spec.Linux.MaskedPaths {
-		s.Steps = append(s.Steps, wire.Step{Op: wire.OpMask, Path: p})
+		s.Steps = append(s.Steps, wire.Step{Op: wire.OpMask, Path: p, Data: owned("", ids)})
 	}
-	return s.Encode()
+	return s.Steps
 }
 
-// confinement is what every process of a sandbox takes upon itself before it takes anything from a function.
-func (d *Driver) confinement() (*wire.Setup, error) {
+// owned adds to a tmpfs's options whose it is.
+func owned(data string, ids uint32) string {
+	if ids == 0 {
+		return data
+	}
+	return strings.TrimPrefix(fmt.Sprintf("%s,uid=%d,gid=%d", data, ids, ids), ",")
+}
+
+// confinement is what every process of a sandbox, with a user namespace where it is mapped, takes upon itself before it takes anything from a
+// function.
+func (d *Driver) confinement(mapped bool) (*wire.Setup, error) {
 	filter, err := d.filter()
 	if err != nil {
 		return nil, err
 	}
-	return &wire.Setup{Keep: waitingCaps, Filter: filter, FilterFlags: unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW}, nil
+	keep := uint64(waitingCaps)
+	if mapped {
+		// Among them are those.
+		keep = rootKeeps()
+	}
+	return &wire.Setup{Keep: keep, Filter: filter, FilterFlags: unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW}, nil
 }
 
 // defaultFilter is that of a process without capabilities.
@@ -74,22 +108,45 @@ func defaultFilter() ([]byte, error) {
 }
 
 // mountSteps make one of the specification's mounts below root, which has a place for it.
-func (d *Driver) mountSteps(m specs.Mount, root string) ([]wire.Step, error) {
+func (d *Driver) mountSteps(m specs.Mount, root string, ids uint32) []wire.Step {
 	flags, data := mountOptions(m.Options)
 	at := filepath.Join(root, m.Destination)
 	steps := []wire.Step{}
 	switch {
 	case m.Type == "cgroup":
-		return d.cgroupSteps(at, flags), nil
+		return d.cgroupSteps(at, flags, ids)
+	case m.Type == "tmpfs":
+		data = owned(data, ids)
+	case m.Type == "devpts":
+		// As the node numbers the group.
+		data = strings.Replace(data, "gid=5", fmt.Sprintf("gid=%d", ids+terminals), 1)
 	case m.Type == "bind":
 		return append(steps,
 			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags},
 			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags | unix.MS_REMOUNT},
-		), nil
-	case filepath.Dir(m.Destination) != "/":
+		)
+	}
+	if filepath.Dir(m.Destination) != "/" {
 		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: at, Number: 0o755})
 	}
-	return append(steps, wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: m.Type, Number: flags, Data: data}), nil
+	steps = append(steps, wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: m.Type, Number: flags, Data: data})
+	switch {
+	case ids == 0:
+	case m.Type == "devpts":
+		steps = append(steps, give(at, ids), give(filepath.Join(at, "ptmx"), ids))
+	case m.Type == "mqueue":
+		// Its group is the node's root's in a user namespace, too.
+		steps = append(steps, wire.Step{Op: wire.OpChown, Path: at, Number: uint64(ids)})
+	}
+	return steps
+}
+
+// terminals is the group of terminals.
+const terminals = 5
+
+// give makes a path the user ids's.
+func give(path string, ids uint32) wire.Step {
+	return wire.Step{Op: wire.OpChown, Path: path, Number: uint64(ids), Device: uint64(ids)}
 }
 
 // mountOptions tells a mount's flags from what its file system is told.
@@ -110,12 +167,12 @@ func mountOptions(options []string) (flags uint64, data string) {
 }
 
 // cgroupSteps show the sandbox its own cgroup.
-func (d *Driver) cgroupSteps(at string, flags uint64) []wire.Step {
+func (d *Driver) cgroupSteps(at string, flags uint64, ids uint32) []wire.Step {
 	if d.cgroup.v2 {
 		return []wire.Step{{Op: wire.OpMount, Source: "cgroup", Path: at, Kind: "cgroup2", Number: flags}}
 	}
 	const base = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	steps := []wire.Step{{Op: wire.OpMount, Source: "tmpfs", Path: at, Kind: "tmpfs", Number: base, Data: "mode=755"}}
+	steps := []wire.Step{{Op: wire.OpMount, Source: "tmpfs", Path: at, Kind: "tmpfs", Number: base, Data: owned("mode=755", ids)}}
 	for _, tree := range d.cgroup.controlled() {
 		name := filepath.Base(tree)
 		data, source := name, "cgroup"
@@ -135,17 +192,21 @@ func (d *Driver) cgroupSteps(at string, flags uint64) []wire.Step {
 	return steps
 }
 
-// deviceSteps fill /dev.
-func deviceSteps(root string) []wire.Step {
+// deviceSteps fill /dev. In a user namespace the OCI runtime may make no devices, and shows the node's.
+func deviceSteps(root string, ids uint32) []wire.Step {
 	dev := filepath.Join(root, "dev")
 	var steps []wire.Step
 	for _, n := range []struct {
 		name         string
 		major, minor uint32
 	}{{"null", 1, 3}, {"random", 1, 8}, {"full", 1, 7}, {"tty", 5, 0}, {"zero", 1, 5}, {"urandom", 1, 9}} {
-		steps = append(steps, wire.Step{
-			Op: wire.OpMknod, Path: filepath.Join(dev, n.name), Number: unix.S_IFCHR | 0o666, Device: unix.Mkdev(n.major, n.minor),
-		})
+		path := filepath.Join(dev, n.name)
+		if ids != 0 {
+			steps = append(steps, wire.Step{Op: wire.OpMknod, Path: path, Number: unix.S_IFREG | 0o666},
+				wire.Step{Op: wire.OpMount, Source: "/dev/" + n.name, Path: path, Kind: "bind", Number: unix.MS_BIND})
+			continue
+		}
+		steps = append(steps, wire.Step{Op: wire.OpMknod, Path: path, Number: unix.S_IFCHR | 0o666, Device: unix.Mkdev(n.major, n.minor)})
 	}
 	links := [][2]string{
 		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"},
@@ -154,7 +215,10 @@ func deviceSteps(root string) []wire.Step {
 		links = append(links, [2]string{"/proc/kcore", "core"})
 	}
 	for _, l := range links {
-		steps = append(steps, wire.Step{Op: wire.OpSymlink, Source: l[0], Path: filepath.Join(dev, l[1])})
+		path := filepath.Join(dev, l[1])
+		if steps = append(steps, wire.Step{Op: wire.OpSymlink, Source: l[0], Path: path}); ids != 0 {
+			steps = append(steps, give(path, ids))
+		}
 	}
 	for _, dir := range []string{"pts", "shm", "mqueue"} {
 		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: filepath.Join(dev, dir), Number: 0o755})

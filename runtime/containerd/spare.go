@@ -34,6 +34,8 @@ const (
 type spare struct {
 	box  *box
 	conn *net.UnixConn
+	// users is the sandbox's user namespace, for mounts that are to show files by its ids; nil: it has none.
+	users *os.File
 	// watched is closed when the watch over the connection has ended.
 	watched chan struct{}
 }
@@ -42,6 +44,9 @@ type spare struct {
 func (s *spare) close() {
 	if s.conn != nil {
 		s.conn.Close()
+	}
+	if s.users != nil {
+		s.users.Close()
 	}
 }
 
@@ -71,8 +76,8 @@ func (s *spare) stopWatch() error {
 	return s.conn.SetReadDeadline(time.Time{})
 }
 
-// makeSpare makes a sandbox as the OCI runtime would for a function, with the init waiting in its place.
-func (d *Driver) makeSpare(ctx context.Context, root string) (_ *spare, err error) {
+// makeSpare makes a sandbox as the OCI runtime would for a function, with the init waiting in its place; mapped with a user namespace.
+func (d *Driver) makeSpare(ctx context.Context, root string, mapped bool) (_ *spare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, spareTime)
 	defer cancel()
 	id := functions.NewInstanceID()
@@ -90,7 +95,15 @@ func (d *Driver) makeSpare(ctx context.Context, root string) (_ *spare, err erro
 	if err != nil {
 		return nil, err
 	}
-	setup, err := d.setup(sid, spec, root)
+	if mapped {
+		if b.ids, err = d.ids.take(); err != nil {
+			return nil, err
+		}
+		if s.users, err = mappingOf(b.ids); err != nil {
+			return nil, err
+		}
+	}
+	setup, err := d.setup(sid, spec, root, b.ids)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +112,11 @@ func (d *Driver) makeSpare(ctx context.Context, root string) (_ *spare, err erro
 	}
 	if err := sc.make(functions.Limits{Ephemeral: spareScratch}, names{spec.Hostname, noNameservers}); err != nil {
 		return nil, err
+	}
+	if mapped {
+		if err := sc.give(b.ids); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.cgroup.make(sid, spec.Linux.Resources); err != nil {
 		return nil, err
@@ -124,7 +142,7 @@ func (d *Driver) spawn(ctx context.Context, s *spare, spec *specs.Spec) error {
 	if group != nil {
 		defer group.Close()
 	}
-	pid, conn, err := keeper.Spawn(ctx, wire.Spawn{ID: b.sid, Stdout: b.info.Stdout, Stderr: b.info.Stderr, Exit: d.cfg.exit(b.sid)}, group)
+	pid, conn, err := keeper.Spawn(ctx, wire.Spawn{ID: b.sid, Stdout: b.info.Stdout, Stderr: b.info.Stderr, Exit: d.cfg.exit(b.sid)}, group, s.users)
 	if err != nil {
 		return err
 	}

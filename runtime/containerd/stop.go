@@ -129,7 +129,7 @@ func (d *Driver) remove(ctx context.Context, b *box) error {
 	d.mu.Unlock()
 	d.ids.give(ids)
 	if b.own {
-		d.pool.leaveKeepers()
+		d.leaveKeepers()
 	}
 	b.end(unknownExit)
 	if err := d.dropView(ctx, b.digest); err != nil {

@@ -12,7 +12,7 @@ import (
 const activationPool = "8"
 
 // benchActivation measures starts from zero of a function that is given its listening socket, by turns with the same function that listens by
-// itself, both in sandboxes made ahead, and with the plain containerd client path.
+// itself, as an ordinary user and as root of a user namespace, all in sandboxes made ahead, and with the plain containerd client path.
 func benchActivation(ctx context.Context, binary string) (figures []figure, err error) {
 	s, err := startServer(ctx, binary, "--sandbox-pool", activationPool)
 	if err != nil {
@@ -30,8 +30,15 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, bare.close()) }()
+	root, err := saveHello(bare.dir, "0")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.deployFile(ctx, "root", root, "scale: {keepAlive: 1s}\n"); err != nil {
+		return nil, err
+	}
 	for range rounds * coldPerRound {
-		for _, name := range []string{"given", "listens"} {
+		for _, name := range []string{"given", "listens", "root"} {
 			sample, _, err := coldSample(ctx, s, name)
 			if err != nil {
 				return nil, err
@@ -49,10 +56,12 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 		slices.Sort(took[name])
 		fmt.Printf("  activation: %-17s p50 %6.2f ms, p99 %6.2f ms\n", name, quantile(took[name], 0.5), quantile(took[name], 0.99))
 	}
-	given := took["given"]
+	given, rooted := took["given"], took["root"]
 	return []figure{
 		beside("cold", "p50_ms_activation", "ms", quantile(given, 0.5), "containerd-client", quantile(took["containerd-client"], 0.5), len(given)),
 		beside("cold", "p50_ms_activation", "ms", quantile(given, 0.5), "listens", quantile(took["listens"], 0.5), len(given)),
+		beside("cold", "p50_ms_root", "ms", quantile(rooted, 0.5), "containerd-client", quantile(took["containerd-client"], 0.5), len(rooted)),
+		beside("cold", "p50_ms_root", "ms", quantile(rooted, 0.5), "listens", quantile(took["listens"], 0.5), len(rooted)),
 	}, nil
 }
 

@@ -81,45 +81,8 @@ func findSocket(dir string) (string, error) {
 }
 
 func (b *bareContainerd) importHello(ctx context.Context) (containerd.Image, error) {
-	bin, err := os.ReadFile(filepath.Join(b.dir, "hello"))
+	saved, err := saveHello(b.dir, "65532")
 	if err != nil {
-		return nil, err
-	}
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	if err := errors.Join(
-		w.WriteHeader(&tar.Header{Name: "function", Mode: 0o755, Size: int64(len(bin))}),
-		second(w.Write(bin)), w.Close()); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(b.dir, "layer.tar")
-	if err := os.WriteFile(path, layer.Bytes(), 0o600); err != nil {
-		return nil, err
-	}
-	l, err := tarball.LayerFromFile(path)
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, l)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	cfg = cfg.DeepCopy()
-	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
-	cfg.Config.Entrypoint, cfg.Config.User = []string{"/function"}, "65532"
-	if img, err = mutate.ConfigFile(img, cfg); err != nil {
-		return nil, err
-	}
-	tag, err := name.NewTag("bench.invalid/hello:1")
-	if err != nil {
-		return nil, err
-	}
-	saved := filepath.Join(b.dir, "hello.tar")
-	if err := tarball.WriteToFile(saved, tag, img); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(saved)
@@ -133,6 +96,49 @@ func (b *bareContainerd) importHello(ctx context.Context) (containerd.Image, err
 	}
 	image := containerd.NewImage(b.client, imported[0])
 	return image, image.Unpack(ctx, "overlayfs")
+}
+
+// saveHello makes an image of the directory's program hello that runs as the user, as `docker save` writes it, and returns its path.
+func saveHello(dir, user string) (string, error) {
+	bin, err := os.ReadFile(filepath.Join(dir, "hello"))
+	if err != nil {
+		return "", err
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	if err := errors.Join(
+		w.WriteHeader(&tar.Header{Name: "function", Mode: 0o755, Size: int64(len(bin))}),
+		second(w.Write(bin)), w.Close()); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "layer.tar")
+	if err := os.WriteFile(path, layer.Bytes(), 0o600); err != nil {
+		return "", err
+	}
+	l, err := tarball.LayerFromFile(path)
+	if err != nil {
+		return "", err
+	}
+	img, err := mutate.AppendLayers(empty.Image, l)
+	if err != nil {
+		return "", err
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	cfg = cfg.DeepCopy()
+	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
+	cfg.Config.Entrypoint, cfg.Config.User = []string{"/function"}, user
+	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+		return "", err
+	}
+	tag, err := name.NewTag("bench.invalid/hello:1")
+	if err != nil {
+		return "", err
+	}
+	saved := filepath.Join(dir, "hello-"+user+".tar")
+	return saved, tarball.WriteToFile(saved, tag, img)
 }
 
 // start runs one container until its first answer, returns how long that took, and removes the container.

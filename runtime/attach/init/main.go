@@ -20,6 +20,11 @@ const (
 	// control is where the way to the worker goes, out of that socket's way.
 	control = 64
 
+	// entered is the descriptor at which the program that starts finds the user namespace that it is to be in from its first instruction on;
+	// aside is where it lies until then.
+	entered = 4
+	aside   = 5
+
 	exitUnused     = 0
 	exitImpossible = 1
 )
@@ -31,6 +36,8 @@ func main() {
 		keep(path)
 		return
 	}
+	syscall.Close(entered)
+	syscall.CloseOnExec(aside)
 	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
 		syscall.Exit(exitImpossible)
 	}

@@ -50,9 +50,9 @@ func confine(s *wire.Setup) string {
 	return ""
 }
 
-// drop becomes the user and gives up every privilege.
+// drop becomes the user and gives up every privilege that it is not to have.
 func drop(r wire.Request) string {
-	if why := dropBounding(0); why != "" {
+	if why := dropBounding(r.Keep); why != "" {
 		return why
 	}
 	var groups unsafe.Pointer
@@ -68,7 +68,7 @@ func drop(r wire.Request) string {
 	if _, _, e := syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(r.UID), uintptr(r.UID), uintptr(r.UID)); e != 0 {
 		return "setuid: " + e.Error()
 	}
-	return setCaps(0)
+	return setCaps(r.Keep)
 }
 
 func dropBounding(keep uint64) string {

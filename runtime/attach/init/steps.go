@@ -36,7 +36,7 @@ func do(s *wire.Step) string {
 	case wire.OpWrite:
 		name, err = "write", write(s.Path, s.Data)
 	case wire.OpMask:
-		name, err = "mask", mask(s.Path)
+		name, err = "mask", mask(s.Path, s.Data)
 	case wire.OpReadOnly:
 		name, err = "make read-only", readOnly(s.Path)
 	case wire.OpPivot:
@@ -50,6 +50,10 @@ func do(s *wire.Step) string {
 	case wire.OpSession:
 		name = "setsid"
 		_, err = syscall.Setsid()
+	case wire.OpChown:
+		name, err = "chown", syscall.Lchown(s.Path, int(s.Number), int(s.Device))
+	case wire.OpUsers:
+		name, err = "enter the user namespace", startAnew()
 	default:
 		return "a setup's step is of an unknown kind"
 	}
@@ -77,10 +81,10 @@ func write(path, data string) error {
 	return err
 }
 
-func mask(path string) error {
+func mask(path, data string) error {
 	err := syscall.Mount("/dev/null", path, "", syscall.MS_BIND, "")
 	if err == syscall.ENOTDIR {
-		err = syscall.Mount("tmpfs", path, "tmpfs", syscall.MS_RDONLY, "")
+		err = syscall.Mount("tmpfs", path, "tmpfs", syscall.MS_RDONLY, data)
 	}
 	if err == syscall.ENOENT {
 		return nil

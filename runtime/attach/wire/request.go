@@ -10,7 +10,7 @@ import "errors"
 
 const (
 	// Hello is the byte that the init sends when its setup is done: the version of this protocol.
-	Hello = 3
+	Hello = 4
 	// MaxRequest is the longest request in bytes.
 	MaxRequest = 2 << 20
 	// HeaderSize is the length of what precedes a request: its own length.
@@ -26,8 +26,9 @@ var ErrMalformed = errors.New("the request is malformed")
 // ErrTooLong is a request of more than MaxRequest bytes.
 var ErrTooLong = errors.New("the arguments and the environment are too long")
 
-// Request is the function's process. UID is never 0.
+// Request is the function's process.
 type Request struct {
+	// UID is 0 only in a user namespace: where Keep says something.
 	UID, GID uint32
 	Groups   []uint32
 	Cwd      string
@@ -35,6 +36,8 @@ type Request struct {
 	Env      []string
 	// Listen is the port of a socket that listens and is handed over as descriptor 3; 0 for none.
 	Listen uint32
+	// Keep has a bit set for each capability that the process has, root of a user namespace only; all others are given up.
+	Keep uint64
 }
 
 // Encode returns the request behind its header.
@@ -48,7 +51,7 @@ func (r *Request) Encode() ([]byte, error) {
 	b = text(b, r.Cwd)
 	b = texts(b, r.Args)
 	b = texts(b, r.Env)
-	b = number(b, r.Listen)
+	b = long(number(b, r.Listen), r.Keep)
 	if len(b)-HeaderSize > MaxRequest || len(r.Groups) > maxStrings || len(r.Args) > maxStrings || len(r.Env) > maxStrings {
 		return nil, ErrTooLong
 	}
@@ -74,8 +77,8 @@ func Decode(b []byte) (Request, error) {
 		r.Groups = append(r.Groups, d.number())
 	}
 	r.Cwd, r.Args, r.Env = d.text(), d.texts(), d.texts()
-	r.Listen = d.number()
-	if r.Listen > maxPort || d.bad || len(d.b) > 0 || r.UID == 0 || len(r.Args) == 0 {
+	r.Listen, r.Keep = d.number(), d.long()
+	if r.Listen > maxPort || d.bad || len(d.b) > 0 || (r.UID == 0) != (r.Keep != 0) || len(r.Args) == 0 {
 		return Request{}, ErrMalformed
 	}
 	return r, nil

@@ -13,6 +13,7 @@ func TestRoundTrip(t *testing.T) {
 	for _, r := range []Request{
 		{UID: 65532, GID: 65532, Cwd: "/", Args: []string{"/fn"}},
 		{UID: 1, GID: 0, Groups: []uint32{7, 1 << 31}, Cwd: "", Args: []string{"fn", "", "ü"}, Env: []string{"A=", "B=x\ny", ""}, Listen: 65535},
+		{UID: 0, GID: 0, Cwd: "/", Args: []string{"/fn"}, Keep: 1<<40 + 1},
 	} {
 		b, err := r.Encode()
 		if err != nil {
@@ -36,6 +37,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, r := range map[string]Request{
 		"root":               {UID: 0, GID: 1, Args: []string{"/fn"}},
+		"privileges":         {UID: 1, GID: 1, Args: []string{"/fn"}, Keep: 1},
 		"no such port":       {UID: 1, Args: []string{"/fn"}, Listen: 65536},
 		"no program":         {UID: 1},
 		"a NUL in a string":  {UID: 1, Args: []string{"/fn\x00x"}},
@@ -71,7 +73,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r.UID == 0 || len(r.Args) == 0 {
+		if r.UID == 0 && r.Keep == 0 || len(r.Args) == 0 {
 			t.Fatalf("%+v", r)
 		}
 		again, err := r.Encode()

@@ -26,7 +26,7 @@ const (
 	OpSymlink
 	// OpWrite writes Data into the file Path, which exists.
 	OpWrite
-	// OpMask hides Path. Optional.
+	// OpMask hides Path, a directory under an empty tmpfs with the options Data. Optional.
 	OpMask
 	// OpReadOnly makes Path read-only. Optional.
 	OpReadOnly
@@ -40,6 +40,10 @@ const (
 	OpKeyring
 	// OpSession begins a session of its own.
 	OpSession
+	// OpChown gives Path to the user Number and the group Device, as the node numbers them.
+	OpChown
+	// OpUsers enters the user namespace that the process was spawned with, as its root: the init starts anew in it, and reads another setup.
+	OpUsers
 )
 
 // Step is one operation.
