@@ -236,7 +236,7 @@ func (s speed) memory() v1.Check {
 			}
 		}
 	}
-	each := int64(containerd.SpareCost)
+	const each int64 = containerd.SpareCost
 	room := available / each
 	if room < leastPool {
 		return warning("memory", fmt.Sprintf("%s available, room for %d waiting sandboxes", size(available), room), "free memory, or keep --sandbox-pool below that")

@@ -130,11 +130,13 @@ func (d *Driver) mountSteps(m specs.Mount, root string, ids uint32) []wire.Step 
 		steps = append(steps, wire.Step{Op: wire.OpMkdir, Path: at, Number: 0o755})
 	}
 	steps = append(steps, wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: m.Type, Number: flags, Data: data})
-	switch {
-	case ids == 0:
-	case m.Type == "devpts":
+	if ids == 0 {
+		return steps
+	}
+	switch m.Type {
+	case "devpts":
 		steps = append(steps, give(at, ids), give(filepath.Join(at, "ptmx"), ids))
-	case m.Type == "mqueue":
+	case "mqueue":
 		// Its group is the node's root's in a user namespace, too.
 		steps = append(steps, wire.Step{Op: wire.OpChown, Path: at, Number: uint64(ids)})
 	}
