@@ -112,15 +112,15 @@ func (d *Driver) mountSteps(m specs.Mount, root string, ids uint32) []wire.Step 
 	flags, data := mountOptions(m.Options)
 	at := filepath.Join(root, m.Destination)
 	steps := []wire.Step{}
-	switch {
-	case m.Type == "cgroup":
+	switch m.Type {
+	case "cgroup":
 		return d.cgroupSteps(at, flags, ids)
-	case m.Type == "tmpfs":
+	case "tmpfs":
 		data = owned(data, ids)
-	case m.Type == "devpts":
+	case "devpts":
 		// As the node numbers the group.
 		data = strings.Replace(data, "gid=5", fmt.Sprintf("gid=%d", ids+terminals), 1)
-	case m.Type == "bind":
+	case "bind":
 		return append(steps,
 			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags},
 			wire.Step{Op: wire.OpMount, Source: m.Source, Path: at, Kind: "bind", Number: flags | unix.MS_REMOUNT},
