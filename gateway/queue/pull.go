@@ -148,13 +148,13 @@ func (p *puller) received(m *nats.Msg, stand bool) {
 		return
 	}
 	h := l.q.heldOf(l, m, meta)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if h != nil {
 		h.again = h.again || p.anew && meta.Sequence.Stream <= p.fresh
 		// What came from a schedule may have been cancelled before.
 		h.fresh = meta.NumDelivered == 1 && meta.Sequence.Stream > p.fresh && h.attempt == 1 && m.Header.Get(bus.HeaderAttempt) == ""
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if stand {
 		p.stands = false
 	} else {
