@@ -47,6 +47,8 @@ type KeyRecord struct {
 	Created time.Time `json:"created"`
 	// Until is when the record may be forgotten.
 	Until time.Time `json:"until"`
+	// Invocation is what is to be stored, while the state is KeyPending: whoever finds it missing in the queue stores it.
+	Invocation *Invocation `json:"invocation,omitempty"`
 	// Status, Header and Body are the answer where the state is KeyAnswered.
 	Status int                 `json:"status,omitempty"`
 	Header map[string][]string `json:"header,omitempty"`

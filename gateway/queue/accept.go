@@ -158,7 +158,7 @@ func (q *Queue) store(ctx context.Context, r *Request, inv *functions.Invocation
 
 // put publishes the invocation and waits until the streams are on disk, if any are named.
 func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...string) error {
-	m, err := messageOf(inv)
+	m, err := q.messageOf(inv)
 	if err != nil {
 		return err
 	}
@@ -167,6 +167,9 @@ func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...s
 	}
 	if err := q.publish(ctx, m, string(inv.ID)); err != nil {
 		return err
+	}
+	if !inv.NotBefore.IsZero() {
+		q.alarms.set(inv.ID, inv.NotBefore)
 	}
 	if len(streams) == 0 {
 		return nil

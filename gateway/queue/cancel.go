@@ -182,6 +182,7 @@ func (q *Queue) cancelStored(ctx context.Context, id functions.InvocationID, c *
 
 // clear takes an invocation out of the stream: its schedule first, so that nothing is delivered from it any more.
 func (q *Queue) clear(ctx context.Context, id functions.InvocationID) error {
+	q.alarms.unset(id)
 	scheduled, _ := bus.ScheduledSubject(id)
 	waiting, _ := bus.InvocationSubject(id)
 	for _, subject := range []string{scheduled, waiting} {

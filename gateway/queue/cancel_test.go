@@ -175,7 +175,8 @@ func TestADelayedInvocationWaitsForItsTime(t *testing.T) {
 	at := make(chan time.Time, 1)
 	run := newDataPath(t, 1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { at <- time.Now() }))
 	run.deploy(hello, func(c *functions.Config) { c.Queue.MaxAge = functions.Duration(time.Hour) })
-	w := start(t, t.TempDir(), run, Config{})
+	// The server would deliver it much later.
+	w := start(t, t.TempDir(), run, Config{Backstop: time.Hour})
 	due := time.Now().Add(1500 * time.Millisecond)
 	id := w.accept(Request{NotBefore: due})
 	st, err := w.q.Lookup(t.Context(), id, 0)
@@ -211,11 +212,11 @@ func TestADelayedInvocationOutlivesTheProcessAndCanBeCancelled(t *testing.T) {
 	run := newDataPath(t, 1, http.HandlerFunc(echo))
 	run.deploy(hello, nil)
 	dir := t.TempDir()
-	w := start(t, dir, run, Config{})
+	w := start(t, dir, run, Config{Backstop: time.Hour})
 	due := time.Now().Add(3 * time.Second)
 	soon, late := w.accept(Request{NotBefore: due}), w.accept(Request{NotBefore: due.Add(time.Hour)})
 	w.stop()
-	w = start(t, dir, run, Config{})
+	w = start(t, dir, run, Config{Backstop: time.Hour})
 	if d := w.q.Depth(hello); d.Scheduled != 2 {
 		t.Errorf("depth %+v", d)
 	}
@@ -223,6 +224,28 @@ func TestADelayedInvocationOutlivesTheProcessAndCanBeCancelled(t *testing.T) {
 	st := w.ends(soon)
 	if st.State != functions.StateSucceeded || st.Attempts[0].Started.Before(due) {
 		t.Errorf("%+v", st)
+	}
+	w.empty()
+}
+
+// What no process delivers at its time the server does; where both do, it runs once.
+func TestTheServerDeliversWhatNobodyElseDoes(t *testing.T) {
+	t.Parallel()
+	var c calls
+	run := newDataPath(t, 4, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { c.add(r) }))
+	run.deploy(hello, nil)
+	w := start(t, t.TempDir(), run, Config{Backstop: time.Millisecond})
+	due := time.Now().Add(500 * time.Millisecond)
+	lonely := w.accept(Request{NotBefore: due})
+	w.q.alarms.unset(lonely)
+	ids := []functions.InvocationID{lonely}
+	for range 50 {
+		ids = append(ids, w.accept(Request{NotBefore: due}))
+	}
+	for _, id := range ids {
+		if st := w.ends(id); st.State != functions.StateSucceeded || c.of(id) != 1 {
+			t.Errorf("%+v after %d attempts", st, c.of(id))
+		}
 	}
 	w.empty()
 }

@@ -31,6 +31,8 @@ type Config struct {
 	// RetryShare and RetryFloor bound the retries of a function: so many for each first attempt, and so many a second besides; what is not used is
 	// saved for ten seconds. A retry beyond them waits longer. Default 0.2 and 10.
 	RetryShare, RetryFloor float64
+	// Backstop is how long after its time the server delivers what waited for it and no process delivered. Default 1s.
+	Backstop time.Duration
 	// SweepEvery is how often bodies without an owner are removed. Default 1h.
 	SweepEvery time.Duration
 }
@@ -68,6 +70,7 @@ func (c Config) withDefaults() Config {
 	set(&c.BackoffBase, time.Second)
 	set(&c.BackoffMax, 5*time.Minute)
 	set(&c.SweepEvery, time.Hour)
+	set(&c.Backstop, time.Second)
 	return c
 }
 
@@ -84,7 +87,7 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "the budget of retries is negative")
 	case c.AckWait < 100*time.Millisecond:
 		return fault.New(fault.CodeInvalidRequest, "ack wait: %s is less than 100ms", c.AckWait)
-	case c.BackoffBase < 0 || c.BackoffMax < c.BackoffBase || c.Drain < 0 || c.IdleAfter < 0 || c.SweepEvery < 0 || c.CancelGrace < 0:
+	case c.BackoffBase < 0 || c.BackoffMax < c.BackoffBase || c.Drain < 0 || c.IdleAfter < 0 || c.Backstop < 0 || c.SweepEvery < 0 || c.CancelGrace < 0:
 		return fault.New(fault.CodeInvalidRequest, "a time of the queue is negative, or the first backoff is longer than the last")
 	}
 	return nil

@@ -103,7 +103,7 @@ func (q *Queue) handRecordOn(h *held, inv *functions.Invocation, rec *functions.
 	if out == nil {
 		return nil, true
 	}
-	m, err := messageOf(out)
+	m, err := q.messageOf(out)
 	if err != nil {
 		q.log.Error("the record of an invocation cannot be handed on", "inv", string(inv.ID), "err", err)
 		return nil, true

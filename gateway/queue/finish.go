@@ -198,7 +198,7 @@ func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait t
 	again.Attempt++
 	again.History = append(again.History, o.attempt)
 	again.NotBefore = o.attempt.Ended.Add(wait)
-	m, err := messageOf(&again)
+	m, err := q.messageOf(&again)
 	if err != nil {
 		q.log.Error("a retry cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
 		return
@@ -214,6 +214,7 @@ func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait t
 		return
 	}
 	q.ack(h)
+	q.alarms.set(h.id, again.NotBefore)
 	if o.bodyRef != nil {
 		q.removeBody(o.bodyRef)
 	}

@@ -115,7 +115,7 @@ func (q *Queue) submitKeyed(ctx context.Context, r *Request, rev *functions.Revi
 	rec := functions.KeyRecord{
 		Schema: functions.Schema, ID: inv.ID, Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Request: requestHash("queued", r.Method, r.Path, r.Query, bodyHash(&inv)), State: functions.KeyPending,
-		Created: inv.Accepted, Until: keyUntil(inv.Accepted, inv.Deadline),
+		Created: inv.Accepted, Until: keyUntil(inv.Accepted, inv.Deadline), Invocation: &inv,
 	}
 	unlock, err := q.lockKey(ctx, hash)
 	if err != nil {
@@ -174,7 +174,7 @@ func (q *Queue) storeKeyed(ctx context.Context, inv *functions.Invocation, hash 
 
 // noteKey changes the state of a record, where nothing is lost if the change is.
 func (q *Queue) noteKey(hash string, rec functions.KeyRecord, state functions.KeyState, revision uint64) {
-	rec.State = state
+	rec.State, rec.Invocation = state, nil
 	if err := q.bus.Keys().Note(hash, &rec, revision); err != nil {
 		q.log.Debug("an idempotency key stays as it was", "inv", string(rec.ID), "state", string(state), "err", err)
 	}
@@ -222,9 +222,8 @@ func (q *Queue) renameBody(ctx context.Context, inv *functions.Invocation) error
 	return err
 }
 
-// settleKeys looks at the keys that an earlier process left open: an invocation that is stored is accepted, and one that was called and has
-// no answer is not known to have ended. One that is not stored stays pending, for nobody was told that it was accepted: who repeats
-// the request stores it.
+// settleKeys looks at the keys that an earlier process left open: an invocation that is not stored is stored, as it is in the record, and one that was
+// called and has no answer is not known to have ended.
 func (q *Queue) settleKeys(ctx context.Context) {
 	settled := 0
 	err := q.bus.Keys().Open(ctx, func(hash string) error {
@@ -257,13 +256,14 @@ func (q *Queue) settleKey(ctx context.Context, hash string) (settled bool, err e
 	}
 	switch {
 	case rec.State == functions.KeyPending:
-		if _, err := q.status(ctx, rec.ID); err != nil {
-			if fault.Is(err, fault.CodeInvocationNotFound) {
-				err = nil
-			}
+		_, err := q.status(ctx, rec.ID)
+		if fault.Is(err, fault.CodeInvocationNotFound) {
+			return q.storePending(ctx, hash, &rec, revision)
+		}
+		if err != nil {
 			return false, err
 		}
-		rec.State = functions.KeyAccepted
+		rec.State, rec.Invocation = functions.KeyAccepted, nil
 	case rec.State == functions.KeyRunning && !q.isCalling(hash):
 		rec.State = functions.KeyUnknown
 	default:
@@ -275,4 +275,22 @@ func (q *Queue) settleKey(ctx context.Context, hash string) (settled bool, err e
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// storePending stores the invocation of a record that says pending, of a process that ended before it could. A record of an earlier version
+// does not have it: who repeats the request stores it.
+func (q *Queue) storePending(ctx context.Context, hash string, rec *functions.KeyRecord, revision uint64) (stored bool, err error) {
+	inv := rec.Invocation
+	if inv == nil || time.Now().After(inv.Deadline) {
+		return false, nil
+	}
+	t := q.tallyOf(inv.Ref())
+	if err := t.take(math.MaxInt); err != nil {
+		return false, err
+	}
+	if err := q.storeKeyed(ctx, inv, hash, rec, revision); err != nil {
+		t.ended(inv.ID)
+		return false, err
+	}
+	return true, nil
 }

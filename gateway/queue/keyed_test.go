@@ -97,8 +97,14 @@ func TestAKeyIsAnsweredWhereTheQueueIsFull(t *testing.T) {
 	}
 }
 
-// pending writes the record of a key as a process leaves it that is killed before the message is stored.
+// pending writes the record of a key as a process of an earlier version leaves it that is killed before the message is stored: without the invocation.
 func (w *world) pending(r Request) functions.KeyRecord {
+	w.t.Helper()
+	return w.pendingWith(r, false)
+}
+
+// pendingWith writes the record of a key as a process leaves it that is killed before the message is stored.
+func (w *world) pendingWith(r Request, whole bool) functions.KeyRecord {
 	w.t.Helper()
 	if err := r.complete(); err != nil {
 		w.t.Fatal(err)
@@ -110,10 +116,51 @@ func (w *world) pending(r Request) functions.KeyRecord {
 	inv := r.invocation(rev)
 	rec := functions.KeyRecord{Schema: 1, ID: inv.ID, Namespace: r.Ref.Namespace, Function: r.Ref.Name, State: functions.KeyPending,
 		Request: requestHash("queued", r.Method, r.Path, r.Query, bodyHash(&inv)), Created: r.now, Until: r.now.Add(time.Hour)}
+	if whole {
+		rec.Invocation = &inv
+	}
 	if _, err := w.bus.Keys().Put(w.t.Context(), keyHash(r.Ref, r.Caller, r.Key), &rec, 0); err != nil {
 		w.t.Fatal(err)
 	}
 	return rec
+}
+
+// What a process left pending that was killed in between is stored at the next start, once, though nobody repeats the request.
+func TestAPendingKeyIsStoredAtTheStart(t *testing.T) {
+	t.Parallel()
+	var c calls
+	run := newDataPath(t, 4, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { c.add(r) }))
+	run.deploy(hello, nil)
+	dir := t.TempDir()
+	w := start(t, dir, run, Config{})
+	now := w.pendingWith(Request{Ref: hello, Key: "now", Body: []byte("a")}, true)
+	late := w.pendingWith(Request{Ref: hello, Key: "late", NotBefore: time.Now().Add(time.Hour)}, true)
+	old := w.pendingWith(Request{Ref: hello, Key: "old", Deadline: time.Now().Add(time.Millisecond)}, true)
+	time.Sleep(2 * time.Millisecond)
+	w.stop()
+	w = start(t, dir, run, Config{})
+	for key, want := range map[string]functions.KeyState{"now": functions.KeyAccepted, "late": functions.KeyAccepted, "old": functions.KeyPending} {
+		w.until(key+" is settled", func() bool { return w.keyState(key) == want })
+	}
+	if st := w.ends(now.ID); st.State != functions.StateSucceeded || c.of(now.ID) != 1 {
+		t.Errorf("%+v after %d attempts", st, c.of(now.ID))
+	}
+	if st, err := w.q.Lookup(t.Context(), late.ID, 0); err != nil || st.State != functions.StateScheduled {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := w.q.Lookup(t.Context(), old.ID, 0); !fault.Is(err, fault.CodeInvocationNotFound) {
+		t.Errorf("one whose time is over is stored: %v", err)
+	}
+	if got := w.submit(Request{Key: "now", Body: []byte("a")}); got.ID != now.ID || !got.Replayed {
+		t.Errorf("got %+v, want %s", got, now.ID)
+	}
+	rec, _, err := w.bus.Keys().Get(t.Context(), keyHash(hello, "", "now"))
+	if err != nil || rec.Invocation != nil {
+		t.Errorf("the record keeps the invocation: %+v, %v", rec, err)
+	}
+	if d := w.q.Depth(hello); d != (Depth{Scheduled: 1}) {
+		t.Errorf("depth %+v", d)
+	}
 }
 
 func (w *world) keyState(key string) functions.KeyState {

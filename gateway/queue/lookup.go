@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -251,11 +250,7 @@ func fromMessage(m *jetstream.RawStreamMsg) (Status, error) {
 		if len(inv.History) > 0 {
 			st.State = functions.StateRetryWait
 		}
-		if at, ok := strings.CutPrefix(m.Header.Get(bus.HeaderSchedule), "@at "); ok {
-			if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
-				st.Next = t
-			}
-		}
+		st.Next = inv.NotBefore
 	}
 	return st, nil
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/internal/bus"
 )
 
 const (
@@ -129,28 +128,4 @@ func (l *lane) leaveChains() (out []*held) {
 	}
 	l.waiting = 0
 	return out
-}
-
-// restoreTurns gives invocations that wait for a further attempt the turn of their ordering key: what came behind them must not overtake.
-func (q *Queue) restoreTurns(ctx context.Context) (turns map[string]map[string]functions.InvocationID, err error) {
-	turns = map[string]map[string]functions.InvocationID{}
-	for seq := uint64(1); ; {
-		m, err := q.bus.Invocations().GetMsg(ctx, seq, jetstream.WithGetMsgSubject("sched.>"))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return turns, nil
-		}
-		if err != nil {
-			return nil, q.bus.Fault(err, "reading what is scheduled")
-		}
-		seq = m.Sequence + 1
-		order := m.Header.Get(bus.HeaderOrder)
-		if order == "" || m.Header.Get(bus.HeaderAttempt) == "1" {
-			continue
-		}
-		_, hash, id := split(m.Subject)
-		if turns[hash] == nil {
-			turns[hash] = map[string]functions.InvocationID{}
-		}
-		turns[hash][order] = id
-	}
 }

@@ -46,6 +46,8 @@ type Queue struct {
 	dead    deadCounts
 
 	redriving sync.Mutex
+	// alarms are what waits for a time.
+	alarms *alarms
 
 	// onSuccess is set before Run; see OnSuccess.
 	onSuccess func(context.Context, *functions.Invocation, *functions.Result) error
@@ -74,7 +76,7 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
 		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
-		keys: map[string]chan struct{}{}, calling: map[string]bool{},
+		alarms: newAlarms(), keys: map[string]chan struct{}{}, calling: map[string]bool{},
 	}, nil
 }
 
@@ -131,6 +133,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		}
 	})
 	group.Go(func() error { q.sweepLoop(gctx); return nil })
+	group.Go(func() error { q.alarmLoop(gctx); return nil })
 	group.Go(func() error { q.settleKeys(gctx); return nil })
 	err := group.Wait()
 	q.drain()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -37,13 +38,9 @@ func (q *Queue) restore(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	turns, err := q.restoreTurns(ctx)
-	if err != nil {
+	if err := q.restoreScheduled(ctx); err != nil {
 		return err
 	}
-	q.mu.Lock()
-	q.turns = turns
-	q.mu.Unlock()
 	type found struct {
 		waiting, open int
 		scheduled     map[functions.InvocationID]struct{}
@@ -89,6 +86,30 @@ func (q *Queue) restore(ctx context.Context) error {
 	}
 	q.log.Info("the queue is taken up", "functions", len(all), "messages", info.State.Msgs, "dur_ms", time.Since(began).Milliseconds())
 	return nil
+}
+
+// restoreScheduled learns when what is scheduled is due, and gives invocations that wait for a further attempt the turn of their ordering key: what
+// came behind them must not overtake. What is of an earlier version does not say when it is due: the server delivers it.
+func (q *Queue) restoreScheduled(ctx context.Context) error {
+	turns := map[string]map[string]functions.InvocationID{}
+	err := q.bus.EachStored(ctx, bus.StreamInvocations, "sched.>", func(_ uint64, subject string, h nats.Header) {
+		_, hash, id := split(subject)
+		if at, ok := dueOf(h); ok {
+			q.alarms.set(id, at)
+		}
+		order := h.Get(bus.HeaderOrder)
+		if order == "" || h.Get(bus.HeaderAttempt) == "1" {
+			return
+		}
+		if turns[hash] == nil {
+			turns[hash] = map[string]functions.InvocationID{}
+		}
+		turns[hash][order] = id
+	})
+	q.mu.Lock()
+	q.turns = turns
+	q.mu.Unlock()
+	return err
 }
 
 // refOf finds the name of the function whose invocations lie under a hash: each of them says it. Empty where none can be read.

@@ -52,7 +52,7 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 		return 0, err
 	}
 	seq, err := k.bus.Store(ctx, m)
-	if isConflict(err) {
+	if IsConflict(err) {
 		return 0, fault.New(fault.CodeConflict, "the idempotency key was changed meanwhile").WithHint("try again")
 	}
 	if err != nil {

@@ -216,6 +216,8 @@ const (
 	// HeaderOrder carries a hash of the ordering key, where the invocation has one.
 	HeaderOrder = "Tatami-Order"
 	// HeaderSchedule and HeaderScheduleTarget are the server's own names for a message published at a time.
+	// HeaderDue carries when a scheduled message is due: the server is told a later time, in case nobody else delivers it.
+	HeaderDue            = "Tatami-Due"
 	HeaderSchedule       = "Nats-Schedule"
 	HeaderScheduleTarget = "Nats-Schedule-Target"
 )

@@ -55,7 +55,7 @@ func TestStore(t *testing.T) {
 	if again, err := b.Store(t.Context(), msg(nats.Header{jetstream.MsgIDHeader: {"one"}})); err != nil || again != first {
 		t.Errorf("a second try: %d, %v", again, err)
 	}
-	if _, err := b.Store(t.Context(), msg(nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}})); !isConflict(err) {
+	if _, err := b.Store(t.Context(), msg(nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}})); !IsConflict(err) {
 		t.Errorf("a conflict: %v", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())

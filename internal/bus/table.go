@@ -74,7 +74,7 @@ func (t *Table[T]) CreateEncoded(ctx context.Context, key string, data []byte) (
 			rev, err := t.bus.Store(ctx, &nats.Msg{
 				Subject: "$KV." + t.bucket + "." + key, Data: data, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}},
 			})
-			if !isConflict(err) {
+			if !IsConflict(err) {
 				return rev, err
 			}
 		}
@@ -248,13 +248,14 @@ func (t *Table[T]) fail(err error, doing, key string) error {
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
 		return fault.New(t.missing, "there is no %s in %s", key, t.bucket)
-	case isConflict(err):
+	case IsConflict(err):
 		return fault.New(fault.CodeConflict, "%s in %s was changed meanwhile", key, t.bucket).WithHint("try again")
 	}
 	return t.bus.storeFault(err, doing+" "+t.bucket+" "+key)
 }
 
-func isConflict(err error) bool {
+// IsConflict reports whether the server stored nothing because a sequence was not the one that was expected.
+func IsConflict(err error) bool {
 	if errors.Is(err, jetstream.ErrKeyExists) {
 		return true
 	}
