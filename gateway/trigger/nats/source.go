@@ -51,10 +51,13 @@ func (s *Source) Run(ctx context.Context) error {
 		return err
 	}
 	defer nc.Close()
-	if s.trigger.NATS.Stream != "" {
-		return s.stream(ctx, nc)
+	if s.trigger.NATS.Stream == "" {
+		return s.subject(ctx, nc)
 	}
-	return s.subject(ctx, nc)
+	if err := s.stream(ctx, nc); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // subject hands over what is published on the subject.

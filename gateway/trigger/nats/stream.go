@@ -20,13 +20,10 @@ const (
 	lagEvery = time.Second
 )
 
-// stream hands over the messages of the stream, and acknowledges each when its invocation is durable.
+// stream hands over the messages of the stream, and acknowledges each when its invocation is durable. It returns when something fails, be it ctx.
 func (s *Source) stream(ctx context.Context, nc *client.Conn) error {
 	n := s.trigger.NATS
 	failed := func(err error, doing string) error {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return fault.Wrap(fault.CodeUnavailable, err, "%s the stream %s", doing, n.Stream)
 	}
 	js, err := jetstream.New(nc)
