@@ -163,7 +163,7 @@ func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *s
 	sc := d.scratch(b.sid)
 	// It takes as long as all that comes before it is entered.
 	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts, sp.users, int(b.ids)) })
-	go built()
+	go func() { _, _ = built() }()
 	defer func() {
 		if root, _ := built(); root != nil {
 			root.Close()
