@@ -61,7 +61,7 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	}()
 	if s.bus, err = bus.Open(ctx, bus.Config{
 		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
-		WorkerListen: cfg.NATSListen, CertificateLife: cfg.CertLife,
+		Listen: cfg.NATSListen, CertificateLife: cfg.CertLife,
 	}, log); err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (s *system) newWorker() (err error) {
 		}
 		reach.Local = s.worker
 	}
-	if s.bus.WorkerURL() != "" {
+	if s.bus.ListenURL() != "" {
 		reach.TLS = s.bus.WorkerTLS
 	}
 	s.desk = bus.NewDesk(s.bus, s.log)

@@ -71,7 +71,7 @@ func (s *system) announce(w io.Writer) {
 		fmt.Fprintf(w, "dashboard  %s%s\n", control, path)
 		s.log.Debug("dashboard link made", "expires", expires)
 	}
-	if url := s.bus.WorkerURL(); url != "" {
+	if url := s.bus.ListenURL(); url != "" {
 		fmt.Fprintf(w, "nats       %s (workers join with the token in %s)\n", url, filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile))
 	}
 	if sentence := s.bus.Durability(); sentence != "" {

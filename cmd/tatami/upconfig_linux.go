@@ -21,7 +21,6 @@ type upConfig struct {
 	nodeConfig
 	NoWorker       bool
 	NATSListen     string
-	WorkerListen   string
 	CertLife       time.Duration
 	PublicAddr     string
 	ControlAddr    string
@@ -40,7 +39,6 @@ func (c *upConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, upPlaces)
 	f.BoolVar(&c.NoWorker, "no-worker", false, "run no instances in this process: only joined workers do")
 	f.StringVar(&c.NATSListen, "nats-listen", "", "address of this machine at which NATS clients connect, callers of functions and workers that join, such as 127.0.0.1:4222 (default none)")
-	f.StringVar(&c.WorkerListen, "worker-listen", "", "the same as --nats-listen")
 	f.DurationVar(&c.CertLife, "certificate-life", 24*time.Hour, "how long the certificates between server and workers are good; they are replaced by themselves")
 	f.StringVar(&c.PublicAddr, "public-addr", "127.0.0.1:8080", "where functions are served")
 	f.StringVar(&c.ControlAddr, "control-addr", "127.0.0.1:8081", "where the control API and the dashboard are served; empty: only on the socket in the run directory")
@@ -68,12 +66,6 @@ func (c *upConfig) validate() error {
 	}
 	if c.CompactAfter < time.Second {
 		return fault.New(fault.CodeInvalidRequest, "--compact-after: %s is less than 1s", c.CompactAfter).WithField("compact-after")
-	}
-	switch {
-	case c.NATSListen == "":
-		c.NATSListen = c.WorkerListen
-	case c.WorkerListen != "" && c.WorkerListen != c.NATSListen:
-		return fault.New(fault.CodeInvalidRequest, "--worker-listen: it is the same as --nats-listen, which is %s already", c.NATSListen).WithField("worker-listen")
 	}
 	if c.NoWorker && c.NATSListen == "" {
 		return fault.New(fault.CodeInvalidRequest, "--no-worker: nothing could run: no worker may join either").WithField("no-worker").

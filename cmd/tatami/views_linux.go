@@ -116,7 +116,7 @@ func (s *system) checks(ctx context.Context) []v1.Check {
 		}
 		out = append(out, c)
 	}
-	if url := s.bus.WorkerURL(); url != "" {
+	if url := s.bus.ListenURL(); url != "" {
 		out = append(out, okCheck("workers", "may join at %s", url))
 	}
 	return out

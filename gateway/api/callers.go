@@ -78,7 +78,7 @@ func (a *API) createCallerToken(_ context.Context, in *callerTokenInput) (*body[
 	}
 	out := callerToken(c)
 	out.Token = password
-	if u, err := url.Parse(a.deps.Bus.WorkerURL()); err == nil {
+	if u, err := url.Parse(a.deps.Bus.ListenURL()); err == nil {
 		u.User = url.UserPassword(c.ID, password)
 		out.URL = u.String()
 	}

@@ -77,7 +77,7 @@ func start(t *testing.T, cfg intake.Config, wrap func(intake.Queue) intake.Queue
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	// An address that no other socket gets.
 	addr := fmt.Sprintf("127.%d.%d.%d:0", 1+mrand.IntN(254), mrand.IntN(255), 1+mrand.IntN(254))
-	b, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), WorkerListen: addr}, log)
+	b, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), Listen: addr}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func (w *world) client(namespaces ...string) (*nats.Conn, bus.Caller) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	nc, err := nats.Connect(w.bus.WorkerURL(), nats.UserInfo(c.ID, password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(w.bus.ListenURL(), nats.UserInfo(c.ID, password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		w.t.Fatal(err)
 	}

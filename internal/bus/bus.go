@@ -102,7 +102,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	b.pass = newPasswords()
 	door := newDoorman(b.pass, b.identity.Node, b.log)
-	if b.cfg.WorkerListen != "" {
+	if b.cfg.Listen != "" {
 		if err := b.openDoor(ctx, door); err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	}
 	b.roster.kick, b.callers.kick = door.kick, door.kickCaller
 	door.roster, door.callers, door.audit, door.keeper = b.roster, b.callers, b.audit, b.keeper
-	return checkFree(ctx, b.cfg.WorkerListen)
+	return checkFree(ctx, b.cfg.Listen)
 }
 
 // WorkerTLS is how this process reaches the listener of a node's worker; nil where none may join.
@@ -227,9 +227,9 @@ func (b *Bus) Boot() string { return b.boot }
 // Durability is "", or the one sentence that says why power loss may lose accepted work.
 func (b *Bus) Durability() string { return b.durability }
 
-// WorkerURL is where NATS clients connect, workers that join and callers; "" where none may.
-func (b *Bus) WorkerURL() string {
-	if b.cfg.WorkerListen == "" {
+// ListenURL is where NATS clients connect, workers that join and callers; "" where none may.
+func (b *Bus) ListenURL() string {
+	if b.cfg.Listen == "" {
 		return ""
 	}
 	return "nats://" + b.srv.Addr().String()

@@ -24,7 +24,7 @@ func caller(t *testing.T, b *bus.Bus, namespaces ...string) (*nats.Conn, bus.Cal
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(b.WorkerURL(), nats.UserInfo(c.ID, password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(c.ID, password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestWhoMayCall(t *testing.T) {
 	}
 	refused := func(user, password string) {
 		t.Helper()
-		nc, err := nats.Connect(b.WorkerURL(), nats.UserInfo(user, password))
+		nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(user, password))
 		if !errors.Is(err, nats.ErrAuthorization) {
 			t.Errorf("user %q: %v", user, err)
 		}
@@ -156,7 +156,7 @@ func TestWhoMayCall(t *testing.T) {
 	refused("tok_>", password)
 	refused("tok_"+strings.Repeat("x", 1000), password)
 	refused("", password)
-	if nc, err := nats.Connect(b.WorkerURL()); !errors.Is(err, nats.ErrAuthorization) {
+	if nc, err := nats.Connect(b.ListenURL()); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("nobody in particular: %v", err)
 		nc.Close()
 	}
@@ -176,7 +176,7 @@ func TestWhoMayCall(t *testing.T) {
 	stop()
 	b, _, _ = server(t, bus.Config{DataDir: dir})
 	closed := make(chan struct{})
-	nc, err := nats.Connect(b.WorkerURL(), nats.UserInfo(all.ID, password), nats.ClosedHandler(func(*nats.Conn) { close(closed) }), nats.ReconnectWait(time.Millisecond),
+	nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(all.ID, password), nats.ClosedHandler(func(*nats.Conn) { close(closed) }), nats.ReconnectWait(time.Millisecond),
 		nats.ReconnectErrHandler(func(*nats.Conn, error) {}))
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestTheFileOfCallers(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, bus.CallersFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := bus.Open(t.Context(), bus.Config{DataDir: dir, WorkerListen: "127.0.0.1:0"}, discard())
+		_, err := bus.Open(t.Context(), bus.Config{DataDir: dir, Listen: "127.0.0.1:0"}, discard())
 		wantCode(t, err, fault.CodeConflict)
 	}
 }

@@ -75,20 +75,20 @@ func TestTheFirstContactIsAuthenticated(t *testing.T) {
 	if pin != readAuthority(t, b.DataDir()).Trust().Pin() {
 		t.Fatalf("the token %s names no authority", token)
 	}
-	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.WorkerURL(), Token: secret + "." + strings.Repeat("0", 64)}, discard())
+	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.ListenURL(), Token: secret + "." + strings.Repeat("0", 64)}, discard())
 	wantCode(t, err, fault.CodeDenied)
 	if !strings.Contains(err.Error(), "not the one of the token") {
 		t.Error(err)
 	}
-	_, err = bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.WorkerURL(), Token: secret}, discard())
+	_, err = bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.ListenURL(), Token: secret}, discard())
 	wantCode(t, err, fault.CodeInvalidRequest)
 	// Whoever has met the server needs no token, and is not taken in by another server.
 	home := t.TempDir()
-	join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token}).Close(t.Context())
+	join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token}).Close(t.Context())
 	other, _, _ := server(t, bus.Config{})
-	_, err = bus.Join(bus.JoinConfig{DataDir: home, URL: other.WorkerURL()}, discard())
+	_, err = bus.Join(bus.JoinConfig{DataDir: home, URL: other.ListenURL()}, discard())
 	wantCode(t, err, fault.CodeDenied)
-	join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL()})
+	join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL()})
 }
 
 // A server of the time before certificates had the secret alone in its file; the workers that know it read the file again.
@@ -103,7 +103,7 @@ func TestAnOldTokenIsCompleted(t *testing.T) {
 	if !strings.HasPrefix(token, secret+".") {
 		t.Errorf("the secret is another one: %s", token)
 	}
-	join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: token})
+	join(t, bus.JoinConfig{URL: b.ListenURL(), Token: token})
 }
 
 // Who shows a certificate that is not good as the node's worker gets nothing, although the key is right; and that is written down.
@@ -111,7 +111,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	b, token, _ := server(t, bus.Config{})
 	home := t.TempDir()
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token})
 	node := l.Identity().Node
 	l.Close(t.Context())
 	key, err := nats.NkeyOptionFromSeed(filepath.Join(home, "node.key"))
@@ -134,7 +134,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		k.Install(i)
 		config := k.Ask()
 		config.InsecureSkipVerify = true
-		nc, err := nats.Connect(b.WorkerURL(), key, nats.UserInfo(string(node), token), nats.Secure(config), nats.CustomInboxPrefix("_INBOX_"+string(node)))
+		nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), token), nats.Secure(config), nats.CustomInboxPrefix("_INBOX_"+string(node)))
 		if err == nil {
 			nc.Close()
 		}
@@ -155,7 +155,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		t.Errorf("the right one: %v", err)
 	}
 	// Without one, a worker may ask for one and nothing else.
-	nc, err := nats.Connect(b.WorkerURL(), key, nats.UserInfo(string(node), ""), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
+	nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), ""), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 	wantAudited(t, b, "refused", node, "Publish Violation")
 	wantAudited(t, b, "refused", node, "Subscription Violation")
 	wantAudited(t, b, "certificate-issued", node, "")
-	if nc, err := nats.Connect(b.WorkerURL(), key, nats.UserInfo(string(node), token)); err == nil {
+	if nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), token)); err == nil {
 		nc.Close()
 		t.Error("a worker is let in without TLS")
 	}
@@ -183,7 +183,7 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	t.Parallel()
 	b, token, _ := server(t, bus.Config{CertificateLife: 2 * time.Second})
 	home := t.TempDir()
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token})
 	runLink(t, l)
 	first, ends := serial(t, home)
 	until(t, "the certificate is replaced, and the first one has ended", func() bool {
@@ -203,12 +203,12 @@ func TestACertificateThatEndedIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir, home := t.TempDir(), t.TempDir()
 	b, token, stop := server(t, bus.Config{DataDir: dir, CertificateLife: time.Second})
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token})
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token})
 	stop()
 	first, ends := serial(t, home)
 	until(t, "the certificate ends", func() bool { return time.Now().After(ends) })
-	server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+	server(t, bus.Config{DataDir: dir, Listen: addr})
 	if _, err := l.Named(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -230,8 +230,8 @@ func TestARemovedWorkerThatStartsFirst(t *testing.T) {
 	t.Parallel()
 	dir, home := t.TempDir(), t.TempDir()
 	b, token, stop := server(t, bus.Config{DataDir: dir})
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token})
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token})
 	l.Close(t.Context())
 	if err := b.Roster().Remove(l.Identity().Node, "test"); err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestARemovedWorkerThatStartsFirst(t *testing.T) {
 	stop()
 	again := join(t, bus.JoinConfig{DataDir: home, URL: "nats://" + addr, Token: token, DismissAfter: time.Millisecond})
 	ended := runLink(t, again)
-	server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+	server(t, bus.Config{DataDir: dir, Listen: addr})
 	select {
 	case err := <-ended:
 		wantCode(t, err, fault.CodeDenied)

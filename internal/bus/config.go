@@ -27,8 +27,8 @@ type Config struct {
 	DeadTTL time.Duration
 	// SyncInterval is how often the server itself syncs what no barrier covered. Default 1s.
 	SyncInterval time.Duration
-	// WorkerListen is the address at which NATS clients connect: workers that join, and callers; empty: none may. Port 0 picks a free one.
-	WorkerListen string
+	// Listen is the address at which NATS clients connect: workers that join, and callers; empty: none may. Port 0 picks a free one.
+	Listen string
 	// CertificateLife is how long the certificates of servers and workers are good; they are replaced when two thirds of it are over. Default 24h.
 	CertificateLife time.Duration
 }
@@ -86,8 +86,8 @@ func (c Config) validate() error {
 	case c.CertificateLife < time.Second:
 		return fault.New(fault.CodeInvalidRequest, "certificate-life: %s is less than 1s", c.CertificateLife).WithField("certificate-life")
 	}
-	if c.WorkerListen != "" {
-		return CheckAddress("nats-listen", c.WorkerListen)
+	if c.Listen != "" {
+		return CheckAddress("nats-listen", c.Listen)
 	}
 	return nil
 }

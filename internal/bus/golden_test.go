@@ -26,7 +26,7 @@ func TestTheServersConfigurationStays(t *testing.T) {
 	t.Parallel()
 	golden.Check(t, "server.conf", []byte(configText(testIdentity, testConfig(), passwords{"SYSTEM-PASSWORD", "TATAMI-PASSWORD"})))
 	joined := testConfig()
-	joined.WorkerListen = "127.0.0.1:4222"
+	joined.Listen = "127.0.0.1:4222"
 	golden.Check(t, "server-workers.conf", []byte(configText(testIdentity, joined, passwords{"SYSTEM-PASSWORD", "TATAMI-PASSWORD"})))
 }
 

@@ -30,9 +30,9 @@ func server(t *testing.T, cfg bus.Config) (b *bus.Bus, token string, stop func()
 	if cfg.DataDir == "" {
 		cfg.DataDir = t.TempDir()
 	}
-	if cfg.WorkerListen == "" {
+	if cfg.Listen == "" {
 		// An address that no other socket gets: its port is free when the server starts again.
-		cfg.WorkerListen = fmt.Sprintf("127.%d.%d.%d:0", 1+mrand.IntN(254), mrand.IntN(255), 1+mrand.IntN(254))
+		cfg.Listen = fmt.Sprintf("127.%d.%d.%d:0", 1+mrand.IntN(254), mrand.IntN(255), 1+mrand.IntN(254))
 	}
 	b, err := bus.Open(t.Context(), cfg, discard())
 	if err != nil {
@@ -118,7 +118,7 @@ func TestAWorkerSaysAndHearsOnlyWhatIsItsOwn(t *testing.T) {
 	inv := functions.NewInvocationID(ref)
 	waiting, _ := bus.InvocationSubject(inv)
 	other := functions.NewNodeID()
-	l := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: token})
 	own := l.Identity().Node
 
 	all := &heard{more: make(chan struct{}, 1)}
@@ -196,14 +196,14 @@ func TestWhoMayJoin(t *testing.T) {
 	t.Parallel()
 	b, token, _ := server(t, bus.Config{})
 	_, pin, _ := strings.Cut(token, ".")
-	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.WorkerURL(), Token: strings.Repeat("x", 48) + "." + pin}, discard())
+	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.ListenURL(), Token: strings.Repeat("x", 48) + "." + pin}, discard())
 	wantCode(t, err, fault.CodeDenied)
 	if f := fault.From(err); !strings.Contains(f.Hint, bus.WorkerTokenFile) {
 		t.Errorf("the error helps nobody: %+v", f)
 	}
 	// The server's own node, a name that is none, and the users of the server's process.
 	for _, user := range []string{string(b.Identity().Node), "nod_>", "", "tatami", "system"} {
-		nc, err := nats.Connect(b.WorkerURL(), nats.UserInfo(user, token), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
+		nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(user, token), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
 		if !errors.Is(err, nats.ErrAuthorization) {
 			t.Errorf("user %q: %v", user, err)
 		}
@@ -224,7 +224,7 @@ func TestANodeIsOneWorker(t *testing.T) {
 	dir := t.TempDir()
 	b, token, stop := server(t, bus.Config{DataDir: dir})
 	home, other := t.TempDir(), t.TempDir()
-	first := bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token}
+	first := bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token}
 	l := join(t, first)
 	copied := func(names ...string) bus.JoinConfig {
 		for _, name := range names {
@@ -252,7 +252,7 @@ func TestANodeIsOneWorker(t *testing.T) {
 	stop()
 
 	// The next server knows who is who.
-	_, _, stop = server(t, bus.Config{DataDir: dir, WorkerListen: strings.TrimPrefix(first.URL, "nats://")})
+	_, _, stop = server(t, bus.Config{DataDir: dir, Listen: strings.TrimPrefix(first.URL, "nats://")})
 	join(t, first)
 	stranger := t.TempDir()
 	data, err := os.ReadFile(filepath.Join(home, bus.IdentityFile))
@@ -269,7 +269,7 @@ func TestANodeIsOneWorker(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, bus.RosterFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := bus.Open(t.Context(), bus.Config{DataDir: dir, WorkerListen: "127.0.0.1:0"}, discard())
+		_, err := bus.Open(t.Context(), bus.Config{DataDir: dir, Listen: "127.0.0.1:0"}, discard())
 		wantCode(t, err, fault.CodeConflict)
 	}
 }
@@ -277,18 +277,18 @@ func TestANodeIsOneWorker(t *testing.T) {
 func TestNobodyJoinsUnlessAskedFor(t *testing.T) {
 	t.Parallel()
 	b := open(t, bus.Config{})
-	if url := b.WorkerURL(); url != "" {
+	if url := b.ListenURL(); url != "" {
 		t.Errorf("workers may join at %s", url)
 	}
 	for _, addr := range []string{"0.0.0.0:0", "[::]:4222", ":4222", "127.0.0.1", "127.0.0.1:x"} {
-		_, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), WorkerListen: addr}, discard())
+		_, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), Listen: addr}, discard())
 		wantCode(t, err, fault.CodeInvalidRequest)
 		if f := fault.From(err); f.Field != "nats-listen" {
 			t.Errorf("%s: %+v", addr, f)
 		}
 	}
 	other, _, _ := server(t, bus.Config{})
-	_, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), WorkerListen: strings.TrimPrefix(other.WorkerURL(), "nats://")}, discard())
+	_, err := bus.Open(t.Context(), bus.Config{DataDir: t.TempDir(), Listen: strings.TrimPrefix(other.ListenURL(), "nats://")}, discard())
 	wantCode(t, err, fault.CodeConflict)
 }
 
@@ -303,7 +303,7 @@ func TestBlobsReachAWorkerPartByPart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: token})
 	for name, data := range blobs {
 		r, size, err := l.Open(t.Context(), name)
 		if err != nil {
@@ -326,9 +326,9 @@ func TestBlobsReachAWorkerPartByPart(t *testing.T) {
 	if _, err := io.ReadFull(r, head); err != nil {
 		t.Fatal(err)
 	}
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
 	stop()
-	server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+	server(t, bus.Config{DataDir: dir, Listen: addr})
 	tail, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(append(head, tail...), blobs["sha256:large"]) {
 		t.Errorf("after a restart of the server: %d bytes, error %v", len(tail), err)
@@ -338,7 +338,7 @@ func TestBlobsReachAWorkerPartByPart(t *testing.T) {
 func TestOnlyNeededArtifactsAreNamed(t *testing.T) {
 	t.Parallel()
 	b, token, _ := server(t, bus.Config{})
-	l := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: token})
 	for id, state := range map[string]functions.RevisionState{"rev_live": functions.RevisionReady, "rev_bad": functions.RevisionFailed} {
 		r := functions.Revision{
 			Schema: 1, ID: functions.RevisionID(id), Namespace: "default", Function: "hello", State: state, Artifact: functions.Artifact{Digest: "sha256:" + id},
@@ -358,7 +358,7 @@ func TestALinkFindsItsServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	b, token, stop := server(t, bus.Config{DataDir: dir})
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
 	stop()
 	home := t.TempDir()
 	l := join(t, bus.JoinConfig{DataDir: home, URL: "nats://" + addr, Token: token})
@@ -368,7 +368,7 @@ func TestALinkFindsItsServer(t *testing.T) {
 	_, err := bus.Join(bus.JoinConfig{DataDir: home, URL: "nats://" + addr, Token: token}, discard())
 	wantCode(t, err, fault.CodeConflict)
 	for range 2 {
-		_, _, stop := server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+		_, _, stop := server(t, bus.Config{DataDir: dir, Listen: addr})
 		if _, err := l.Named(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}

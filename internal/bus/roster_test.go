@@ -81,26 +81,26 @@ func TestATokenIsForOneWorker(t *testing.T) {
 		t.Errorf("the token is %s", got)
 	}
 	home := t.TempDir()
-	first := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: text})
+	first := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: text})
 	node := first.Identity().Node
 	if got, by := state(t, b, tok.ID); got != bus.TokenUsed || by != node {
 		t.Errorf("the token is %s by %s", got, by)
 	}
-	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.WorkerURL(), Token: text}, discard())
+	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.ListenURL(), Token: text}, discard())
 	wantCode(t, err, fault.CodeDenied)
 	wantAudited(t, b, "refused", "", "the token "+tok.ID+" is used")
 	for _, with := range []string{text, strings.Repeat("x", 48), ""} {
 		first.Close(t.Context())
-		first = join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: with})
+		first = join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: with})
 	}
 	first.Close(t.Context())
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
 	stop()
-	b, _, _ = server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+	b, _, _ = server(t, bus.Config{DataDir: dir, Listen: addr})
 	if got, by := state(t, b, tok.ID); got != bus.TokenUsed || by != node {
 		t.Errorf("after a restart the token is %s by %s", got, by)
 	}
-	join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL()})
+	join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL()})
 	wantAudited(t, b, "token-created", "", "Rack 1.a")
 	wantAudited(t, b, "worker-joined", node, tok.ID)
 }
@@ -112,8 +112,8 @@ func TestARevokedTokenCutsItsWorkerOff(t *testing.T) {
 	b, shared, stop := server(t, bus.Config{DataDir: dir})
 	tok, text := newToken(t, b, "one")
 	home := t.TempDir()
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: text, DismissAfter: time.Millisecond})
-	other := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: shared})
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: text, DismissAfter: time.Millisecond})
+	other := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: shared})
 	gone := make(chan error, 1)
 	go func() { gone <- l.Run(t.Context()) }()
 	if got, err := b.Roster().RevokeToken(tok.ID); err != nil || got.By != l.Identity().Node {
@@ -132,7 +132,7 @@ func TestARevokedTokenCutsItsWorkerOff(t *testing.T) {
 		t.Error(err)
 	}
 	l.Close(t.Context())
-	again := bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: shared}
+	again := bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: shared}
 	_, err := bus.Join(again, discard())
 	wantCode(t, err, fault.CodeDenied)
 	node := l.Identity().Node
@@ -141,7 +141,7 @@ func TestARevokedTokenCutsItsWorkerOff(t *testing.T) {
 	wantAudited(t, b, "refused", node, "was removed")
 	addr := strings.TrimPrefix(again.URL, "nats://")
 	stop()
-	b, _, _ = server(t, bus.Config{DataDir: dir, WorkerListen: addr})
+	b, _, _ = server(t, bus.Config{DataDir: dir, Listen: addr})
 	_, err = bus.Join(again, discard())
 	wantCode(t, err, fault.CodeDenied)
 	if got, _ := state(t, b, tok.ID); got != bus.TokenRevoked {
@@ -159,7 +159,7 @@ func TestTokensThatAreGoodForNothing(t *testing.T) {
 	if _, err := b.Roster().RevokeToken(tok.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.WorkerURL(), Token: text}, discard())
+	_, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: b.ListenURL(), Token: text}, discard())
 	wantCode(t, err, fault.CodeDenied)
 	if got := (&bus.JoinToken{Expires: time.Now()}).State(time.Now()); got != bus.TokenExpired {
 		t.Errorf("at its end a token is %s", got)
@@ -172,10 +172,10 @@ func TestTokensThatAreGoodForNothing(t *testing.T) {
 		wantCode(t, err, fault.CodeInvalidRequest)
 	}
 	// Without the key nobody is anybody, whatever else is known.
-	l := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: sharedToken(t, b)})
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: sharedToken(t, b)})
 	node := l.Identity().Node
 	l.Close(t.Context())
-	if nc, err := nats.Connect(b.WorkerURL(), nats.UserInfo(string(node), sharedToken(t, b)), nats.Secure(&tls.Config{InsecureSkipVerify: true})); err == nil {
+	if nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(string(node), sharedToken(t, b)), nats.Secure(&tls.Config{InsecureSkipVerify: true})); err == nil {
 		nc.Close()
 		t.Error("a worker without a key was let in")
 	}
@@ -196,10 +196,10 @@ func TestASecretBecomesAKey(t *testing.T) {
 	t.Parallel()
 	dir, home := t.TempDir(), t.TempDir()
 	b, token, stop := server(t, bus.Config{DataDir: dir})
-	l := join(t, bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token})
 	node := l.Identity().Node
 	l.Close(t.Context())
-	addr := strings.TrimPrefix(b.WorkerURL(), "nats://")
+	addr := strings.TrimPrefix(b.ListenURL(), "nats://")
 	stop()
 	const secret = "0123456789abcdef0123456789abcdef"
 	write := func(dir, name, text string) {
@@ -209,8 +209,8 @@ func TestASecretBecomesAKey(t *testing.T) {
 		}
 	}
 	write(dir, bus.RosterFile, `{"schema":1,"workers":{"`+string(node)+`":"`+bus.HashOf(secret)+`"}}`)
-	b, _, _ = server(t, bus.Config{DataDir: dir, WorkerListen: addr})
-	cfg := bus.JoinConfig{DataDir: home, URL: b.WorkerURL(), Token: token}
+	b, _, _ = server(t, bus.Config{DataDir: dir, Listen: addr})
+	cfg := bus.JoinConfig{DataDir: home, URL: b.ListenURL(), Token: token}
 	_, err := bus.Join(cfg, discard())
 	wantCode(t, err, fault.CodeDenied)
 	write(home, "join.secret", secret)
@@ -225,7 +225,7 @@ func TestASecretBecomesAKey(t *testing.T) {
 func TestOverreachIsAudited(t *testing.T) {
 	t.Parallel()
 	b, token, _ := server(t, bus.Config{})
-	l := join(t, bus.JoinConfig{URL: b.WorkerURL(), Token: token})
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: token})
 	other := functions.NewNodeID()
 	if err := l.Conn().Publish(bus.ReportSubject(other), nil); err != nil {
 		t.Fatal(err)

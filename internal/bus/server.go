@@ -32,8 +32,8 @@ func configText(id Identity, c Config, p passwords) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\n", strconv.Quote(id.ServerName))
 	fmt.Fprintf(&b, "max_payload: %d\n", maxPayload)
-	if c.WorkerListen != "" {
-		fmt.Fprintf(&b, "listen: %s\n", strconv.Quote(c.WorkerListen))
+	if c.Listen != "" {
+		fmt.Fprintf(&b, "listen: %s\n", strconv.Quote(c.Listen))
 	}
 	b.WriteString("jetstream {\n")
 	fmt.Fprintf(&b, "  store_dir: %s\n", strconv.Quote(c.DataDir))
@@ -55,7 +55,7 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 	if err := opts.ProcessConfigString(configText(id, c, door.pass)); err != nil {
 		return nil, fmt.Errorf("reading the server's configuration: %w", err)
 	}
-	opts.DontListen = c.WorkerListen == ""
+	opts.DontListen = c.Listen == ""
 	if door.keeper != nil {
 		// Callers on this machine need no TLS; the doorman asks it of everybody else.
 		opts.AllowNonTLS = true

@@ -57,7 +57,7 @@ func TestChaosQueue(t *testing.T) {
 	world := outsideWorld(t)
 	store := keepEffects(t, world)
 	s := harness.Start(t, harness.WithNetwork(world.host), harness.WithFlags(
-		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--worker-listen", "127.0.0.1:4222", "--no-worker"))
+		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222", "--no-worker"))
 	s.Public = hostAddr + ":8080"
 	worker := harness.Join(t, s, "127.0.0.1:4222", "--egress-dns", internetAddr)
 	c := &chaos{t: t, s: s, w: worker, random: rand.New(rand.NewPCG(seed, 0))}

@@ -27,7 +27,7 @@ func testEgress(t *testing.T, path, pool string) {
 	w := outsideWorld(t)
 	w.operatorTable()
 	s := harness.Start(t, harness.WithNetwork(w.host), harness.WithFlags(
-		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--worker-listen", "127.0.0.1:4222", "--sandbox-pool", pool))
+		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222", "--sandbox-pool", pool))
 	s.Public = hostAddr + ":8080"
 	for _, addr := range []string{internetAddr + ":80", metadataAddr + ":80", privateAddr + ":80", hostAddr + ":9000", hostAddr + ":8081", "127.0.0.1:4222"} {
 		if !reaches(w.host, addr) {

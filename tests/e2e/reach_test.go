@@ -27,7 +27,7 @@ import (
 func TestPlatformOutOfReach(t *testing.T) {
 	w := outsideWorld(t)
 	s := harness.Start(t, harness.WithNetwork(w.host), harness.WithFlags("--egress-dns", internetAddr,
-		"--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--worker-listen", "127.0.0.1:4222", "--sandbox-pool", "4"))
+		"--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222", "--sandbox-pool", "4"))
 	s.Public = hostAddr + ":8080"
 	program := filepath.Join("..", "..", "tests", "escape", "hostile")
 	s.Deploy("closed", program, "scale: {min: 1, max: 1}\nenv: {SECRET: of-another}\n")

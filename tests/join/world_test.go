@@ -86,7 +86,7 @@ func newServer(t *testing.T) *server {
 	t.Helper()
 	// An address that no other socket gets: its port is free when the server starts again.
 	addr := fmt.Sprintf("127.%d.%d.%d:0", 1+mrand.IntN(254), mrand.IntN(255), 1+mrand.IntN(254))
-	s := &server{parts: parts{t: t}, cfg: bus.Config{DataDir: t.TempDir(), WorkerListen: addr}, lost: patience}
+	s := &server{parts: parts{t: t}, cfg: bus.Config{DataDir: t.TempDir(), Listen: addr}, lost: patience}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -101,7 +101,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	s.stops = append(s.stops, func() { _ = s.bus.Close(context.Background()) })
-	s.cfg.WorkerListen = strings.TrimPrefix(s.bus.WorkerURL(), "nats://")
+	s.cfg.Listen = strings.TrimPrefix(s.bus.ListenURL(), "nats://")
 	if s.token, err = bus.ReadToken(filepath.Join(s.cfg.DataDir, bus.WorkerTokenFile)); err != nil {
 		s.t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func newNode(t *testing.T, s *server, handlers map[string]http.Handler) *node {
 func (n *node) start(s *server) {
 	n.t.Helper()
 	var err error
-	if n.link, err = bus.Join(bus.JoinConfig{DataDir: filepath.Join(n.dir, "data"), URL: "nats://" + s.cfg.WorkerListen, Token: s.token}, quiet()); err != nil {
+	if n.link, err = bus.Join(bus.JoinConfig{DataDir: filepath.Join(n.dir, "data"), URL: "nats://" + s.cfg.Listen, Token: s.token}, quiet()); err != nil {
 		n.t.Fatal(err)
 	}
 	n.stops = append(n.stops, func() { n.link.Close(context.Background()) })
