@@ -38,8 +38,8 @@ func benchOverload(ctx context.Context, binary string) (figures []figure, err er
 		return nil, err
 	}
 	for i, p := range phases {
-		fmt.Printf("overload: %-8s %6.0f/s for %v: %d asked, %d answered (p50 %.1f ms, p99 %.1f ms), %d refused (p99 %.2f ms), generator late by p99 %.2f ms\n",
-			p.Name, p.Rate, p.For, r[i].Offered, r[i].Answered, r[i].P50, r[i].P99, r[i].Refused, r[i].RefusalP99, r[i].LagP99)
+		fmt.Printf("overload: %-8s %6.0f/s for %v: %d asked, %d answered (p50 %.1f ms, p99 %.1f ms), %d refused (p50 %.2f ms, p99 %.2f ms, at most %.0f ms), generator late by p99 %.2f ms\n",
+			p.Name, p.Rate, p.For, r[i].Offered, r[i].Answered, r[i].P50, r[i].P99, r[i].Refused, r[i].RefusalP50, r[i].RefusalP99, r[i].RefusalMost, r[i].LagP99)
 		if r[i].LagP99 > 2 {
 			fmt.Println("overload: warning: the generator could not keep its own time; latencies hold its delay too")
 		}
