@@ -160,12 +160,30 @@ type Queue struct {
 	MaxPending int `json:"maxPending"`
 	// Durability is when an invocation counts as accepted: DurabilityDisk, for which the empty one stands, or DurabilityFast.
 	Durability string `json:"durability,omitempty"`
+	// Batch hands several invocations to the function in one request.
+	Batch Batch `json:"batch,omitzero"`
 	// KeepRequests keeps the request of an invocation as long as its result, so that it can be replayed.
 	KeepRequests bool `json:"keepRequests,omitempty"`
 	// OnSuccess and OnFailure are where the record of an invocation goes when it has ended so.
 	OnSuccess Destination `json:"onSuccess,omitzero"`
 	OnFailure Destination `json:"onFailure,omitzero"`
 }
+
+// Batch is how many queued invocations go to the function in one request.
+type Batch struct {
+	// Size is how many at most, 2 to 1000; 0: each has a request of its own.
+	Size int `json:"size,omitempty"`
+	// Window is how long the first one waits for others, at most 1m; 0: it takes those that wait already.
+	Window Duration `json:"window,omitempty"`
+}
+
+// On reports whether invocations are handed over in batches.
+func (b Batch) On() bool { return b.Size > 0 }
+
+const (
+	maxBatch       = 1000
+	maxBatchWindow = time.Minute
+)
 
 // Destination returns where the records of invocations go that ended in a state; none where they go nowhere.
 func (q Queue) Destination(state InvocationState) (to Destination, end string) {
@@ -362,6 +380,12 @@ func (c Config) Problems() []*fault.Error {
 		bad("queue.durability", "%.40q is neither %s nor %s", c.Queue.Durability, DurabilityDisk, DurabilityFast)
 	}
 	between("queue.maxPending", int64(c.Queue.MaxPending), 1, 10_000_000)
+	if b := c.Queue.Batch; b.Size != 0 {
+		between("queue.batch.size", int64(b.Size), 2, maxBatch)
+	} else if b.Window != 0 {
+		bad("queue.batch.window", "it is nothing without queue.batch.size")
+	}
+	within("queue.batch.window", c.Queue.Batch.Window, 0, maxBatchWindow)
 	for _, p := range []*fault.Error{c.Queue.OnSuccess.problem("queue.onSuccess"), c.Queue.OnFailure.problem("queue.onFailure")} {
 		if p != nil {
 			out = append(out, p)

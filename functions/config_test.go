@@ -58,6 +58,8 @@ func TestProblemsNameTheField(t *testing.T) {
 		"queue.retries":            func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
 		"queue.maxAge":             func(c *functions.Config) { c.Queue.MaxAge = 1 },
 		"queue.maxPending":         func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"queue.batch.size":         func(c *functions.Config) { c.Queue.Batch.Size = 1 },
+		"queue.batch.window":       func(c *functions.Config) { c.Queue.Batch.Window = 1 },
 		"queue.onSuccess":          func(c *functions.Config) { c.Queue.OnSuccess = functions.Destination{URL: "http://a", Subject: "b"} },
 		"queue.onSuccess.url":      func(c *functions.Config) { c.Queue.OnSuccess.URL = "ftp://a" },
 		"queue.onFailure.url":      func(c *functions.Config) { c.Queue.OnFailure.URL = "http://me:word@a/" },

@@ -81,6 +81,7 @@ queue:
   retries: 0
   maxAge: 1h
   maxPending: 10
+  batch: {size: 20, window: 2s}
   onSuccess: {url: "https://example.com/in?a=b", secret: {file: /etc/key}}
   onFailure: {function: report}
 readOnlyRoot: true
@@ -105,7 +106,7 @@ placement:
 			Timeout: dur(90 * time.Second), IdleTimeout: dur(10 * time.Minute), Concurrency: 1,
 			Scale:        functions.Scale{Min: 1, Max: 30, KeepAlive: dur(3 * time.Second), KeepAliveMax: dur(2 * time.Hour), FreezeAfter: dur(4 * time.Second), Initial: 2, Reserved: 3, Burst: 40, Utilization: 50, Window: dur(10 * time.Minute)},
 			Readiness:    functions.Readiness{Path: "/healthz", Timeout: dur(5 * time.Second)},
-			Queue:        functions.Queue{Retries: &zero, MaxAge: dur(time.Hour), MaxPending: 10, OnSuccess: functions.Destination{URL: "https://example.com/in?a=b", Secret: functions.SecretRef{File: "/etc/key"}}, OnFailure: functions.Destination{Function: "report"}},
+			Queue:        functions.Queue{Retries: &zero, MaxAge: dur(time.Hour), MaxPending: 10, Batch: functions.Batch{Size: 20, Window: dur(2 * time.Second)}, OnSuccess: functions.Destination{URL: "https://example.com/in?a=b", Secret: functions.SecretRef{File: "/etc/key"}}, OnFailure: functions.Destination{Function: "report"}},
 			ReadOnlyRoot: true, Labels: map[string]string{"tier": "1"},
 			Placement: functions.Placement{
 				Spread: "zone", Require: map[string]string{"disk": "ssd, nvme", "gpu": ""}, Avoid: map[string]string{"spot": "true"},

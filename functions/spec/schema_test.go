@@ -66,7 +66,7 @@ func TestBoundsOfTheTable(t *testing.T) {
 	walk = func(fields []field, open, shut string) {
 		for _, row := range fields {
 			if row.kind == section {
-				walk(row.fields, row.name+": {", "}")
+				walk(row.fields, open+row.name+": {", shut+"}")
 				continue
 			}
 			if row.kind != number {

@@ -69,21 +69,8 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 		}
 	}
 	defer release()
-	if !q.reread(h) {
-		l.endTurn(h.order, h.id)
-		q.drop(h)
-		return
-	}
-	inv, err := decodeInvocation(h.msg.Data)
-	if err != nil {
-		// Not acknowledged: it is delivered again when the acknowledgement is overdue, to a version that can read it or to this one.
-		q.log.Error("a queued invocation cannot be read, it stays in the queue", "inv", string(h.id), "err", err)
-		l.endTurn(h.order, h.id)
-		q.drop(h)
-		return
-	}
-	inv.Attempt = max(inv.Attempt, h.attempt)
-	if done := q.alreadyDone(h, &inv); done {
+	inv, ok := q.toDo(h)
+	if !ok {
 		return
 	}
 	if ref := q.runsOn(&inv); ref != l.ref && leaseErr == nil {
@@ -95,19 +82,44 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 	if q.begin(h) {
 		o = q.perform(h, &inv, lease, leaseErr)
 	}
+	release()
+	q.conclude(h, &inv, o)
+}
+
+// toDo reads a message. False: it cannot be read, or its invocation has ended or has a further attempt; it is done with then.
+func (q *Queue) toDo(h *held) (functions.Invocation, bool) {
+	giveUp := func() (functions.Invocation, bool) {
+		h.lane.endTurn(h.order, h.id)
+		q.drop(h)
+		return functions.Invocation{}, false
+	}
+	if !q.reread(h) {
+		return giveUp()
+	}
+	inv, err := decodeInvocation(h.msg.Data)
+	if err != nil {
+		// Not acknowledged: it is delivered again when the acknowledgement is overdue, to a version that can read it or to this one.
+		q.log.Error("a queued invocation cannot be read, it stays in the queue", "inv", string(h.id), "err", err)
+		return giveUp()
+	}
+	inv.Attempt = max(inv.Attempt, h.attempt)
+	return inv, !q.alreadyDone(h, &inv)
+}
+
+// conclude writes what follows from an attempt whose slot is given back.
+func (q *Queue) conclude(h *held, inv *functions.Invocation, o outcome) {
 	if stopped, hungUp := q.unstoppable(h); stopped && o.verdict != cut && (hungUp || o.verdict != succeeded) {
 		// An answer that succeeded all the same is a result; one that did not is not waited for again.
 		o.verdict, o.answered = cancelled, o.answered && !hungUp
 	}
-	release()
 	switch o.verdict {
 	case later:
 		q.paused(h)
-		l.putBack(h, o.err)
+		h.lane.putBack(h, o.err)
 		return
 	case cut:
 	default:
-		q.finish(h, &inv, o)
+		q.finish(h, inv, o)
 	}
 	h.tally.run(-1)
 	q.drop(h)
@@ -180,6 +192,9 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		return q.failed(o, leaseErr)
 	}
 	rev := lease.Revision()
+	if rev.Config.Queue.Batch.On() {
+		return q.performBatch([]member{{h, inv}}, lease)[0]
+	}
 	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = cmp.Or(inv.Revision, rev.ID), lease.Instance(), lease.Cold()
 	timeout := rev.Config.WithDefaults().Timeout.Std()
 	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,

@@ -31,6 +31,9 @@ type lane struct {
 	// hand holds messages that wait for a lease, slots the leases that wait for a message.
 	hand  []*held
 	slots []*slot
+	// gathers are the batches that wait for more messages; batch is how many messages one has, as the last lease told, 0 where there are none.
+	gathers []*gathering
+	batch   int
 	// backlog is how many messages wait in the stream, as far as is known; last is the stream's sequence of the last one delivered.
 	backlog int
 	last    uint64
@@ -196,8 +199,8 @@ func (l *lane) step() {
 		l.releaseSlots(0)
 		return
 	}
-	l.pull.ask(len(l.slots), len(l.hand), l.ahead(), len(l.hand) == 0 && l.holding < l.q.cfg.MaxHeld)
-	work := l.backlog + len(l.hand) - len(l.slots)
+	l.pull.ask(len(l.slots), len(l.hand), max(l.ahead(), l.gathered()), len(l.hand) == 0 && l.holding < l.q.cfg.MaxHeld)
+	work := l.batches(l.backlog+len(l.hand)) - len(l.slots)
 	if work > l.acquiring && l.acquiring < l.eager() && (l.holding < l.q.cfg.MaxHeld || len(l.hand) > 0) &&
 		(l.notBefore.IsZero() || time.Until(l.notBefore) <= 0) {
 		l.acquiring++
@@ -271,11 +274,18 @@ func (l *lane) acquire() {
 		return
 	}
 	l.failures, l.notBefore = 0, time.Time{}
+	if err == nil {
+		l.batch = lease.Revision().Config.Queue.Batch.Size
+	}
 	h := l.take()
 	if h == nil {
 		if lease != nil {
 			lease.Release()
 		}
+		return
+	}
+	if err == nil && lease.Revision().Config.Queue.Batch.On() {
+		q.attemptBatch(l, l.gather(h, lease.Revision().Config.Queue.Batch), lease)
 		return
 	}
 	q.attempt(l, h, lease, err)
@@ -323,6 +333,9 @@ func (l *lane) holdOff(err error) {
 
 // deliver gives a message to a slot that waits, or takes it in hand. l.mu is held.
 func (l *lane) deliver(h *held) {
+	if l.joinBatch(h) {
+		return
+	}
 	if len(l.slots) > 0 {
 		s := l.slots[0]
 		l.slots = l.slots[1:]
@@ -440,6 +453,7 @@ func (l *lane) end() {
 		l.pull.close()
 	}
 	l.releaseSlots(0)
+	l.endGathers()
 	hand := l.hand
 	l.hand = nil
 	behind := l.leaveChains()

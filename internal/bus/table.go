@@ -256,6 +256,9 @@ func (t *Table[T]) fail(err error, doing, key string) error {
 
 // IsConflict reports whether the server stored nothing because a sequence was not the one that was expected.
 func IsConflict(err error) bool {
+	if err == nil {
+		return false
+	}
 	if errors.Is(err, jetstream.ErrKeyExists) {
 		return true
 	}

@@ -65,6 +65,10 @@ var mutations = []mutation{
 		"gateway/queue/finish.go", "!dead && rec.Request == nil {", "!dead {", "./gateway/queue",
 	},
 	{
+		"a batch of which all is done",
+		"gateway/queue/batch.go", "if named {", "if named && resp.StatusCode > 299 {", "./gateway/queue",
+	},
+	{
 		"an attempt whose message is not held",
 		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
 	},
