@@ -181,12 +181,12 @@ func (q *Queue) superseded(ctx context.Context, h *held) (bool, error) {
 func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseErr error) outcome {
 	started := time.Now().UTC()
 	o := outcome{attempt: functions.Attempt{Number: inv.Attempt, Started: started}}
-	if errors.Is(leaseErr, errExpired) || started.After(inv.Deadline) {
+	if errors.Is(leaseErr, errExpired) {
 		o.verdict, o.reason = expired, errExpired.Error()
 		return o
 	}
-	if inv.Hops > functions.MaxHops {
-		return q.failed(o, errTooDeep)
+	if q.unfit(inv, &o) {
+		return o
 	}
 	if leaseErr != nil {
 		return q.failed(o, leaseErr)
@@ -230,6 +230,19 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		o.reason = answerer(inv) + " answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 	}
 	return o
+}
+
+// unfit reports whether an invocation is not to be attempted any more, with its outcome.
+func (q *Queue) unfit(inv *functions.Invocation, o *outcome) bool {
+	switch {
+	case o.attempt.Started.After(inv.Deadline):
+		o.verdict, o.reason = expired, errExpired.Error()
+	case inv.Hops > functions.MaxHops:
+		*o = q.failed(*o, errTooDeep)
+	default:
+		return false
+	}
+	return true
 }
 
 // answerer is who answers an attempt.

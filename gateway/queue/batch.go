@@ -75,6 +75,11 @@ func (q *Queue) attemptBatch(l *lane, hs []*held, lease Lease) {
 			q.conclude(h, &inv, outcome{verdict: cancelled})
 			continue
 		}
+		o := outcome{attempt: functions.Attempt{Number: inv.Attempt, Started: time.Now().UTC()}}
+		if q.unfit(&inv, &o) {
+			q.conclude(h, &inv, o)
+			continue
+		}
 		size += len(h.msg.Data)
 		part = append(part, member{h, &inv})
 	}

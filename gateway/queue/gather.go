@@ -7,48 +7,51 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// gathering is a batch that has its slot and waits for more messages.
+// gathering is a batch that has its slot and waits for messages. Its fields are guarded by the lane's mutex.
 type gathering struct {
 	got []*held
 	// most is how many there are to be.
 	most int
-	// full is closed when there are so many, or the lane ends.
-	full chan struct{}
+	// begun is closed with the first message, done when there are all, or when there are none.
+	begun, done chan struct{}
 }
 
-// gather returns a message and others that are to go with it: those in hand, and those that come within the batch's window, as many as it may have.
-// A message whose attempt is not the first goes alone.
-func (l *lane) gather(first *held, b functions.Batch) []*held {
-	if first.attempt > 1 {
-		return []*held{first}
-	}
-	g := &gathering{got: []*held{first}, most: b.Size, full: make(chan struct{})}
-	l.mu.Lock()
-	l.hand = slices.DeleteFunc(l.hand, func(h *held) bool {
-		taken := len(g.got) < g.most && h.attempt == 1
-		if taken {
-			g.got = append(g.got, h)
-		}
-		return taken
-	})
-	if len(g.got) == g.most || l.closed {
+// gather returns the messages of a batch: those in hand, and those that come within the batch's window of the first, as many as it may have; none
+// where there are none. One whose attempt is not the first goes alone. l.mu is held, and released.
+func (l *lane) gather(b functions.Batch) []*held {
+	l.paced()
+	if len(l.hand) > 0 && l.hand[0].attempt > 1 {
+		h := l.hand[0]
+		l.hand = l.hand[1:]
 		l.step()
 		l.mu.Unlock()
-		return g.got
+		return []*held{h}
 	}
+	g := &gathering{most: b.Size, begun: make(chan struct{}), done: make(chan struct{})}
 	l.gathers = append(l.gathers, g)
-	// What waits in the stream comes in one answer, at once.
+	l.hand = slices.DeleteFunc(l.hand, func(h *held) bool {
+		return h.attempt == 1 && slices.Contains(l.gathers, g) && l.join(g, h)
+	})
 	window := b.Window.Std()
 	if window == 0 && l.backlog > 0 {
+		// What waits in the stream comes in one answer, at once.
 		window = batchPatience
 	}
 	l.step()
+	if len(g.got) == 0 && slices.Contains(l.gathers, g) && (l.pull == nil || l.closed) {
+		l.forgo(g)
+	}
 	l.mu.Unlock()
-	timer := time.NewTimer(window)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
+	case <-g.begun:
+		timer.Reset(window)
+	case <-g.done:
+	}
+	select {
 	case <-timer.C:
-	case <-g.full:
+	case <-g.done:
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,17 +62,26 @@ func (l *lane) gather(first *held, b functions.Batch) []*held {
 // batchPatience is how long a batch without a window waits for what is in the stream.
 const batchPatience = 20 * time.Millisecond
 
-// joinBatch gives a message to a batch that waits for more. l.mu is held.
-func (l *lane) joinBatch(h *held) bool {
-	if len(l.gathers) == 0 || h.attempt > 1 {
-		return false
+// join gives a message to a batch that waits for more. l.mu is held.
+func (l *lane) join(g *gathering, h *held) bool {
+	if g.got = append(g.got, h); len(g.got) == 1 {
+		close(g.begun)
 	}
-	g := l.gathers[0]
-	if g.got = append(g.got, h); len(g.got) == g.most {
-		l.gathers = l.gathers[1:]
-		close(g.full)
+	if len(g.got) == g.most {
+		l.forgo(g)
 	}
 	return true
+}
+
+// forgo sends a batch on its way with what it has. l.mu is held.
+func (l *lane) forgo(g *gathering) {
+	l.gathers = slices.DeleteFunc(l.gathers, func(o *gathering) bool { return o == g })
+	close(g.done)
+}
+
+// joinBatch gives a message to the batch that waits longest for more. l.mu is held.
+func (l *lane) joinBatch(h *held) bool {
+	return len(l.gathers) > 0 && h.attempt == 1 && l.join(l.gathers[0], h)
 }
 
 // gathered is how many messages batches wait for, as far as the stream has them. l.mu is held.
@@ -86,16 +98,24 @@ func (l *lane) batches(messages int) int {
 	if l.batch == 0 {
 		return messages
 	}
+	alone := 0
+	for _, h := range l.hand {
+		if h.attempt > 1 {
+			alone++
+		}
+	}
+	messages -= alone
 	for _, g := range l.gathers {
 		messages -= g.most - len(g.got)
 	}
-	return (max(messages, 0) + l.batch - 1) / l.batch
+	return alone + (max(messages, 0)+l.batch-1)/l.batch
 }
 
-// endGathers sends the batches that wait on their way. l.mu is held.
-func (l *lane) endGathers() {
-	for _, g := range l.gathers {
-		close(g.full)
+// forgoEmpty tells the batches that have no message that there is none, all others too where the lane ends. l.mu is held.
+func (l *lane) forgoEmpty() {
+	for _, g := range slices.Clone(l.gathers) {
+		if len(g.got) == 0 || l.closed {
+			l.forgo(g)
+		}
 	}
-	l.gathers = nil
 }

@@ -200,6 +200,9 @@ func (l *lane) step() {
 		return
 	}
 	l.pull.ask(len(l.slots), len(l.hand), max(l.ahead(), l.gathered()), len(l.hand) == 0 && l.holding < l.q.cfg.MaxHeld)
+	if l.pull.asked == 0 {
+		l.forgoEmpty()
+	}
 	work := l.batches(l.backlog+len(l.hand)) - len(l.slots)
 	if work > l.acquiring && l.acquiring < l.eager() && (l.holding < l.q.cfg.MaxHeld || len(l.hand) > 0) &&
 		(l.notBefore.IsZero() || time.Until(l.notBefore) <= 0) {
@@ -277,15 +280,15 @@ func (l *lane) acquire() {
 	if err == nil {
 		l.batch = lease.Revision().Config.Queue.Batch.Size
 	}
+	if l.batch > 0 && err == nil {
+		q.attemptBatch(l, l.gather(lease.Revision().Config.Queue.Batch), lease)
+		return
+	}
 	h := l.take()
 	if h == nil {
 		if lease != nil {
 			lease.Release()
 		}
-		return
-	}
-	if err == nil && lease.Revision().Config.Queue.Batch.On() {
-		q.attemptBatch(l, l.gather(h, lease.Revision().Config.Queue.Batch), lease)
 		return
 	}
 	q.attempt(l, h, lease, err)
@@ -356,6 +359,9 @@ func (l *lane) releaseSlots(keep int) {
 		last := len(l.slots) - 1
 		l.slots[last].got <- nil
 		l.slots = l.slots[:last]
+	}
+	if keep == 0 {
+		l.forgoEmpty()
 	}
 }
 
@@ -453,7 +459,6 @@ func (l *lane) end() {
 		l.pull.close()
 	}
 	l.releaseSlots(0)
-	l.endGathers()
 	hand := l.hand
 	l.hand = nil
 	behind := l.leaveChains()

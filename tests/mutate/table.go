@@ -50,7 +50,7 @@ var mutations = []mutation{
 	},
 	{
 		"destinations in a circle without an end",
-		"gateway/queue/attempt.go", "if inv.Hops > functions.MaxHops {", "if inv.Hops > 10*functions.MaxHops {", "./gateway/queue",
+		"gateway/queue/attempt.go", "case inv.Hops > functions.MaxHops:", "case inv.Hops > 10*functions.MaxHops:", "./gateway/queue",
 	},
 	{
 		"an instance that goes on with what was cancelled",
