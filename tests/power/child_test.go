@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -83,8 +85,14 @@ func open(ctx context.Context, dir, log string) (*bus.Bus, *queue.Queue, error) 
 
 // child hands work over, runs it, and says what it was told, until its disk fails and it is killed.
 func child(dir, log string) error {
-	_, q, err := open(context.Background(), dir, log)
+	b, q, err := open(context.Background(), dir, log)
 	if err != nil {
+		return err
+	}
+	// The server passes on what it is about to store: a dead letter is heard of before its invocation's message can be acknowledged.
+	if _, err := b.Conn().Subscribe("dead.>", func(m *nats.Msg) {
+		fmt.Printf("burying %s -\n", m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+	}); err != nil {
 		return err
 	}
 	go func() { _ = q.Run(context.Background()) }()

@@ -4,6 +4,7 @@ package power
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,15 +74,22 @@ func (im *image) unmount() {
 // cut takes the power: nothing is written any more, and what was not synced is lost with the next mount.
 func (im *image) cut() {
 	im.t.Helper()
-	d, err := os.Open(im.dir)
-	if err != nil {
+	if err := takePower(im.dir); err != nil {
 		im.t.Fatal(err)
+	}
+}
+
+func takePower(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
 	}
 	defer d.Close()
 	how := uint32(noLogFlush)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), shutdown, uintptr(unsafe.Pointer(&how))); errno != 0 {
-		im.t.Fatalf("EXT4_IOC_SHUTDOWN: %v", errno)
+		return fmt.Errorf("EXT4_IOC_SHUTDOWN: %w", errno)
 	}
+	return nil
 }
 
 // The harness itself: without its promise, what follows would show nothing.

@@ -5,6 +5,7 @@ package power
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"math/rand/v2"
@@ -12,8 +13,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/queue"
@@ -22,7 +26,7 @@ import (
 )
 
 var (
-	crashes = flag.Int("power.crashes", 3, "how often the power is lost")
+	crashes = flag.Int("power.crashes", len(moments()), "how often the power is lost, each time in another kind of moment")
 	seed    = flag.Uint64("power.seed", 0, "seed of the moments; 0 takes one from the clock")
 )
 
@@ -37,7 +41,25 @@ type story struct {
 	finished map[functions.InvocationID]int
 	// between counts what a cut caught with its end written and its message in the queue; letters those of them with a dead letter.
 	between, letters int
+	// cuts counts the moments.
+	cuts map[moment]int
 }
+
+// moment is when the power goes.
+type moment string
+
+const (
+	// anyTime is after a number of lines, whatever happens then.
+	anyTime moment = "any time"
+	// onRewrite is when the server begins to write a block of its files anew, without what was acknowledged; onSwap when it has put the new one in
+	// the place of the old one.
+	onRewrite moment = "a block is being rewritten"
+	onSwap    moment = "a block was replaced"
+	// onLetter is when a dead letter is stored, before the message that it is of is acknowledged.
+	onLetter moment = "a dead letter is stored"
+)
+
+func moments() []moment { return []moment{anyTime, onRewrite, onSwap, onLetter} }
 
 // The power goes while work is accepted, run, retried and buried. What was accepted is there when it is back, and comes to its one end;
 // what had ended has ended, and is not run again.
@@ -49,18 +71,30 @@ func TestPowerLoss(t *testing.T) {
 	random := rand.New(rand.NewPCG(*seed, 0))
 	im := newImage(t, 1024)
 	s := &story{t: t, accepted: map[functions.InvocationID]string{}, ended: map[functions.InvocationID]functions.InvocationState{},
-		attempts: filepath.Join(t.TempDir(), "attempts"), finished: map[functions.InvocationID]int{}}
-	for range *crashes {
-		s.live(im, 300+random.IntN(1500))
+		attempts: filepath.Join(t.TempDir(), "attempts"), finished: map[functions.InvocationID]int{}, cuts: map[moment]int{}}
+	for i := range *crashes {
+		s.live(im, moments()[i%len(moments())], 300+random.IntN(1500))
 		s.look(im)
 	}
+	// A cut takes a moment, too: the acknowledgement may have been faster.
+	for try := 0; s.letters == 0 && try < 10; try++ {
+		s.live(im, onLetter, 300)
+		s.look(im)
+	}
+	if s.letters == 0 {
+		t.Error("no cut fell between a dead letter and the acknowledgement")
+	}
 	s.settle(im)
+	t.Logf("cuts: %v", s.cuts)
 	t.Logf("%d accepted, %d had ended before a cut, %d were caught between their end and the queue's word, %d of them dead",
 		len(s.accepted), len(s.ended), s.between, s.letters)
 }
 
-// live runs a process until it has said so many lines, takes the power and kills it.
-func (s *story) live(im *image, lines int) {
+// mostLines is how much a process says at most before its moment must have come.
+const mostLines = 200_000
+
+// live runs a process until it has said so many lines and the moment has come, takes the power and kills it.
+func (s *story) live(im *image, when moment, lines int) {
 	t := s.t
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childDir+"="+im.dir, childLog+"="+s.attempts)
@@ -73,20 +107,35 @@ func (s *story) live(im *image, lines int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	cut := false
+	end := sync.OnceFunc(func() {
+		if err := errors.Join(takePower(im.dir), cmd.Process.Kill()); err != nil {
+			t.Error(err)
+		}
+		cut = true
+	})
+	stopWatching := func() {}
 	said, n := bufio.NewScanner(out), 0
 	for said.Scan() {
-		s.hear(said.Text())
-		if n++; n == lines {
-			im.cut()
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
+		line := said.Text()
+		s.hear(line)
+		switch n++; {
+		case n < lines:
+		case n > mostLines, when == anyTime, when == onLetter && strings.HasPrefix(line, "burying "):
+			end()
+		case n == lines:
+			stopWatching = s.watch(im, when, end)
 		}
 	}
 	_ = cmd.Wait()
-	if n < lines {
-		t.Fatalf("the process ended by itself after %d of %d lines:\n%s", n, lines, complaints.String())
+	stopWatching()
+	switch {
+	case !cut:
+		t.Fatalf("the process ended by itself after %d lines:\n%s", n, complaints.String())
+	case n > mostLines:
+		t.Fatalf("within %d lines it never came that %s", n, when)
 	}
+	s.cuts[when]++
 	im.unmount()
 	im.mount()
 	so := s.length()
@@ -95,6 +144,30 @@ func (s *story) live(im *image, lines int) {
 			s.finished[id] = so
 		}
 	}
+}
+
+// watch calls end when the server's files are in the moment that is waited for.
+func (s *story) watch(im *image, when moment, end func()) (stop func()) {
+	kind := map[moment]fsnotify.Op{onRewrite: fsnotify.Create, onSwap: fsnotify.Rename}[when]
+	if kind == 0 {
+		return func() {}
+	}
+	w, err := fsnotify.NewWatcher()
+	if err == nil {
+		err = w.Add(filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs"))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for e := range w.Events {
+			if e.Has(kind) && strings.HasSuffix(e.Name, ".new") {
+				end()
+			}
+		}
+	})
+	return func() { _ = w.Close(); watching.Wait() }
 }
 
 func (s *story) hear(line string) {
