@@ -86,12 +86,19 @@ bench: deps-test build ## Every figure beside its baselines, measured in one run
 	@$(MAKE) --no-print-directory bench-scheduler
 	@$(MAKE) --no-print-directory bench-keepalive
 	@$(MAKE) --no-print-directory bench-control
+	@$(MAKE) --no-print-directory bench-flood
 
 .PHONY: bench-queue
 bench-queue: deps-test build ## Acceptance and completion of queued work beside JetStream alone, and with a real container (about 3 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 10 minutes'
 	@mkdir -p out
 	timeout 600 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only queue
+
+.PHONY: bench-flood
+bench-flood: ## One function beside a flood of 1e6 for another and one that fails, delayed work, a writer on the disk (about 8 minutes, no root); appends to out/bench.jsonl
+	@echo 'time limit: 15 minutes'
+	@mkdir -p out
+	timeout 900 $(GO) run ./tests/bench flood -out out/bench.jsonl
 
 .PHONY: bench-frozen
 bench-frozen: deps-test build ## Calls to frozen instances, and what 300 of them take, with 1,000 functions deployed (about 4 minutes); appends to out/bench.jsonl
