@@ -46,19 +46,59 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader) (int64, err
 	return int64(info.Size), nil
 }
 
+const (
+	// longestReading bounds the reading of an object: without a bound the library's own holds, which is seconds.
+	longestReading = time.Hour
+	// openingGrace is how long an opening may go on once its context has ended: the library leaves behind what it began when it is cut off.
+	openingGrace = 5 * time.Second
+)
+
 // Open returns the object and its size; not-found where there is none. Its content is checked against its digest: a read that ends
-// without an error gave all of it unharmed.
+// without an error gave all of it unharmed. Reading ends with ctx, and takes an hour at most.
 func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	r, err := o.store.Get(ctx, name)
+	reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestReading)
+	began := context.AfterFunc(ctx, func() { time.AfterFunc(openingGrace, cancel) })
+	r, err := o.store.Get(reading, name)
+	began()
 	if err != nil {
+		cancel()
 		return nil, 0, o.fail(err, "reading", name)
 	}
+	object := &openObject{ObjectResult: r, ctx: ctx, cancel: cancel}
+	object.leave = context.AfterFunc(ctx, func() { _ = object.ObjectResult.Close() })
 	info, err := r.Info()
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
-		_ = r.Close()
+		_ = object.Close()
 		return nil, 0, o.fail(err, "reading", name)
 	}
-	return r, int64(info.Size), nil
+	return object, int64(info.Size), nil
+}
+
+// openObject is an object that is being read.
+type openObject struct {
+	jetstream.ObjectResult
+	ctx    context.Context
+	cancel context.CancelFunc
+	// leave has the end of the caller's context be of no consequence any more.
+	leave func() bool
+}
+
+// Read reads on.
+func (o *openObject) Read(p []byte) (int, error) {
+	if err := o.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return o.ObjectResult.Read(p)
+}
+
+// Close ends the reading.
+func (o *openObject) Close() error {
+	o.leave()
+	o.cancel()
+	return o.ObjectResult.Close()
 }
 
 // Has reports whether there is an object of the name.

@@ -6,7 +6,9 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
@@ -89,5 +91,49 @@ func TestPartsOfAnEarlierProcessGo(t *testing.T) {
 	defer r.Close()
 	if data, err := io.ReadAll(r); err != nil || string(data) != "whole" {
 		t.Errorf("%q, error %v", data, err)
+	}
+}
+
+// Whoever takes the content slowly gets all of it, however short the library's own patience is.
+func TestSlowReading(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	const patience, size = 50 * time.Millisecond, 1 << 20
+	if _, err := b.Bodies().Put(t.Context(), "x", io.LimitReader(&leaver{left: 1 << 30}, size)); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(b.Conn(), jetstream.WithDefaultTimeout(patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := b.Bodies().Through(t, js).Open(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	<-time.After(2 * patience)
+	if n, err := io.Copy(io.Discard, r); err != nil || n != size {
+		t.Errorf("%d of %d bytes, %v", n, size, err)
+	}
+}
+
+func TestReadingEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	if _, err := b.Bodies().Put(t.Context(), "x", io.LimitReader(&leaver{left: 1 << 30}, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, _, err := b.Bodies().Open(ctx, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if n, err := io.Copy(io.Discard, r); err == nil {
+		t.Errorf("%d bytes are read without an error", n)
+	}
+	if _, _, err := b.Bodies().Open(ctx, "x"); err == nil {
+		t.Error("the object is opened")
 	}
 }
