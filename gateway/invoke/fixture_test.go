@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,7 +154,12 @@ type bed struct {
 	node  *node
 	inv   *invoke.Invoker
 	front *httptest.Server
+	// instead serves in the place of serve where it is set; the front runs already.
+	instead atomic.Pointer[http.HandlerFunc]
 }
+
+// put has h serve from now on what is left to net/http.
+func (b *bed) put(h http.HandlerFunc) { b.instead.Store(&h) }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -197,7 +203,13 @@ func setup(t testing.TB, cfg invoke.Config) *bed {
 	})
 	wait(t, inv.Ready())
 	tb := &bed{t: t, bus: b, node: n, inv: inv}
-	tb.front = httptest.NewUnstartedServer(http.HandlerFunc(tb.serve))
+	tb.front = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := tb.instead.Load(); h != nil {
+			(*h)(w, r)
+			return
+		}
+		tb.serve(w, r)
+	}))
 	tb.front.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	tb.front.Config.Protocols = new(http.Protocols)
 	tb.front.Config.Protocols.SetHTTP1(true)

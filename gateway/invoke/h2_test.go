@@ -450,7 +450,7 @@ func TestGRPC(t *testing.T) {
 	t.Cleanup(server.Stop)
 	b.node.start(t, rev, l.Addr().String(), functions.Phases{})
 	// gRPC has no path prefix: the function is found by its host.
-	b.front.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.put(func(w http.ResponseWriter, r *http.Request) {
 		name, _, _ := strings.Cut(r.Host, ".")
 		b.inv.ServeFunction(w, r, functions.Ref{Namespace: "default", Name: name}, r.URL.Path)
 	})

@@ -56,7 +56,7 @@ func TestWebSocketFarewell(t *testing.T) {
 		_, _, _ = c.Read(ctx)
 	})
 	cuts := make(chan context.CancelCauseFunc, 1)
-	b.front.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.put(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
 		if r.URL.Query().Get("stop") != "" {
