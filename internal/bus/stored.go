@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// storedBatch and storedBytes are how much EachStored asks for at once.
-	storedBatch = 1000
-	storedBytes = 8 << 20
+	// storedBatch and storedBytes are how much EachStored asks for at once: for each answer the server counts all that matches.
+	storedBatch = 20_000
+	storedBytes = 16 << 20
 	// storedPatience bounds the wait for the next message of a batch.
 	storedPatience = 10 * time.Second
 )

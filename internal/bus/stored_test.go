@@ -42,7 +42,7 @@ func TestEachStored(t *testing.T) {
 		if class == "sched" && i != 1 && i != 2499 {
 			want = append(want, subject)
 		}
-		if _, err := b.Store(t.Context(), &nats.Msg{Subject: subject, Data: []byte("x"), Header: nats.Header{"X-Own": {subject}}}); err != nil {
+		if _, err := b.Store(t.Context(), &nats.Msg{Subject: subject, Data: make([]byte, 20<<10), Header: nats.Header{"X-Own": {subject}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
