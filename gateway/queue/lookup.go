@@ -159,7 +159,8 @@ func (q *Queue) status(ctx context.Context, id functions.InvocationID) (Status, 
 		case err != nil:
 			return Status{}, err
 		case rec != nil:
-			return ended(*rec), nil
+			// Where a sync failed, nobody knows whether the record is on disk.
+			return ended(*rec), q.bus.Failure()
 		case m != nil:
 			return fromMessage(m)
 		}
