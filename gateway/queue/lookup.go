@@ -159,6 +159,10 @@ func (q *Queue) status(ctx context.Context, id functions.InvocationID) (Status, 
 		case err != nil:
 			return Status{}, err
 		case rec != nil:
+			// It may have been taken in hand since, and its result be written and not yet on disk.
+			if st, ok := q.inHand(id); ok {
+				return st, nil
+			}
 			// Where a sync failed, nobody knows whether the record is on disk.
 			return ended(*rec), q.bus.Failure()
 		case m != nil:
