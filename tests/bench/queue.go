@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/heap"
+	"github.com/tatami-faas/tatami/internal/procs"
 )
 
 const (
@@ -29,6 +32,11 @@ const (
 // benchQueue measures the queue in process: acceptance with everything on, barrier included, by 64 callers and by one, and completion
 // (fetch, run a function that does nothing, store the result, barrier, ack), beside the same work done by JetStream alone.
 func benchQueue(ctx context.Context, binary string) ([]figure, error) {
+	// The collector and the processors are set as the server sets them, for all that is measured.
+	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(slog.New(slog.DiscardHandler))
+	had := runtime.GOMAXPROCS(0)
+	procs.Apply(procs.Choose(had, os.Getenv), slog.New(slog.DiscardHandler))
+	defer runtime.GOMAXPROCS(had)
 	got := map[string][]float64{}
 	add := func(name string, v float64) { got[name] = append(got[name], v) }
 	for round := range rounds {
