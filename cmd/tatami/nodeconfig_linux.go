@@ -20,6 +20,7 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/heap"
 	"github.com/tatami-faas/tatami/internal/obs"
+	"github.com/tatami-faas/tatami/internal/procs"
 	"github.com/tatami-faas/tatami/runtime/containerd"
 	"github.com/tatami-faas/tatami/runtime/egress"
 	"github.com/tatami-faas/tatami/worker"
@@ -135,13 +136,14 @@ func (c *nodeConfig) logger(w io.Writer) (*slog.Logger, error) {
 	return obs.NewLogger(w, obs.LogConfig{Level: c.LogLevel, Format: c.LogFormat})
 }
 
-// setHeap sets the collector of this process.
-func (c *nodeConfig) setHeap(log *slog.Logger) {
+// setRuntime sets the collector and the threads of this process.
+func (c *nodeConfig) setRuntime(log *slog.Logger) {
 	target := c.HeapTarget
 	if target == 0 {
 		target = heap.Target(heap.Memory(os.DirFS("/")))
 	}
 	heap.Choose(target, os.Getenv).Apply(log)
+	procs.Apply(procs.Choose(runtime.GOMAXPROCS(0), os.Getenv), log)
 }
 
 // makeDirs makes the directories. The control socket in the run directory has a mode of its own: others must get as far as the socket.

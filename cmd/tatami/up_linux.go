@@ -8,14 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tatami-faas/tatami/gateway/api"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/obs"
-	"github.com/tatami-faas/tatami/internal/procs"
 )
 
 func newUpCmd(a *app) *cobra.Command {
@@ -47,8 +45,7 @@ func newUpCmd(a *app) *cobra.Command {
 
 // up runs the system until ctx ends.
 func up(ctx context.Context, cfg upConfig, log *slog.Logger, stdout io.Writer) error {
-	cfg.setHeap(log)
-	procs.Apply(procs.Choose(runtime.GOMAXPROCS(0), os.Getenv), log)
+	cfg.setRuntime(log)
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

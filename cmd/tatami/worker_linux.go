@@ -87,7 +87,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 	if err != nil {
 		return err
 	}
-	cfg.setHeap(log)
+	cfg.setRuntime(log)
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

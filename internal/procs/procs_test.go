@@ -11,7 +11,7 @@ func TestChoose(t *testing.T) {
 	for _, c := range []struct {
 		env     string
 		n, want int
-	}{{"", 2, 3}, {"", 1, 2}, {"", 64, 65}, {"2", 2, 0}} {
+	}{{"", 1, 4}, {"", 2, 4}, {"", 3, 4}, {"", 4, 5}, {"", 64, 65}, {"2", 2, 0}} {
 		got := procs.Choose(c.n, func(name string) string {
 			if name != "GOMAXPROCS" {
 				t.Errorf("%s is asked for", name)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/internal/heap"
+	"github.com/tatami-faas/tatami/internal/procs"
 )
 
 // controlPlan is what the control plane is measured with.
@@ -49,8 +50,10 @@ func controlMain(args []string) int {
 	rounds = max(rounds, 1)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The collector is set as `tatami up` sets it.
-	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(slog.New(slog.DiscardHandler))
+	// The collector and the threads are set as `tatami up` sets them.
+	quiet := slog.New(slog.DiscardHandler)
+	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(quiet)
+	procs.Apply(procs.Choose(runtime.GOMAXPROCS(0), os.Getenv), quiet)
 	begun := time.Now()
 	all, err := benchControl(ctx, p, *profile)
 	if err == nil {
@@ -120,7 +123,7 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 			p.rate, o.added(0.5), o.added(0.99), o.added(0.999), o.cpuEach(), millis(at(o.late, 0.5)), millis(at(o.late, 0.99)), p.clients, c.rate(), c.added(0.5), c.cpuEach())
 	}
 	fmt.Printf("control: medians: added p50 %.2f ms, p99 %.2f ms, of which timers that do nothing have %.2f ms, and %.0f µs of CPU a cold start at %.0f/s; the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n",
-		median(p50), median(p99), median(late), median(cpu), p.rate, median(closed), dirigent, runtime.GOMAXPROCS(0))
+		median(p50), median(p99), median(late), median(cpu), p.rate, median(closed), dirigent, runtime.NumCPU())
 	return []figure{
 		{Bench: "scheduler", Metric: "control_plane_cold_per_s", Value: median(closed), Unit: "1/s", samples: rounds * p.functions},
 		{Bench: "scheduler", Metric: "control_plane_added_p99_ms", Value: median(p99), Unit: "ms", samples: rounds * int(p.rate*p.length.Seconds())},
