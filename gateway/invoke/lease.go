@@ -19,6 +19,8 @@ type Lease struct {
 	ep     *bus.Endpoint
 	cold   bool
 	waited time.Duration
+	// thawed is how long the worker took to let an instance run again that was frozen.
+	thawed time.Duration
 	// counted says that the namespace counts the lease.
 	counted  bool
 	released atomic.Bool
@@ -64,8 +66,8 @@ func (inv *Invoker) lease(ctx context.Context, f *function, class Class, now, de
 		return nil, g.err
 	}
 	if w == nil {
-		if inv.workers.Admit(g.ep.Node, g.ep.Instance) == nil {
-			return &Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep}, nil
+		if thawed, err := inv.admit(g.ep); err == nil {
+			return &Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, thawed: thawed}, nil
 		}
 		w = newWaiter(class)
 		f.pool.again(g.inst, w, now)
@@ -92,12 +94,13 @@ func (inv *Invoker) wait(ctx context.Context, f *function, w *waiter, begun, dea
 			if g.err != nil {
 				return nil, g.err
 			}
-			if inv.workers.Admit(g.ep.Node, g.ep.Instance) != nil {
+			thawed, err := inv.admit(g.ep)
+			if err != nil {
 				f.pool.again(g.inst, w, time.Now())
 				continue
 			}
 			return &Lease{
-				inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, waited: time.Since(begun), cold: g.inst.added.After(begun),
+				inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, waited: time.Since(begun), cold: g.inst.added.After(begun), thawed: thawed,
 			}, nil
 		case <-ctx.Done():
 			leave()
@@ -110,6 +113,16 @@ func (inv *Invoker) wait(ctx context.Context, f *function, w *waiter, begun, dea
 			return nil, f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
 		}
 	}
+}
+
+// admit takes the slot at the worker, and says how long that took where the instance was frozen.
+func (inv *Invoker) admit(ep *bus.Endpoint) (thawed time.Duration, _ error) {
+	if !ep.Frozen {
+		return 0, inv.workers.Admit(ep.Node, ep.Instance)
+	}
+	begun := time.Now()
+	err := inv.workers.Admit(ep.Node, ep.Instance)
+	return time.Since(begun), err
 }
 
 // Release gives the slot back; further calls do nothing.

@@ -424,7 +424,10 @@ func (c *call) timing(ran time.Duration) string {
 			b = strconv.AppendQuoteToASCII(append(b, `, why;desc=`...), ph.PathReason)
 		}
 	} else {
-		b = appendTiming(b, "queue", waited)
+		b = appendTiming(b, "queue", max(waited-l.thawed, 0))
+		if l.thawed > 0 {
+			b = appendTiming(b, "thaw", l.thawed)
+		}
 	}
 	return string(appendTiming(b, "run", ran))
 }
