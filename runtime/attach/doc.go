@@ -2,7 +2,7 @@
 //
 // The first process of such a sandbox, the init of runtime/attach/init, is started by a keeper, sets its sandbox up as it is told, and waits:
 //
-//	pid, conn, err := keeper.Spawn(ctx, spawn, cgroup, users) // in new namespaces; it has done nothing yet
+//	pid, conn, err := keeper.Spawn(ctx, spawn, cgroup)        // in new namespaces; it has done nothing yet
 //	err = attach.SetUp(ctx, conn, setup)               // mounts, devices, masked paths, capabilities, no_new_privs, seccomp
 //
 // What it lacks then is the function. At a start:
@@ -17,7 +17,7 @@
 // with openat2, without following any link, before the root is attached; an image that has a link in one of them is refused with ErrPlace.
 //
 // A sandbox with a user namespace is set up by the node's root, who may mount what that of the namespace may not, and owns its other namespaces;
-// the init then starts anew, enters the user namespace before the Go runtime makes threads, and is its root from then on.
+// the init then starts anew and makes the user namespace before the Go runtime makes threads. Its users are given to it from outside.
 //
 // Join starts a further process in a sandbox, by the same init. The keeper is the same program again; it outlives this process.
 //

@@ -160,9 +160,8 @@ func (k *Keeper) Close() {
 }
 
 // Spawn has the keeper start an init in namespaces of its own, and returns its process id and the connection to it. cgroup, where it is not
-// nil, is the directory of the cgroup that the init is started in; users, where it is not nil, the user namespace that it enters when its
-// setup says so.
-func (k *Keeper) Spawn(ctx context.Context, s wire.Spawn, cgroup, users *os.File) (pid int, _ *net.UnixConn, err error) {
+// nil, is the directory of the cgroup that the init is started in.
+func (k *Keeper) Spawn(ctx context.Context, s wire.Spawn, cgroup *os.File) (pid int, _ *net.UnixConn, err error) {
 	ours, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return 0, nil, err
@@ -176,9 +175,6 @@ func (k *Keeper) Spawn(ctx context.Context, s wire.Spawn, cgroup, users *os.File
 	fds := []int{int(theirs.Fd())}
 	if s.Cgroup = cgroup != nil; s.Cgroup {
 		fds = append(fds, int(cgroup.Fd()))
-	}
-	if s.Users = users != nil; s.Users {
-		fds = append(fds, int(users.Fd()))
 	}
 	k.turn.Lock()
 	defer k.turn.Unlock()

@@ -54,7 +54,7 @@ func TestSpawnLate(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error, 1)
 	go func() {
-		_, _, err := k.Spawn(ctx, wire.Spawn{ID: "first"}, nil, nil)
+		_, _, err := k.Spawn(ctx, wire.Spawn{ID: "first"}, nil)
 		failed <- err
 	}()
 	<-requests
@@ -68,7 +68,7 @@ func TestSpawnLate(t *testing.T) {
 			_, _ = conn.Write((&wire.Spawned{PID: pid}).Encode())
 		}
 	}()
-	pid, init, err := k.Spawn(t.Context(), wire.Spawn{ID: "second"}, nil, nil)
+	pid, init, err := k.Spawn(t.Context(), wire.Spawn{ID: "second"}, nil)
 	if err != nil || pid != 2 {
 		t.Fatalf("%d, %v", pid, err)
 	}
@@ -90,10 +90,10 @@ func TestSpawnRefused(t *testing.T) {
 		_, _ = conn.Read(make([]byte, wire.MaxSpawn))
 		conn.Close()
 	}()
-	if _, _, err := k.Spawn(t.Context(), wire.Spawn{}, nil, nil); err == nil || err.Error() != "no memory" {
+	if _, _, err := k.Spawn(t.Context(), wire.Spawn{}, nil); err == nil || err.Error() != "no memory" {
 		t.Errorf("%v", err)
 	}
-	if _, _, err := k.Spawn(t.Context(), wire.Spawn{}, nil, nil); err == nil {
+	if _, _, err := k.Spawn(t.Context(), wire.Spawn{}, nil); err == nil {
 		t.Error("a keeper that has ended started a process")
 	}
 	<-k.Gone()

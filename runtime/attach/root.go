@@ -26,7 +26,9 @@ const maxValue = 256
 type Root struct {
 	mount int
 	// owner is the user and the group whose the places are that are made, as the node numbers them.
-	owner  int
+	owner int
+	// layers are what the root's layers were given as.
+	layers views
 	points []point
 }
 
@@ -38,35 +40,46 @@ type point struct {
 // NewRoot makes an overlay, nosuid and nodev, that is mounted nowhere. lower has the topmost layer first. Where mapping is a user
 // namespace, the layers' files are owned as its users see them.
 func NewRoot(lower []string, upper, work string, mapping *os.File) (*Root, error) {
+	r := &Root{mount: -1}
 	if mapping != nil {
-		views, err := mapAll(lower, mapping)
-		defer views.close()
-		if err != nil {
+		layers, err := mapAll(lower, mapping)
+		if r.layers = layers; err != nil {
+			r.Close()
 			return nil, err
 		}
-		lower = views.paths()
+		lower = layers.paths()
 	}
+	if err := r.make(lower, upper, work); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// make makes the overlay.
+func (r *Root) make(lower []string, upper, work string) error {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return nil, os.NewSyscallError("fsopen", err)
+		return os.NewSyscallError("fsopen", err)
 	}
 	defer unix.Close(fd)
 	if err := setLower(fd, lower); err != nil {
-		return nil, err
+		return err
 	}
 	for _, o := range [][2]string{{"source", "overlay"}, {"upperdir", upper}, {"workdir", work}} {
 		if err := unix.FsconfigSetString(fd, o[0], o[1]); err != nil {
-			return nil, fmt.Errorf("overlay %s=%s: %w", o[0], o[1], err)
+			return fmt.Errorf("overlay %s=%s: %w", o[0], o[1], err)
 		}
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
-		return nil, fmt.Errorf("overlay: %w", err)
+		return fmt.Errorf("overlay: %w", err)
 	}
 	mount, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	if err != nil {
-		return nil, os.NewSyscallError("fsmount", err)
+		return os.NewSyscallError("fsmount", err)
 	}
-	return &Root{mount: mount}, nil
+	r.mount = mount
+	return nil
 }
 
 // views are layers seen with other owners: mounts that are nowhere but in their descriptors.
@@ -224,10 +237,14 @@ func (r *Root) Mount(dir string) error {
 	return nil
 }
 
-// Close gives the root back.
+// Close gives the root back. With a mapping it may wait for the kernel for some milliseconds.
 func (r *Root) Close() {
 	for _, p := range r.points {
 		unix.Close(p.fd)
 	}
-	unix.Close(r.mount)
+	if r.mount >= 0 {
+		unix.Close(r.mount)
+	}
+	// Each is a mount of its own, and the last thing that has it: its end waits until no processor looks at it any more.
+	r.layers.close()
 }

@@ -22,6 +22,15 @@ const maxRefusal = 16 << 10
 
 // SetUp has the init do its setup, and returns when it waits for its request.
 func SetUp(ctx context.Context, conn *net.UnixConn, setup []byte) error {
+	return setUp(ctx, conn, setup, wire.Hello)
+}
+
+// EnterUsers has the init do a setup that ends with wire.OpUsers, and returns when it has a user namespace and waits for another setup.
+func EnterUsers(ctx context.Context, conn *net.UnixConn, setup []byte) error {
+	return setUp(ctx, conn, setup, wire.Entered)
+}
+
+func setUp(ctx context.Context, conn *net.UnixConn, setup []byte, done byte) error {
 	defer unblock(ctx, conn)()
 	if _, err := conn.Write(setup); err != nil {
 		return errors.Join(ctx.Err(), err)
@@ -31,7 +40,7 @@ func SetUp(ctx context.Context, conn *net.UnixConn, setup []byte) error {
 	switch {
 	case err != nil:
 		return errors.Join(ctx.Err(), err)
-	case n == 1 && b[0] == wire.Hello:
+	case n == 1 && b[0] == done:
 		return nil
 	case b[0] < ' ':
 		return errors.New("the sandbox's init is of another version; build this program with 'make build'")

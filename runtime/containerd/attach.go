@@ -114,7 +114,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	}
 	b.take(sp)
 	b.function, b.info.Created = p, begun
-	err = d.enter(b, sp, s, art, spec, told)
+	err = d.enter(pool, b, sp, s, art, spec, told)
 	made := time.Now()
 	if err == nil {
 		limited, cancel := context.WithTimeout(ctx, attachTime)
@@ -159,14 +159,15 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 }
 
 // enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
-func (d *Driver) enter(b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
+func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
 	sc := d.scratch(b.sid)
 	// It takes as long as all that comes before it is entered.
 	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts, sp.users, int(b.ids)) })
 	go func() { _, _ = built() }()
 	defer func() {
 		if root, _ := built(); root != nil {
-			root.Close()
+			// The function does not wait for that.
+			pool.tasks.Go(root.Close)
 		}
 	}()
 	resources, limit := d.boosted(spec.Linux.Resources)

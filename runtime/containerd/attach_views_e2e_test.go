@@ -23,6 +23,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -44,6 +45,12 @@ func attachViews(t *testing.T, cfg Config, names ...string) {
 	needInit(t)
 	cfg.SandboxPool = 1
 	blobs := sandboxtest.Blobs(t.TempDir())
+	// What whoever started this process has left open.
+	stray, err := unix.Open(strayFile(t, cfg), unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stray)
 	d := open(t, cfg, blobs)
 	defer func() { _ = d.Close() }()
 
@@ -134,6 +141,16 @@ func view(t *testing.T, d *Driver, spec sandbox.Spec, path string) map[string]st
 	return out
 }
 
+// strayFile is a file that no function is to have.
+func strayFile(t *testing.T, cfg Config) string {
+	t.Helper()
+	path := filepath.Join(filepath.Dir(cfg.RunDir), "stray")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // outside is what the node sees of the sandbox.
 func outside(t *testing.T, b *box, out map[string]string) {
 	t.Helper()
@@ -170,6 +187,16 @@ func outside(t *testing.T, b *box, out map[string]string) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+	fds := filepath.Join("/proc", strconv.Itoa(b.info.PID), "fd")
+	all, err := os.ReadDir(fds)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, fd := range all {
+		if to, err := os.Readlink(filepath.Join(fds, fd.Name())); err == nil && filepath.Base(to) == "stray" {
+			t.Errorf("the function has the file %s", to)
+		}
 	}
 	for fd := range 3 {
 		st, err := os.Stat(filepath.Join("/proc", strconv.Itoa(b.info.PID), "fd", strconv.Itoa(fd)))

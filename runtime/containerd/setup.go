@@ -22,11 +22,11 @@ import (
 const waitingCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP
 
 // setup writes what an init does to its sandbox before it waits: what the OCI runtime does for a specification, in its order. With ids, the
-// first of a user namespace's, it enters that one at the end: everything before it does as the node's root.
-func (d *Driver) setup(id string, spec *specs.Spec, root string, ids uint32) ([]byte, error) {
+// first of a user namespace's, it is in two parts, and the init has the namespace after the first: until then it is the node's root.
+func (d *Driver) setup(id string, spec *specs.Spec, root string, ids uint32) (outer, inner []byte, err error) {
 	s, err := d.confinement(ids != 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	begin := []wire.Step{
 		// The node's mounts go on to be the node's alone.
@@ -37,17 +37,17 @@ func (d *Driver) setup(id string, spec *specs.Spec, root string, ids uint32) ([]
 	if ids == 0 {
 		s.Steps = append(begin, d.surroundings(spec, root, 0)...)
 		s.Steps = append(s.Steps, sessionSteps(id)...)
-		return s.Encode()
+		inner, err = s.Encode()
+		return nil, inner, err
 	}
 	first := &wire.Setup{Steps: append(begin, d.surroundings(spec, root, ids)...)}
 	first.Steps = append(first.Steps, wire.Step{Op: wire.OpUsers})
-	s.Steps = sessionSteps(id)
-	outer, err := first.Encode()
-	if err != nil {
-		return nil, err
+	s.Steps = append([]wire.Step{{Op: wire.OpRoot}}, sessionSteps(id)...)
+	if outer, err = first.Encode(); err != nil {
+		return nil, nil, err
 	}
-	inner, err := s.Encode()
-	return append(outer, inner...), err
+	inner, err = s.Encode()
+	return outer, inner, err
 }
 
 // sessionSteps have a process begin a session of its own, with a keyring of its own.

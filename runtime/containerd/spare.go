@@ -5,8 +5,11 @@ package containerd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -99,11 +102,8 @@ func (d *Driver) makeSpare(ctx context.Context, root string, mapped bool) (_ *sp
 		if b.ids, err = d.ids.take(); err != nil {
 			return nil, err
 		}
-		if s.users, err = mappingOf(b.ids); err != nil {
-			return nil, err
-		}
 	}
-	setup, err := d.setup(sid, spec, root, b.ids)
+	outer, inner, err := d.setup(sid, spec, root, b.ids)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,27 @@ func (d *Driver) makeSpare(ctx context.Context, root string, mapped bool) (_ *sp
 	if err := d.spawn(ctx, s, spec); err != nil {
 		return nil, err
 	}
-	return s, attach.SetUp(ctx, s.conn, setup)
+	if mapped {
+		if err := s.enterUsers(ctx, outer); err != nil {
+			return nil, err
+		}
+	}
+	return s, attach.SetUp(ctx, s.conn, inner)
+}
+
+// enterUsers has the init set its sandbox up as the node's root, make a user namespace, and gives that one its users.
+func (s *spare) enterUsers(ctx context.Context, setup []byte) (err error) {
+	if err := attach.EnterUsers(ctx, s.conn, setup); err != nil {
+		return err
+	}
+	dir := filepath.Join("/proc", strconv.Itoa(s.box.info.PID))
+	for _, file := range []string{"uid_map", "gid_map"} {
+		if err := os.WriteFile(filepath.Join(dir, file), fmt.Appendf(nil, "0 %d %d", s.box.ids, idsEach), 0); err != nil {
+			return fmt.Errorf("give the user namespace its users: %w", err)
+		}
+	}
+	s.users, err = os.Open(filepath.Join(dir, "ns/user"))
+	return err
 }
 
 // spawn has the keeper start the init, and puts it where it belongs: it has done nothing yet.
@@ -142,7 +162,7 @@ func (d *Driver) spawn(ctx context.Context, s *spare, spec *specs.Spec) error {
 	if group != nil {
 		defer group.Close()
 	}
-	pid, conn, err := keeper.Spawn(ctx, wire.Spawn{ID: b.sid, Stdout: b.info.Stdout, Stderr: b.info.Stderr, Exit: d.cfg.exit(b.sid)}, group, s.users)
+	pid, conn, err := keeper.Spawn(ctx, wire.Spawn{ID: b.sid, Stdout: b.info.Stdout, Stderr: b.info.Stderr, Exit: d.cfg.exit(b.sid)}, group)
 	if err != nil {
 		return err
 	}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -125,31 +125,14 @@ func (d *Driver) mapIDs(b *box, p *plan, art *artifact, sc scratch) error {
 	return nil
 }
 
-// mappingOf makes a user namespace with the mapping, for processes to be in and for mounts that are to show files by it.
-func mappingOf(base uint32) (_ *os.File, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("make a user namespace: %w", err)
-		}
-	}()
-	// A process that is traced stands still before its first instruction. The tracer is this thread.
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
-	ids := []syscall.SysProcIDMap{{HostID: int(base), Size: idsEach}}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"users"}, &syscall.ProcAttr{
-		Sys: &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
-			Pdeathsig: syscall.SIGKILL, Ptrace: true,
-		},
-	})
+// mappingOf opens a user namespace with the mapping, for mounts that are to show files by it.
+func mappingOf(base uint32) (*os.File, error) {
+	ids := fmt.Sprintf("0:%d:%d", base, idsEach)
+	f, err := mount.GetUsernsFD(ids, ids)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a user namespace: %w", err)
 	}
-	defer func() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-		_, _ = syscall.Wait4(pid, nil, 0, nil)
-	}()
-	return os.Open(filepath.Join("/proc", strconv.Itoa(pid), "ns/user"))
+	return f, nil
 }
 
 // mappedRoot mounts the root of a sandbox with a user namespace at a place in its scratch: the layers' files seem to be owned by the

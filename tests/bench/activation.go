@@ -9,7 +9,7 @@ import (
 )
 
 // activationPool is a pool that one start at a time never empties.
-const activationPool = "8"
+const activationPool = "32"
 
 // benchActivation measures starts from zero of a function that is given its listening socket, by turns with the same function that listens by
 // itself, as an ordinary user and as root of a user namespace, all in sandboxes made ahead, and with the plain containerd client path.
@@ -20,6 +20,7 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 	}
 	defer func() { err = s.stopAfter(err) }()
 	took := map[string][]float64{}
+	phases := map[string]map[string][]float64{"given": {}, "listens": {}, "root": {}}
 	for name, readiness := range map[string]string{"given": "readiness: {activation: true}\n", "listens": ""} {
 		if err := s.deploy(ctx, name, "hello", "scale: {keepAlive: 1s}\n"+readiness); err != nil {
 			return nil, err
@@ -39,10 +40,11 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 	}
 	for range rounds * coldPerRound {
 		for _, name := range []string{"given", "listens", "root"} {
-			sample, _, err := coldSample(ctx, s, name)
+			sample, timing, err := coldSample(ctx, s, name)
 			if err != nil {
 				return nil, err
 			}
+			addPhases(phases[name], timing)
 			took[name] = append(took[name], sample)
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -55,6 +57,9 @@ func benchActivation(ctx context.Context, binary string) (figures []figure, err 
 	for name := range took {
 		slices.Sort(took[name])
 		fmt.Printf("  activation: %-17s p50 %6.2f ms, p99 %6.2f ms\n", name, quantile(took[name], 0.5), quantile(took[name], 0.99))
+	}
+	for name, of := range phases {
+		printPhases(name, of)
 	}
 	given, rooted := took["given"], took["root"]
 	return []figure{

@@ -22,8 +22,6 @@ const (
 	maxEvents    = 64
 	killedBase   = 128
 	openFiles    = 1 << 19
-	// none stands for a descriptor that a new process does not get.
-	none = ^uintptr(0)
 )
 
 // keeper is its state: what each descriptor that it waits for is.
@@ -114,7 +112,7 @@ func (k *keeper) welcome(fd int) {
 
 // request does what one packet asks for.
 func (k *keeper) request(client int) {
-	packet, rights := make([]byte, wire.MaxSpawn), make([]byte, syscall.CmsgSpace(3*4))
+	packet, rights := make([]byte, wire.MaxSpawn), make([]byte, syscall.CmsgSpace(2*4))
 	n, rn, _, _, err := syscall.Recvmsg(client, packet, rights, syscall.MSG_CMSG_CLOEXEC)
 	if err == syscall.EINTR || err == syscall.EAGAIN {
 		return
@@ -155,12 +153,18 @@ func descriptors(rights []byte) []int {
 
 // spawn starts a process in new namespaces, that waits for its setup.
 func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
+	want := 1
 	sys := &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
-	conn, users, ok := sort(s, fds, sys)
-	if !ok {
+	if s.Cgroup {
+		want = 2
+	}
+	if len(fds) != want {
 		return wire.Spawned{Why: "the packet carries another number of descriptors than it says"}
+	}
+	if s.Cgroup {
+		sys.UseCgroupFD, sys.CgroupFD = true, fds[1]
 	}
 	c := &child{exit: s.Exit}
 	var theirs [2]int
@@ -181,7 +185,7 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 		Dir: "/",
 		// One thread that works, and a collector that never has to.
 		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
-		Files: []uintptr{uintptr(k.null), uintptr(theirs[0]), uintptr(theirs[1]), conn, none, users},
+		Files: []uintptr{uintptr(k.null), uintptr(theirs[0]), uintptr(theirs[1]), uintptr(fds[0])},
 		Sys:   sys,
 	})
 	syscall.Close(theirs[0])
@@ -206,25 +210,6 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 	k.await(c.outputs[0].fd)
 	k.await(c.outputs[1].fd)
 	return wire.Spawned{PID: uint32(pid)}
-}
-
-// sort says which of a packet's descriptors is what.
-func sort(s *wire.Spawn, fds []int, sys *syscall.SysProcAttr) (conn, users uintptr, ok bool) {
-	users = none
-	take := func() (fd int) {
-		if ok = len(fds) > 0; ok {
-			fd, fds = fds[0], fds[1:]
-		}
-		return fd
-	}
-	conn = uintptr(take())
-	if ok && s.Cgroup {
-		sys.UseCgroupFD, sys.CgroupFD = true, take()
-	}
-	if ok && s.Users {
-		users = uintptr(take())
-	}
-	return conn, users, ok && len(fds) == 0
 }
 
 // copy writes down what can be read at once, up to the buffer's size, and reports whether there may be more.

@@ -21,9 +21,15 @@ const (
 	control = 64
 
 	// entered is the descriptor at which the program that starts finds the user namespace that it is to be in from its first instruction on;
-	// aside is where it lies until then.
+	// something at made has it make one instead.
 	entered = 4
-	aside   = 5
+	made    = 5
+
+	// anew is the name by which it starts itself in a user namespace.
+	anew = "users"
+
+	sysCloseRange    = 436
+	closeRangeOnExec = 4
 
 	exitUnused     = 0
 	exitImpossible = 1
@@ -32,16 +38,21 @@ const (
 func main() {
 	// What follows changes this thread only: it is the one that becomes the function, and the others end with that.
 	runtime.LockOSThread()
-	if path := keeperPath(); path != "" {
+	called := arguments()
+	if path, ok := after(called, "tatami-keeper"); ok {
 		keep(path)
 		return
 	}
-	syscall.Close(entered)
-	syscall.CloseOnExec(aside)
+	// Neither what it was started with, nor what whoever started the worker has left open, is the function's.
+	_, _, _ = syscall.RawSyscall(sysCloseRange, entered, ^uintptr(0)>>32, closeRangeOnExec)
+	syscall.CloseOnExec(entered)
 	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
 		syscall.Exit(exitImpossible)
 	}
 	syscall.Close(passed)
+	if _, ok := after(called, anew); ok && !writeAll(control, []byte{wire.Entered}) {
+		syscall.Exit(exitUnused)
+	}
 	setup, err := wire.DecodeSetup(receive())
 	if err != nil {
 		fail(err.Error())
@@ -69,9 +80,9 @@ func main() {
 	fail(become(r))
 }
 
-// keeperPath is the path of the socket of the keeper that this process is to be; empty: of none. It looks for the one argument that there
-// may be itself: the package os, which has them, is a large one.
-func keeperPath() string {
+// arguments are what this process was called by: its name and what follows, each with a zero byte behind. It looks for them itself: the package
+// os, which has them, is a large one.
+func arguments() string {
 	fd, err := syscall.Open("/proc/self/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return ""
@@ -79,11 +90,20 @@ func keeperPath() string {
 	defer syscall.Close(fd)
 	b := make([]byte, 256)
 	n, err := syscall.Read(fd, b)
-	const name = "tatami-keeper\x00"
-	if err != nil || n <= len(name) || string(b[:len(name)]) != name {
+	if err != nil {
 		return ""
 	}
-	return string(b[len(name) : n-1])
+	return string(b[:n])
+}
+
+// after returns the one argument after the name, if the process was called by that name.
+func after(called, name string) (argument string, ok bool) {
+	n := len(name)
+	if len(called) <= n || called[:n] != name || called[n] != 0 {
+		return "", false
+	}
+	rest := called[n+1:]
+	return rest[:max(0, len(rest)-1)], true
 }
 
 // receive reads one message. Where the worker is gone, nobody wants this process any more.

@@ -71,6 +71,16 @@ func drop(r wire.Request) string {
 	return setCaps(r.Keep)
 }
 
+// becomeRoot takes the numbers of the root of the user namespace that the thread has all privileges in.
+func becomeRoot() error {
+	for _, call := range []uintptr{syscall.SYS_SETGROUPS, syscall.SYS_SETRESGID, syscall.SYS_SETRESUID} {
+		if _, _, e := syscall.RawSyscall(call, 0, 0, 0); e != 0 {
+			return e
+		}
+	}
+	return nil
+}
+
 func dropBounding(keep uint64) string {
 	for c := uintptr(0); c <= lastCap; c++ {
 		if keep&(1<<c) != 0 {

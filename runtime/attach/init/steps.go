@@ -53,7 +53,9 @@ func do(s *wire.Step) string {
 	case wire.OpChown:
 		name, err = "chown", syscall.Lchown(s.Path, int(s.Number), int(s.Device))
 	case wire.OpUsers:
-		name, err = "enter the user namespace", startAnew()
+		name, err = "enter a user namespace", startAnew()
+	case wire.OpRoot:
+		name, err = "become root", becomeRoot()
 	default:
 		return "a setup's step is of an unknown kind"
 	}

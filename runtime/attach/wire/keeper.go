@@ -7,42 +7,33 @@ const KeeperHello = "tatami-keeper 1"
 const MaxSpawn = 4096
 
 // Spawn asks the keeper for a new process that waits for its setup: the packet, which carries the descriptor of the process's connection
-// then, where Cgroup says so, that of its cgroup, and where Users says so, that of the user namespace which it is to enter.
+// and, where Cgroup says so, that of its cgroup.
 type Spawn struct {
 	// ID is the sandbox's.
 	ID string
 	// Stdout and Stderr are the files to which the process's output is appended; Exit is where the keeper writes its exit status, decimal.
 	Stdout, Stderr, Exit string
-	Cgroup, Users        bool
+	Cgroup               bool
 }
-
-const (
-	hasCgroup = 1 << iota
-	hasUsers
-)
 
 // Encode returns the packet.
 func (s *Spawn) Encode() []byte {
 	b := texts(nil, []string{s.ID, s.Stdout, s.Stderr, s.Exit})
-	var has uint32
 	if s.Cgroup {
-		has |= hasCgroup
+		return number(b, 1)
 	}
-	if s.Users {
-		has |= hasUsers
-	}
-	return number(b, has)
+	return number(b, 0)
 }
 
 // DecodeSpawn reads a packet.
 func DecodeSpawn(b []byte) (Spawn, error) {
 	d := decoder{b: b}
 	all := d.texts()
-	has := d.number()
-	if d.bad || len(d.b) > 0 || len(all) != 4 || has&^(hasCgroup|hasUsers) != 0 {
+	cgroup := d.number()
+	if d.bad || len(d.b) > 0 || len(all) != 4 {
 		return Spawn{}, ErrMalformed
 	}
-	return Spawn{all[0], all[1], all[2], all[3], has&hasCgroup != 0, has&hasUsers != 0}, nil
+	return Spawn{all[0], all[1], all[2], all[3], cgroup == 1}, nil
 }
 
 // Spawned is the keeper's answer: the process's id on the node, or why there is none.

@@ -11,6 +11,8 @@ import "errors"
 const (
 	// Hello is the byte that the init sends when its setup is done: the version of this protocol.
 	Hello = 4
+	// Entered is the byte that the init sends when it has started anew in a user namespace, which has no users until the worker says whom.
+	Entered = 1
 	// MaxRequest is the longest request in bytes.
 	MaxRequest = 2 << 20
 	// HeaderSize is the length of what precedes a request: its own length.

@@ -42,8 +42,10 @@ const (
 	OpSession
 	// OpChown gives Path to the user Number and the group Device, as the node numbers them.
 	OpChown
-	// OpUsers enters the user namespace that the process was spawned with, as its root: the init starts anew in it, and reads another setup.
+	// OpUsers makes a user namespace: the init starts anew in it, says Entered, and reads another setup.
 	OpUsers
+	// OpRoot becomes the root of the process's user namespace.
+	OpRoot
 )
 
 // Step is one operation.

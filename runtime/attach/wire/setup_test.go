@@ -40,7 +40,7 @@ func TestSetupRoundTrip(t *testing.T) {
 
 func TestSpawnRoundTrip(t *testing.T) {
 	t.Parallel()
-	for _, s := range []Spawn{{}, {ID: "ins_a", Stdout: "/o", Stderr: "/e", Exit: strings.Repeat("x", 200), Cgroup: true}, {ID: "ins_b", Users: true}, {Cgroup: true, Users: true}} {
+	for _, s := range []Spawn{{}, {ID: "ins_a", Stdout: "/o", Stderr: "/e", Exit: strings.Repeat("x", 200), Cgroup: true}} {
 		if got, err := DecodeSpawn(s.Encode()); err != nil || got != s {
 			t.Errorf("%+v, %v", got, err)
 		}
