@@ -23,10 +23,11 @@ func Join(program *Program, process *os.File, files [3]*os.File, users *os.File)
 		return nil, nil, err
 	}
 	defer theirs.Close()
-	given := []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd(), theirs.Fd()}
+	// The init enters it itself: a process of many threads cannot. Where there is none, no descriptor of another's is taken for one.
+	const none = ^uintptr(0)
+	given := []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd(), theirs.Fd(), none, none}
 	if users != nil {
-		// The init enters it itself: a process of many threads cannot.
-		given = append(given, users.Fd())
+		given[4] = users.Fd()
 	}
 	pid := 0
 	err = onLostThread(func() error {

@@ -66,7 +66,8 @@ func StartKeeper(program *Program, path string) (_ *Keeper, err error) {
 	cmd := exec.Command(program.path())
 	cmd.Args = []string{"tatami-keeper", path}
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1"}
-	cmd.ExtraFiles = []*os.File{listener, theirs}
+	// Nothing at the descriptor that would have the init make a user namespace.
+	cmd.ExtraFiles = []*os.File{listener, theirs, nil}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		ours.Close()

@@ -22,6 +22,8 @@ const (
 	maxEvents    = 64
 	killedBase   = 128
 	openFiles    = 1 << 19
+	// none stands for a descriptor that a new process does not get.
+	none = ^uintptr(0)
 )
 
 // keeper is its state: what each descriptor that it waits for is.
@@ -184,8 +186,9 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"init"}, &syscall.ProcAttr{
 		Dir: "/",
 		// One thread that works, and a collector that never has to.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
-		Files: []uintptr{uintptr(k.null), uintptr(theirs[0]), uintptr(theirs[1]), uintptr(fds[0])},
+		Env: []string{"GOMAXPROCS=1", "GOGC=off"},
+		// Nothing that the init would take for a user namespace, or for a wish to have one.
+		Files: []uintptr{uintptr(k.null), uintptr(theirs[0]), uintptr(theirs[1]), uintptr(fds[0]), none, none},
 		Sys:   sys,
 	})
 	syscall.Close(theirs[0])
