@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -92,6 +93,8 @@ const (
 	// containerPerRound is how many invocations lie in the queue before the container may run them.
 	containerPerRound = 10_000
 	containerConns    = 32
+	// containerSlots is the concurrency of warmSpec.
+	containerSlots = 100
 	// depthEvery is how often the depth is asked for: often enough for a time of a second, and seldom enough to cost the server little.
 	depthEvery    = 20 * time.Millisecond
 	containerTime = 4 * time.Second
@@ -130,12 +133,16 @@ func (s *server) measureQueue(ctx context.Context, add func(string, float64)) er
 	return nil
 }
 
-// completeQueued fills the queue and returns how many invocations a second end then. The container runs some while the queue fills: only what
-// ends after the last was accepted counts.
+// completeQueued fills the queue while calls hold every slot of the container, lets these go, and returns how many invocations a second end then.
 func (s *server) completeQueued(ctx context.Context, c *client.Client) (float64, error) {
 	h := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: acceptCallers}}
 	defer h.CloseIdleConnections()
-	filled := time.Now()
+	ref := functions.Ref{Namespace: functions.DefaultNamespace, Name: "queued"}
+	release, err := s.hold(ctx, c, ref)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
 	var g errgroup.Group
 	for range acceptCallers {
 		g.Go(func() error {
@@ -150,21 +157,21 @@ func (s *server) completeQueued(ctx context.Context, c *client.Client) (float64,
 	if err := g.Wait(); err != nil {
 		return 0, err
 	}
-	ref := functions.Ref{Namespace: functions.DefaultNamespace, Name: "queued"}
-	begun, first := time.Now(), -1
+	fn, err := c.Function(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	first := depth(fn.Queue)
+	if first < containerPerRound*9/10 {
+		return 0, fmt.Errorf("only %d invocations wait: the container's slots were not held", first)
+	}
+	begun := time.Now()
+	release()
 	for {
-		fn, err := c.Function(ctx, ref)
-		if err != nil {
+		if fn, err = c.Function(ctx, ref); err != nil {
 			return 0, err
 		}
-		left := depth(fn.Queue)
-		if first < 0 {
-			begun, first = time.Now(), left
-		}
-		switch took := time.Since(begun); {
-		case left == 0 && first < containerPerRound/10:
-			// It kept up with the callers: that is how fast it was at least.
-			return containerPerRound / time.Since(filled).Seconds(), nil
+		switch left, took := depth(fn.Queue), time.Since(begun); {
 		case left == 0:
 			return float64(first) / took.Seconds(), nil
 		case took > time.Minute:
@@ -173,6 +180,46 @@ func (s *server) completeQueued(ctx context.Context, c *client.Client) (float64,
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
+		case <-time.After(depthEvery):
+		}
+	}
+}
+
+// hold takes every slot of the container with a call, until the function returned is called.
+func (s *server) hold(ctx context.Context, c *client.Client, ref functions.Ref) (release func(), err error) {
+	holding, let := context.WithCancel(ctx)
+	var calls sync.WaitGroup
+	release = func() {
+		let()
+		calls.Wait()
+	}
+	h := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range containerSlots {
+		calls.Go(func() {
+			r, err := http.NewRequestWithContext(holding, http.MethodGet, "http://"+s.Public+"/fn/"+ref.Name+"/sleep?ms=60000", nil)
+			if err != nil {
+				return
+			}
+			// It ends with the context, and is no figure.
+			if resp, err := h.Do(r); err == nil {
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		fn, err := c.Function(ctx, ref)
+		if err == nil && fn.Traffic.InFlight >= containerSlots {
+			return release, nil
+		}
+		if err == nil && time.Now().After(deadline) {
+			err = fmt.Errorf("%d calls hold a slot after ten seconds, not %d", fn.Traffic.InFlight, containerSlots)
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
 		case <-time.After(depthEvery):
 		}
 	}
