@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,11 +68,14 @@ func TestDemoKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "the demo ends", func() bool { return syscall.Kill(pid, 0) != nil || ended(pid) })
-	for _, dir := range strings.Split(string(args), "\x00") {
-		if data, ok := strings.CutSuffix(dir, "/data"); ok && strings.HasPrefix(data, "/tmp/tatami-demo") {
-			if err := os.RemoveAll(data); err != nil {
-				t.Error(err)
-			}
+	words := strings.Split(string(args), "\x00")
+	for _, flag := range []string{"--data-dir", "--run-dir"} {
+		dir := strings.TrimSuffix(words[slices.Index(words, flag)+1], "/data")
+		if !strings.HasPrefix(filepath.Base(dir), "tatami-demo") {
+			t.Fatalf("%s is %s", flag, dir)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
 		}
 	}
 }
