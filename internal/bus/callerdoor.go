@@ -11,15 +11,15 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// Each caller has an account of its own at the server, with two ways out: what it publishes on fn.{namespace}.{name} comes to the product's account as
+// Each caller has an account of its own at the server, with three ways out: what it publishes on fn.{namespace}.{name} comes to the product's account as
 // fn.{namespace}.{name}.{caller}, so that the gateways know who calls, and what is published there on result.{id}.{caller} it hears as
-// result.{id}. So a caller hears no answer and no result of another's, and no reply subject of its choice is ever published to on behalf of the product.
+// result.{id}; what goes to subjects of its namespaces as destinations, it hears as it is. So a caller hears no answer and no result of another's, and no reply subject of its choice is ever published to on behalf of the product.
 
 // accountPrefix begins the names of the callers' accounts.
 const accountPrefix = "CALLER-"
 
 // exports are what the product's account lets the callers' accounts have, in the server's configuration.
-const exports = "exports: [ { service: \"" + SubjectCalls + "\" }, { stream: \"" + subjectResult + ".*.*\" } ]"
+const exports = "exports: [ { service: \"" + SubjectCalls + "\" }, { stream: \"" + subjectResult + ".*.*\" }, { stream: \"" + subjectDestination + ".>\" } ]"
 
 // call lets a caller in, or says why it may not be.
 func (d *doorman) call(c server.ClientAuthentication) error {
@@ -68,6 +68,9 @@ func (d *doorman) accountOf(who *Caller) (*server.Account, error) {
 		if err := acc.AddServiceImport(home, callsOf(ns), callsOf(ns)+"."+who.ID); err != nil {
 			return nil, fmt.Errorf("letting calls out: %w", err)
 		}
+		if err := acc.AddStreamImport(home, destinationsOf(ns), ""); err != nil {
+			return nil, fmt.Errorf("letting records in: %w", err)
+		}
 	}
 	if err := acc.AddMappedStreamImport(home, subjectResult+".*."+who.ID, subjectResult+".*"); err != nil {
 		return nil, fmt.Errorf("letting results in: %w", err)
@@ -79,15 +82,19 @@ func (d *doorman) accountOf(who *Caller) (*server.Account, error) {
 // callsOf matches the calls of a namespace's functions.
 func callsOf(namespace string) string { return subjectCall + "." + namespace + ".*" }
 
+// destinationsOf matches the records that go to subjects of a namespace.
+func destinationsOf(namespace string) string { return subjectDestination + "." + namespace + ".>" }
+
 // callerPermissions are what a caller may say and hear.
 func callerPermissions(who *Caller) *server.Permissions {
 	var calls []string
+	hears := []string{subjectResult + ".*", "_INBOX.>"}
 	for _, ns := range who.Namespaces {
-		calls = append(calls, callsOf(ns))
+		calls, hears = append(calls, callsOf(ns)), append(hears, destinationsOf(ns))
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: calls},
-		Subscribe: &server.SubjectPermission{Allow: []string{subjectResult + ".*", "_INBOX.>"}},
+		Subscribe: &server.SubjectPermission{Allow: hears},
 	}
 }
 

@@ -131,6 +131,38 @@ func TestACallerSaysAndHearsOnlyWhatIsItsOwn(t *testing.T) {
 	wantAudit(t, b, `"refused"`, foreign.ID, "Subscription Violation", "tatami.>")
 }
 
+func TestACallerHearsTheRecordsThatGoToItsNamespaces(t *testing.T) {
+	t.Parallel()
+	b, _, _ := server(t, bus.Config{})
+	nc, own := caller(t, b, "default", "shop")
+	every, _ := caller(t, b, bus.AllNamespaces)
+	mine, its := &heard{more: make(chan struct{}, 1)}, &heard{more: make(chan struct{}, 1)}
+	for _, subject := range []string{"dest.>", "dest.secret.>", "dest.default.>", "dest.shop.>"} {
+		if _, err := nc.Subscribe(subject, mine.take); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := every.Subscribe("dest.*.>", its.take); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(nc.Flush(), every.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range []string{"secret", "default", "shop"} {
+		if err := b.Conn().Publish(bus.DestinationSubject(namespace, "done.x"), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine.until(t, "dest.default.done.x")
+	if got := mine.until(t, "dest.shop.done.x"); len(got) != 2 {
+		t.Errorf("a caller hears %q", got)
+	}
+	if got := its.until(t, "dest.shop.done.x"); len(got) != 3 {
+		t.Errorf("a caller of every namespace hears %q", got)
+	}
+	wantAudit(t, b, `"refused"`, own.ID, "Subscription Violation", "dest.secret.>")
+}
+
 func TestWhoMayCall(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -175,7 +175,11 @@ func subjectOf(class string, id functions.InvocationID) (string, bool) {
 }
 
 // DestinationSubject is where the records of ended invocations of a namespace are published whose destination is a subject.
-func DestinationSubject(namespace, subject string) string { return "dest." + namespace + "." + subject }
+func DestinationSubject(namespace, subject string) string {
+	return subjectDestination + "." + namespace + "." + subject
+}
+
+const subjectDestination = "dest"
 
 // FunctionKey is a function's key in BucketFunctions.
 func FunctionKey(r functions.Ref) string { return r.Namespace + "." + r.Name }
