@@ -109,8 +109,9 @@ func awaitFrozen(ctx context.Context, c *client.Client, n int) error {
 
 // benchHeld deploys many functions, calls each once, keeps some of them frozen, and looks at what that takes of the node.
 func benchHeld(ctx context.Context, binary string) (figures []figure, err error) {
-	// Each instance may take the least there is; together they may want more of the processors than there are, which they never do at once.
-	s, err := startServer(ctx, binary, "--sandbox-pool", activationPool, "--grant-cpu", strconv.Itoa(2*keptFrozen*leastCPU)+"m")
+	// Each instance may take the least there is; together they may want more of the processors than there are, which they never do at once. The
+	// server collects its garbage often: what deploys and calls have left in its heap is no instance's.
+	s, err := startServer(ctx, binary, "--sandbox-pool", activationPool, "--grant-cpu", strconv.Itoa(2*keptFrozen*leastCPU)+"m", "--heap-target", "64Mi")
 	if err != nil {
 		return nil, err
 	}
