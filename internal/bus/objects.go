@@ -124,7 +124,7 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 
 // List describes every object.
 func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
-	infos, err := o.store.List(ctx)
+	infos, err := o.list(ctx)
 	if errors.Is(err, jetstream.ErrNoObjectsFound) {
 		return nil, nil
 	}
@@ -136,6 +136,21 @@ func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
 		out = append(out, ObjectInfo{i.Name, int64(i.Size), i.ModTime})
 	}
 	return out, nil
+}
+
+// listPatience is how long the first try to list may take; each further one may take twice as long.
+const listPatience = 2 * time.Second
+
+// list lists the objects. The library waits for as many as there were when it asked: where some go meanwhile, it waits in vain.
+func (o *Objects) list(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
+	for patience := listPatience; ; patience *= 2 {
+		limited, cancel := context.WithTimeout(ctx, patience)
+		infos, err := o.store.List(limited)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return infos, err
+		}
+	}
 }
 
 // Sync returns when what was written to the bucket before the call is on disk.

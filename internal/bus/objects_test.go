@@ -137,3 +137,36 @@ func TestReadingEndsWithItsContext(t *testing.T) {
 		t.Error("the object is opened")
 	}
 }
+
+// A listing ends, too, while what it was to list goes.
+func TestListingWhileObjectsGo(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	done := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := b.Bodies().Put(t.Context(), "x", strings.NewReader("x")); err != nil {
+				done <- err
+				return
+			}
+			if err := b.Bodies().Delete(t.Context(), "x"); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 50 {
+		if _, err := b.Bodies().List(limited); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
