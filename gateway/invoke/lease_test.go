@@ -485,12 +485,15 @@ func TestQuotas(t *testing.T) {
 	quota(functions.Quota{Concurrent: 2})
 	var refused atomic.Int64
 	waitFor(t, func() bool { // until the quota holds
+		// That a client has left is noticed a little later.
+		b.idle()
 		r, _ := http.NewRequest("GET", b.front.URL+"/fn/hello.team", nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		if resp, err := b.front.Client().Do(r.WithContext(ctx)); err == nil {
 			resp.Body.Close()
 		}
+		b.idle()
 		var wg sync.WaitGroup
 		refused.Store(0)
 		for range 3 {
