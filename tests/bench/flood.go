@@ -82,23 +82,8 @@ func floodMain(args []string) int {
 
 // withCrowd runs fn with a queue for the functions on a store of its own.
 func withCrowd(ctx context.Context, c crowd, fn func(b *bus.Bus, q *queue.Queue) error) error {
-	return withBus(ctx, func(b *bus.Bus) error {
-		// Retries have no budget to speak of: it would spread the failures over a long time.
-		q, err := queue.NewOver(queue.Config{Drain: time.Second, RetryFloor: 10_000}, b, c, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return err
-		}
-		qctx, stop := context.WithCancel(ctx)
-		defer stop()
-		ended := make(chan error, 1)
-		go func() { ended <- q.Run(qctx) }()
-		<-q.Ready()
-		if err := fn(b, q); err != nil {
-			return err
-		}
-		stop()
-		return <-ended
-	})
+	// Retries have no budget to speak of: it would spread the failures over a long time.
+	return withQueueOver(ctx, queue.Config{Drain: time.Second, RetryFloor: 10_000}, c, fn)
 }
 
 // newProbe makes the function that is measured; its times are from when an invocation should have come to when the function has slept.

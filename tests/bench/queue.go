@@ -97,8 +97,13 @@ func withBus(ctx context.Context, fn func(b *bus.Bus) error) (err error) {
 
 // withQueue runs fn with a queue on a store of its own, whose function takes nothing until it is let.
 func withQueue(ctx context.Context, run *nothing, fn func(q *queue.Queue) error) error {
+	return withQueueOver(ctx, queue.Config{}, run, func(_ *bus.Bus, q *queue.Queue) error { return fn(q) })
+}
+
+// withQueueOver runs fn with a queue for the functions on a store of its own.
+func withQueueOver(ctx context.Context, cfg queue.Config, run queue.DataPath, fn func(b *bus.Bus, q *queue.Queue) error) error {
 	return withBus(ctx, func(b *bus.Bus) error {
-		q, err := queue.NewOver(queue.Config{}, b, run, slog.New(slog.DiscardHandler))
+		q, err := queue.NewOver(cfg, b, run, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
@@ -107,7 +112,7 @@ func withQueue(ctx context.Context, run *nothing, fn func(q *queue.Queue) error)
 		ended := make(chan error, 1)
 		go func() { ended <- q.Run(qctx) }()
 		<-q.Ready()
-		if err := fn(q); err != nil {
+		if err := fn(b, q); err != nil {
 			return err
 		}
 		stop()

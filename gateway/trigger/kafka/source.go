@@ -23,24 +23,12 @@ const (
 	fetchBytes = 8 << 20
 	// commitTime bounds a commit.
 	commitTime = 10 * time.Second
-	// The waits between two tries of a record that the queue does not take now.
-	leastWait = 100 * time.Millisecond
-	mostWait  = 10 * time.Second
 )
-
-// Sink takes what the source makes.
-type Sink interface {
-	// Emit returns when the event is durable, or not wanted. The same event again is the same invocation.
-	// Invocations with the same order run one after the other.
-	Emit(ctx context.Context, ev *functions.Event, order string) error
-	// Lag tells how many records of the source's partitions are not handed over yet.
-	Lag(n int64)
-}
 
 // Source takes the records of a trigger's topic in.
 type Source struct {
 	trigger functions.Trigger
-	sink    Sink
+	sink    source.Sink
 	log     *slog.Logger
 
 	mu   sync.Mutex
@@ -48,7 +36,7 @@ type Source struct {
 }
 
 // New makes the source of a trigger that has one.
-func New(t functions.Trigger, sink Sink, log *slog.Logger) *Source {
+func New(t functions.Trigger, sink source.Sink, log *slog.Logger) *Source {
 	return &Source{trigger: t, sink: sink, log: log, lags: map[int32]int64{}}
 }
 
@@ -112,22 +100,15 @@ func (s *Source) handOver(ctx context.Context, fetches kgo.Fetches) bool {
 // insist hands one record over, however long that takes, and lets one go that can never be an invocation. False: ctx ended before that.
 func (s *Source) insist(ctx context.Context, r *kgo.Record) bool {
 	ev := EventOf(r)
-	err := ev.Validate()
-	for wait := leastWait; err == nil; wait = min(2*wait, mostWait) {
-		if err = s.sink.Emit(ctx, &ev, strconv.Itoa(int(r.Partition))); err == nil {
-			return true
-		}
-		if fault.KindOf(err) == fault.Invalid {
-			break
-		}
-		s.log.Warn("a record is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "event", ev.ID, "dur_ms", wait.Milliseconds(), "err", err)
-		source.Sleep(ctx, wait)
-		if ctx.Err() != nil {
-			return false
-		}
-		err = nil
+	log := s.log.With("trigger", s.trigger.ID().String())
+	err := source.Insist(ctx, s.sink, &ev, strconv.Itoa(int(r.Partition)), log, func() {})
+	if err == nil {
+		return true
 	}
-	s.log.Error("a record is let go: it can be no invocation", "trigger", s.trigger.ID().String(), "event", ev.ID, "err", err)
+	if fault.KindOf(err) != fault.Invalid {
+		return false
+	}
+	log.Error("a record is let go: it can be no invocation", "event", ev.ID, "err", err)
 	return true
 }
 

@@ -18,29 +18,17 @@ const (
 	atOnce = 32
 	// buffer is how many messages of a subject wait for that.
 	buffer = 4096
-	// The waits between two tries of a message that the queue does not take now.
-	leastWait = 100 * time.Millisecond
-	mostWait  = 10 * time.Second
 )
-
-// Sink takes what the source makes.
-type Sink interface {
-	// Emit returns when the event is durable, or not wanted. The same event again is the same invocation.
-	// Invocations with the same order, where it is not empty, run one after the other.
-	Emit(ctx context.Context, ev *functions.Event, order string) error
-	// Lag tells how many messages of the stream are not handed over yet.
-	Lag(n int64)
-}
 
 // Source takes the messages of a trigger's subject or stream in.
 type Source struct {
 	trigger functions.Trigger
-	sink    Sink
+	sink    source.Sink
 	log     *slog.Logger
 }
 
 // New makes the source of a trigger that has one.
-func New(t functions.Trigger, sink Sink, log *slog.Logger) *Source {
+func New(t functions.Trigger, sink source.Sink, log *slog.Logger) *Source {
 	return &Source{trigger: t, sink: sink, log: log}
 }
 
@@ -91,31 +79,13 @@ func (s *Source) subject(ctx context.Context, nc *client.Conn) error {
 	return nil
 }
 
-// insist hands one event over, however long that takes, and calls again before each further try. It returns nil, or why the event can never be an
-// invocation, or ctx's error.
+// insist hands one event over, or lets it go where it can never be an invocation, and calls again before each further try. Its error is that, or ctx's.
 func (s *Source) insist(ctx context.Context, ev *functions.Event, again func()) error {
-	if err := ev.Validate(); err != nil {
+	err := source.Insist(ctx, s.sink, ev, "", s.log.With("trigger", s.trigger.ID().String()), again)
+	if fault.KindOf(err) == fault.Invalid {
 		s.letGo(ev, err)
-		return err
 	}
-	for wait := leastWait; ; wait = min(2*wait, mostWait) {
-		err := s.sink.Emit(ctx, ev, "")
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case fault.KindOf(err) == fault.Invalid:
-			s.letGo(ev, err)
-			return err
-		}
-		s.log.Warn("a message is not taken now, it is tried again", "trigger", s.trigger.ID().String(), "event", ev.ID, "dur_ms", wait.Milliseconds(), "err", err)
-		again()
-		source.Sleep(ctx, wait)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
+	return err
 }
 
 func (s *Source) letGo(ev *functions.Event, err error) {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// ackWait is how long a message stays with a gateway that does not say it is at work on it; it is longer than mostWait.
+	// ackWait is how long a message stays with a gateway that does not say it is at work on it; it is longer than source.MostWait.
 	ackWait = 30 * time.Second
 	// lagEvery is how often it is asked how much waits.
 	lagEvery = time.Second
