@@ -179,8 +179,11 @@ func ask(t interface {
 		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if errors.Is(err, syscall.ECONNRESET) {
-			// As above: what was said behind the request was not read.
+			// As above: what was said behind the request was not read. Whether the reader or the writer of the connection is told of a reset is chance.
 			err = io.ErrUnexpectedEOF
+			if resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
+				err = nil
+			}
 		}
 		if resp.Header.Get("Date") != "" {
 			resp.Header.Set("Date", "now")
