@@ -105,23 +105,29 @@ var (
 	alternatives = regexp.MustCompile(`\b[a-z]+(\|[a-z]+)+\b`)
 )
 
-// Commands within the README's sentences are what the binary has, flags included; those on operating it that stand there whole, with their
-// arguments, are run too.
+// Commands within the sentences of the README and of the guides are what the binary has, flags included; those on operating it that stand
+// there whole, with their arguments, are run too.
 func TestReadmeSentences(t *testing.T) {
 	s := harness.Start(t)
-	readme, err := os.ReadFile(filepath.Join(harness.Root(t), "README.md"))
-	if err != nil {
-		t.Fatal(err)
+	guides, err := filepath.Glob(filepath.Join(harness.Root(t), "docs", "*.md"))
+	if err != nil || len(guides) < 5 {
+		t.Fatalf("the guides in docs/: %q %v", guides, err)
+	}
+	var text, operating string
+	for _, file := range append(guides, filepath.Join(harness.Root(t), "README.md")) {
+		guide, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sentences := fences.ReplaceAllString(string(guide), "")
+		text += sentences
+		if filepath.Base(file) == "operating.md" {
+			operating = sentences
+		}
 	}
 	s.Deploy("greet", "hello", "")
 	node := strings.TrimSpace(s.Must("node", "ls", "-o", "name").Stdout)
 	stands := strings.NewReplacer("FUNCTION|INSTANCE", "greet", "NAMESPACE", "default", "NODE", node)
-	text := fences.ReplaceAllString(string(readme), "")
-	_, operating, found := strings.Cut(text, "\n## Operating it\n")
-	if !found {
-		t.Fatal("the README has no section on operating it")
-	}
-	operating, _, _ = strings.Cut(operating, "\n## ")
 	ran := 0
 	for _, m := range inline.FindAllStringSubmatch(text, -1) {
 		words := strings.Fields(m[1])
@@ -141,7 +147,7 @@ func TestReadmeSentences(t *testing.T) {
 		}
 	}
 	if ran < 5 {
-		t.Errorf("%d commands were run: are they still in the section?", ran)
+		t.Errorf("%d commands were run: are they still in docs/operating.md?", ran)
 	}
 	s.Must("node", "resume", node)
 	if resp, body := s.Get("/fn/greet"); resp.StatusCode != 200 {
