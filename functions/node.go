@@ -17,6 +17,9 @@ const (
 	NodeRemoved NodeIntent = "removed"
 )
 
+// LabelMember is the label with which a worker names the member of a pool that it runs as, such as a Nomad allocation.
+const LabelMember = "pool-member"
+
 // NodeSettings is what is stored of a node: everything else about it is its worker's to report.
 type NodeSettings struct {
 	Schema int        `json:"schema"`

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/scheduler/fleet"
 )
 
 // Config tunes the scheduler. A zero field stands for its default.
@@ -24,6 +25,10 @@ type Config struct {
 	// Tick and IdleTick are the times between looks at what time changes, with something under way and without. Default 100ms, 1s.
 	Tick     time.Duration
 	IdleTick time.Duration
+	// Pool is where workers come from. Default Static.
+	Pool Pool
+	// Fleet says how fast a pool grows and shrinks.
+	Fleet fleet.Policy
 }
 
 // What is done by itself to use fewer nodes.
@@ -43,13 +48,16 @@ func (c Config) withDefaults() Config {
 	c.SaveEvery = cmp.Or(c.SaveEvery, 5*time.Minute)
 	c.Tick = cmp.Or(c.Tick, 100*time.Millisecond)
 	c.IdleTick = cmp.Or(c.IdleTick, time.Second)
+	if c.Pool == nil {
+		c.Pool = Static{}
+	}
 	return c
 }
 
 func (c Config) validate() error {
 	for field, d := range map[string]time.Duration{
 		"settle": c.Settle, "placeTimeout": c.PlaceTimeout, "trafficDelay": c.TrafficDelay, "tick": c.Tick, "idleTick": c.IdleTick, "compact-after": c.CompactAfter,
-		"saveEvery": c.SaveEvery,
+		"saveEvery": c.SaveEvery, "up-after": c.Fleet.UpAfter, "down-after": c.Fleet.DownAfter,
 	} {
 		if d < 0 {
 			return fault.New(fault.CodeInvalidRequest, "scheduler: %s: %s is negative", field, d).WithField(field)

@@ -74,6 +74,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	g.Go(func() error { s.loop(gctx); return nil })
 	g.Go(func() error { s.writer(gctx); return nil })
 	g.Go(func() error { s.save(gctx); return nil })
+	s.followPool(gctx, g)
 	s.watch(gctx, g)
 	err = g.Wait()
 	s.saveAll(ctx)

@@ -78,6 +78,29 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	return plan
 }
 
+// Vacate reports whether everything on a node would fit on other open nodes, empty ones among them. Nothing is changed. Its time grows with what is
+// reserved.
+func (e *Engine) Vacate(ref NodeRef) bool {
+	if !e.valid(ref) {
+		return false
+	}
+	i := int32(ref)
+	var held []int32
+	for k := 1; k < len(e.reservations); k++ {
+		if e.reservations[k].node == i {
+			held = append(held, int32(k))
+		}
+	}
+	e.leave(i)
+	moves := e.empty(i, held)
+	for _, m := range slices.Backward(moves) {
+		e.move(int32(uint32(m.Reservation)), i)
+	}
+	e.leave(i)
+	e.enter(i)
+	return moves != nil
+}
+
 // empty moves all of a node's reservations, the largest first, and returns the moves; it moves nothing and returns nil when one fits nowhere.
 func (e *Engine) empty(i int32, held []int32) []Move {
 	n := &e.nodes[i]

@@ -246,3 +246,28 @@ func TestADecisionAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a decision", n)
 	}
 }
+
+func TestVacateLooksAtEveryOtherNode(t *testing.T) {
+	t.Parallel()
+	e := engineOf(node("a", nil), node("b", nil), node("c", nil))
+	for id, cpu := range map[functions.NodeID]int64{"a": 600, "b": 600} {
+		e.Adopt(e.Ref(id), &placement.Request{Resources: res(cpu, 50, 1)})
+	}
+	if !e.Vacate(e.Ref("a")) {
+		t.Error("c is empty and takes what a has")
+	}
+	e.RemoveNode(e.Ref("c"))
+	if e.Vacate(e.Ref("a")) {
+		t.Error("b has no room for what a has")
+	}
+	if got := e.Reserved(e.Ref("a")).CPU; got != 600 {
+		t.Errorf("looking changed a: %d", got)
+	}
+	r := placement.Request{Resources: res(400, 50, 1)}
+	if c := e.Reserve(&r); !c.Placed() {
+		t.Error("a does not take instances any more")
+	}
+	if e.Vacate(e.Ref("gone")) {
+		t.Error("a node that is not there has nothing to give")
+	}
+}

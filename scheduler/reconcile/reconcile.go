@@ -127,6 +127,8 @@ type Reconciler struct {
 	more    bool
 	reclaim reclaim
 	tidying tidying
+	// pooled is what the pool wanted last.
+	pooled map[functions.NodeID]Withdrawal
 	// watched holds those with something under way.
 	watched map[functions.Ref]struct{}
 	asked   time.Time

@@ -52,19 +52,29 @@ func (s *State) Empty(n *Node, why string) {
 	s.place(n)
 }
 
+// Close has a node take nothing more although its operator wants nothing of it, and says why; an empty reason ends that.
+func (s *State) Close(n *Node, why string) {
+	n.Closed = why
+	n.restrict()
+	s.place(n)
+}
+
 // restrict says what the operator's and the worker's wishes mean for placement.
 func (n *Node) restrict() {
-	n.Cordoned = n.Settings.Intent == functions.NodeCordoned
+	n.Cordoned = n.Settings.Intent == functions.NodeCordoned || n.Closed != ""
 	n.Draining = n.Report.Draining || n.Drained()
 }
 
 // Drained reports whether the node's instances are to leave.
 func (n *Node) Drained() bool { return n.Settings.Intent == functions.NodeDrained || n.Emptying != "" }
 
-// Intent is what is wanted of the node now, and why: its operator's wish, unless it has none and the node is being emptied.
+// Intent is what is wanted of the node now, and why: its operator's wish, unless it has none and the node is being emptied or closed.
 func (n *Node) Intent() (functions.NodeIntent, string) {
 	if n.Emptying != "" {
 		return functions.NodeDrained, n.Emptying
 	}
-	return cmp.Or(n.Settings.Intent, functions.NodeOpen), n.Settings.Reason
+	if intent := cmp.Or(n.Settings.Intent, functions.NodeOpen); intent != functions.NodeOpen || n.Closed == "" {
+		return intent, n.Settings.Reason
+	}
+	return functions.NodeCordoned, n.Closed
 }

@@ -76,6 +76,8 @@ type Node struct {
 	Asked time.Time
 	// Emptying is why its instances are to leave by the scheduler's own choice; empty where they are not.
 	Emptying string
+	// Closed is why nothing more is to be placed on it by the choice of the pool that it belongs to; empty where it may be.
+	Closed string
 	// DrainedFrom is the most instances that it had while it was to be drained.
 	DrainedFrom int
 	// Unlisted says that a report which listed the artifacts may have been missed.

@@ -1,0 +1,202 @@
+package fakenomad
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// run runs an allocation's task, again and again while it is to run, and says how it is.
+func (c *Cluster) run(a *alloc, on *node) {
+	if !c.cfg.Run {
+		c.report(a, api.AllocClientStatusRunning)
+		c.mu.Lock()
+		killing := a.killing
+		c.mu.Unlock()
+		select {
+		case <-a.stopping:
+		case <-killing:
+		case <-c.stop:
+		}
+		c.report(a, api.AllocClientStatusComplete)
+		return
+	}
+	for {
+		cmd, err := c.prepare(a, on)
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			fmt.Fprintf(c.log(), "allocation %s: %v\n", a.ID, err)
+			c.report(a, api.AllocClientStatusFailed)
+			return
+		}
+		c.report(a, api.AllocClientStatusRunning)
+		if c.wait(a, cmd) {
+			c.report(a, api.AllocClientStatusComplete)
+			return
+		}
+		delay := 100 * time.Millisecond
+		if r := a.group.RestartPolicy; r != nil && r.Delay != nil {
+			delay = *r.Delay
+		}
+		select {
+		case <-a.stopping:
+			c.report(a, api.AllocClientStatusComplete)
+			return
+		case <-time.After(delay):
+		}
+	}
+}
+
+// wait waits for the end of a process, which it brings about when the allocation is to end. Over says that it is not to be started again.
+func (c *Cluster) wait(a *alloc, cmd *exec.Cmd) (over bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	group := -cmd.Process.Pid
+	c.mu.Lock()
+	killing := a.killing
+	c.mu.Unlock()
+	select {
+	case <-done:
+	case <-killing:
+		_ = syscall.Kill(group, syscall.SIGKILL)
+		<-done
+	case <-a.stopping:
+		patience := 5 * time.Second
+		if t := a.group.Tasks[0].KillTimeout; t != nil {
+			patience = *t
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(patience):
+		case <-killing:
+		}
+		_ = syscall.Kill(group, syscall.SIGKILL)
+		<-done
+		return true
+	}
+	// Whatever the process left in its group goes with it, as with Nomad's cgroup.
+	_ = syscall.Kill(group, syscall.SIGKILL)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return a.ended || c.findNode(a.NodeID).dead
+}
+
+func (c *Cluster) report(a *alloc, status string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.findNode(a.NodeID); n.dead {
+		// Nobody is left there to tell.
+		return
+	}
+	c.setStatus(a, status)
+	c.settle()
+}
+
+func (c *Cluster) log() io.Writer {
+	if c.cfg.Log == nil {
+		return io.Discard
+	}
+	return c.cfg.Log
+}
+
+// prepare makes a task's directories, its files and its command.
+func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	task := a.group.Tasks[0]
+	dir := filepath.Join(c.cfg.Dir, a.ID[len(a.ID)-6:])
+	taskDir := filepath.Join(dir, task.Name)
+	for _, d := range []string{"alloc", filepath.Join(task.Name, "local"), filepath.Join(task.Name, "secrets")} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	env := map[string]string{
+		"NOMAD_ALLOC_ID": a.ID, "NOMAD_ALLOC_INDEX": fmt.Sprint(a.index), "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": a.JobID,
+		"NOMAD_GROUP_NAME": a.TaskGroup, "NOMAD_TASK_NAME": task.Name, "NOMAD_NAMESPACE": "default", "NOMAD_DC": "dc1", "NOMAD_REGION": "global",
+		"NOMAD_ALLOC_DIR": filepath.Join(dir, "alloc"), "NOMAD_TASK_DIR": filepath.Join(taskDir, "local"), "NOMAD_SECRETS_DIR": filepath.Join(taskDir, "secrets"),
+		"NOMAD_MEMORY_LIMIT": fmt.Sprint(*task.Resources.MemoryMB), "NOMAD_CPU_LIMIT": fmt.Sprint(*task.Resources.CPU), "NOMAD_CPU_CORES": " ",
+	}
+	if task.Resources.MemoryMaxMB != nil && *task.Resources.MemoryMaxMB > 0 {
+		env["NOMAD_MEMORY_MAX_LIMIT"] = fmt.Sprint(*task.Resources.MemoryMaxMB)
+	}
+	if cores := task.Resources.Cores; cores != nil && *cores > 0 {
+		env["NOMAD_CPU_CORES"] = fmt.Sprintf("0-%d", *cores-1)
+		env["NOMAD_CPU_LIMIT"] = fmt.Sprint(*cores * nodeCompute / nodeCores)
+	}
+	expand := func(s string) string {
+		return os.Expand(s, func(name string) string {
+			if attr, ok := strings.CutPrefix(name, "attr."); ok {
+				return on.Attributes[attr]
+			}
+			if name == "node.unique.name" {
+				return on.Name
+			}
+			return env[strings.TrimPrefix(name, "env.")]
+		})
+	}
+	for _, t := range task.Templates {
+		if err := c.render(t, taskDir, expand); err != nil {
+			return nil, err
+		}
+	}
+	command, _ := task.Config["command"].(string)
+	args, _ := task.Config["args"].([]any)
+	cmd := exec.Command(expand(command))
+	for _, arg := range args {
+		cmd.Args = append(cmd.Args, expand(fmt.Sprint(arg)))
+	}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	for k, v := range task.Env {
+		cmd.Env = append(cmd.Env, k+"="+expand(v))
+	}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = taskDir, c.cfg.Log, c.cfg.Log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, nil
+}
+
+// render writes a template's file. Of what templates can do it knows variables and services.
+func (c *Cluster) render(t *api.Template, taskDir string, expand func(string) string) error {
+	parsed, err := template.New("").Funcs(template.FuncMap{
+		"nomadVar": func(path string) (map[string]string, error) {
+			v := c.variables[path]
+			if v == nil {
+				return nil, fmt.Errorf("the variable %s is missing", path)
+			}
+			return v.Items, nil
+		},
+		"nomadService": func(name string) []*api.ServiceRegistration { return c.services(name) },
+	}).Parse(*t.EmbeddedTmpl)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := parsed.Execute(&out, nil); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o644)
+	if t.Perms != nil && *t.Perms != "" {
+		if _, err := fmt.Sscanf(*t.Perms, "%o", &mode); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(taskDir, expand(*t.DestPath)), out.Bytes(), mode)
+}
