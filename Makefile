@@ -12,7 +12,7 @@ LINT_VERSION := v2.15.0
 LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-PURE := scheduler/{placement,autoscale,keepalive,state,reconcile}/*.go
+PURE := scheduler/{placement,autoscale,keepalive,fleet,state,reconcile}/*.go
 # The packages that hold tests on real containers or mounts.
 E2E := ./tests/e2e/... ./tests/power ./runtime/attach ./runtime/containerd ./runtime/egress ./internal/bus
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -34,23 +35,25 @@ type nodeConfig struct {
 	ContainerdAddress string
 	NodeName          string
 	Labels            map[string]string
-	GrantCPU          int64
-	GrantMemory       int64
-	ReserveCPU        int64
-	ReserveMemory     int64
-	HeapTarget        int64
-	MaxInstances      int64
-	SandboxPool       int
-	FreezeAfter       time.Duration
-	DrainTimeout      time.Duration
-	KeepInstances     bool
-	LogLevel          string
-	LogFormat         string
-	DockerConfig      string
-	UserNamespaces    bool
-	EgressRange       string
-	EgressAllow       []string
-	EgressDNS         []string
+	// Capacity is what whoever runs this process gave it, field by field; zero: the machine's. It is no flag.
+	Capacity       functions.Resources
+	GrantCPU       int64
+	GrantMemory    int64
+	ReserveCPU     int64
+	ReserveMemory  int64
+	HeapTarget     int64
+	MaxInstances   int64
+	SandboxPool    int
+	FreezeAfter    time.Duration
+	DrainTimeout   time.Duration
+	KeepInstances  bool
+	LogLevel       string
+	LogFormat      string
+	DockerConfig   string
+	UserNamespaces bool
+	EgressRange    string
+	EgressAllow    []string
+	EgressDNS      []string
 }
 
 // leastHeapTarget is what a process needs to do anything else than collect garbage.
@@ -170,6 +173,7 @@ func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
 	}
 	return worker.Config{
 		Node: node, Name: c.NodeName, Labels: c.Labels, DataDir: c.DataDir, RunDir: c.RunDir, MaxInstances: c.MaxInstances,
+		Capacity:     c.Capacity,
 		Grant:        functions.Resources{CPU: c.GrantCPU, Memory: c.GrantMemory},
 		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
 		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
@@ -178,10 +182,10 @@ func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
 	}
 }
 
-// memory is what bounds a pool that sizes itself: the grant, or the machine's; 0 where that cannot be read.
+// memory is what bounds a pool that sizes itself: the grant, or what the process has; 0 where that cannot be read.
 func (c *nodeConfig) memory() int64 {
-	if c.GrantMemory > 0 {
-		return c.GrantMemory
+	if given := cmp.Or(c.GrantMemory, c.Capacity.Memory); given > 0 {
+		return given
 	}
 	_, memory, err := meter.NewMachine("").Capacity()
 	if err != nil {

@@ -68,7 +68,11 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	if err := s.newWorker(); err != nil {
 		return nil, err
 	}
-	if s.scheduler, err = scheduler.New(scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter}, s.bus, log); err != nil {
+	pool, err := cfg.pool(log)
+	if err != nil {
+		return nil, err
+	}
+	if s.scheduler, err = scheduler.New(scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter, Pool: pool, Fleet: cfg.fleet()}, s.bus, log); err != nil {
 		return nil, err
 	}
 	return s, s.newGateway()

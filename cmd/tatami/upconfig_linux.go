@@ -19,6 +19,7 @@ var upPlaces = places{config: "/etc/tatami/config.yaml", data: "/var/lib/tatami"
 // upConfig is the configuration of `tatami up`. Every field is a flag, an environment variable TATAMI_* and a key of the config file.
 type upConfig struct {
 	nodeConfig
+	poolConfig
 	NoWorker       bool
 	NATSListen     string
 	CertLife       time.Duration
@@ -52,11 +53,19 @@ func (c *upConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Compact, "compact", scheduler.CompactOff, "off, or idle: empty nodes whose instances do nothing and fit on others, one at a time")
 	f.DurationVar(&c.CompactAfter, "compact-after", time.Minute, "how long no function must have lacked room before a node is emptied")
 	f.BoolVar(&c.RequireDurable, "require-durable", false, "refuse to start where power loss may lose accepted work")
+	c.poolConfig.flags(f)
 }
 
 func (c *upConfig) validate() error {
 	if err := c.nodeConfig.validate(); err != nil {
 		return err
+	}
+	if err := c.poolConfig.validate(); err != nil {
+		return err
+	}
+	if c.NomadJob != "" && c.NATSListen == "" {
+		return fault.New(fault.CodeInvalidRequest, "--nomad-job: no worker could join").WithField("nomad-job").
+			WithHint("let workers join at an address that they reach: --nats-listen 10.0.0.1:4222")
 	}
 	if c.ResultTTL < time.Second {
 		return fault.New(fault.CodeInvalidRequest, "--result-ttl: %s is less than 1s", c.ResultTTL).WithField("result-ttl")

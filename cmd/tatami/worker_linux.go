@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -61,7 +63,7 @@ func newWorkerCmd(a *app) *cobra.Command {
 		Short: "Run instances for a server",
 		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --nats-listen`.\n" +
 			"It keeps its instances while the server is away and finds it again by itself. Started again on the same directories it adopts\n" +
-			"the instances that still run.",
+			"the instances that still run. As a task of Nomad it takes the task's processors and memory for all that the machine has.",
 		Args: argCount(0, 0, ""),
 	}
 	cfg.flags(cmd.Flags())
@@ -75,6 +77,13 @@ func newWorkerCmd(a *app) *cobra.Command {
 		log, err := cfg.logger(a.stderr)
 		if err != nil {
 			return err
+		}
+		given, err := readAllocation(os.Getenv, runtime.NumCPU())
+		if err != nil {
+			return err
+		}
+		if given != nil {
+			cfg.grantOf(given)
 		}
 		return runWorker(cmd.Context(), cfg, log, a.stdout)
 	}

@@ -74,7 +74,7 @@ func (p *picture) setJob(j *api.Job, active *api.Deployment) error {
 		return fmt.Errorf("the job %s has no group %s", p.job, p.group)
 	}
 	g := j.TaskGroups[i]
-	p.version, p.count = deref(j.JobModifyIndex), int(deref(g.Count))
+	p.version, p.count = deref(j.JobModifyIndex), deref(g.Count)
 	p.elastic, p.min, p.max = false, p.count, p.count
 	if s := g.Scaling; s != nil && (s.Enabled == nil || *s.Enabled) && s.Max != nil && !deref(j.Stop) {
 		p.elastic, p.min, p.max = true, int(deref(s.Min)), int(*s.Max)

@@ -38,13 +38,10 @@ func (p *Pool) Run(ctx context.Context, heard func(scheduler.PoolState)) error {
 	wait := p.cfg.Retry
 	for ctx.Err() == nil {
 		listed, err := p.follow(ctx, heard)
-		if ctx.Err() != nil {
-			break
-		}
 		if listed {
 			wait = p.cfg.Retry
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			p.log.Warn("nomad is asked again", "job", p.cfg.Job, "after", wait.String(), "err", err)
 		}
 		select {
@@ -139,7 +136,7 @@ func (p *Pool) stream(ctx context.Context, index uint64, to chan<- *api.Events) 
 	for e := range events {
 		if e.Err != nil {
 			p.log.Debug("the stream of events ended", "err", e.Err)
-			return nil
+			break
 		}
 		select {
 		case to <- e:
