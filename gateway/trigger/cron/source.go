@@ -24,6 +24,8 @@ const (
 	// The waits between two tries of a firing that the queue does not take now.
 	leastWait = time.Second
 	mostWait  = 30 * time.Second
+	// handOver bounds one hand-over of a firing, and the writing of the history after it.
+	handOver = 10 * time.Second
 )
 
 // Sink takes what the source makes, and keeps its state.
@@ -129,18 +131,33 @@ func (s *Source) settle(ctx context.Context, late []time.Time) error {
 		f := functions.Firing{Scheduled: at.UTC(), Outcome: functions.FiringMissed, Reason: "no gateway ran at the time"}
 		if s.wanted(at, i == len(late)-1) {
 			var err error
-			if f, err = s.fire(ctx, at); err != nil || ctx.Err() != nil {
+			if f, err = s.fire(ctx, at); err != nil || (ctx.Err() != nil && f.Invocation == "") {
 				return err
 			}
 		}
 		f.Fired = time.Now().UTC()
 		s.from = at
 		s.state.Add(f)
-		if err := s.sink.Save(ctx, s.state); err != nil {
+		if err := s.save(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// save keeps the history, also of a firing that was under way when ctx ended.
+func (s *Source) save(ctx context.Context) error {
+	begun, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOver)
+	defer cancel()
+	return s.sink.Save(begun, s.state)
+}
+
+// emit hands a firing over. The end of ctx does not cut it off: its invocation would run all the same, unknown to the history and to the
+// policy for overlaps.
+func (s *Source) emit(ctx context.Context, ev *functions.Event) (functions.InvocationID, error) {
+	begun, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOver)
+	defer cancel()
+	return s.sink.Emit(begun, ev)
 }
 
 // wanted reports whether a time that has come is fired at: always where it is not late, else as the trigger says.
@@ -168,7 +185,7 @@ func (s *Source) fire(ctx context.Context, at time.Time) (functions.Firing, erro
 	}
 	ev := Event(&s.trigger, at)
 	for wait := leastWait; ctx.Err() == nil; wait = min(2*wait, mostWait) {
-		id, err := s.sink.Emit(ctx, &ev)
+		id, err := s.emit(ctx, &ev)
 		if err == nil {
 			f.Invocation = id
 			return f, nil

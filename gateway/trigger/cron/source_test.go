@@ -32,13 +32,16 @@ func newBook() *book {
 	return &book{times: map[string]time.Time{}, ended: map[functions.InvocationID]bool{}}
 }
 
-func (b *book) Emit(_ context.Context, ev *functions.Event) (functions.InvocationID, error) {
+func (b *book) Emit(ctx context.Context, ev *functions.Event) (functions.InvocationID, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
 		if err := b.refuse(); err != nil {
 			return "", err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
 	}
 	if _, again := b.times[ev.ID]; !again {
 		b.order = append(b.order, ev.ID)
@@ -274,6 +277,33 @@ func TestJitter(t *testing.T) {
 		}
 		if len(one.times) != 24 || len(offs) < 12 {
 			t.Errorf("%d firings, %d different times", len(one.times), len(offs))
+		}
+	})
+}
+
+// A firing that is being handed over when its source is stopped ends first, and is remembered: what it started may still run.
+func TestStopDuringAFiring(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook()
+		begun, taken := make(chan struct{}), make(chan struct{})
+		b.refuse = func() error {
+			close(begun)
+			<-taken
+			return nil
+		}
+		stop := run(t, trigger(functions.CronSource{Schedule: "0 * * * *"}), b)
+		<-begun
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			stop()
+		}()
+		synctest.Wait()
+		close(taken)
+		<-stopped
+		if got := b.outcomes(); got != functions.FiringFired || b.state.Firings[0].Invocation == "" {
+			t.Errorf("the history has %q", got)
 		}
 	})
 }
