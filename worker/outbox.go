@@ -204,19 +204,41 @@ func (o *outbox) table(t bus.EndpointTable) {
 	}
 }
 
-// tell publishes a report. A full one lists the artifacts if they have changed, or list says so; any other leaves them out.
+// tell publishes a report. A full one lists the artifacts that came, or all if some went or list says so; any other leaves them out.
 func (o *outbox) tell(r bus.Report, list bool) {
 	o.reports++
 	r.Envelope = o.envelope(o.reports)
 	r.State = o.w.nodeState()
-	if r.Full && (list || !slices.Equal(r.State.Artifacts, o.listed)) {
-		o.listed = r.State.Artifacts
-	} else {
+	if all := r.State.Artifacts; !r.Full {
 		r.State.Artifacts, r.State.ArtifactsKept = nil, true
+	} else {
+		if came, went := difference(o.listed, all); !list && !went {
+			r.State.Artifacts, r.State.ArtifactsKept = came, true
+		}
+		o.listed = all
 	}
 	if err := o.out.Publish(o.w.bus.Conn(), bus.ReportSubject(o.w.cfg.Node), &r); err != nil {
 		o.w.log.Warn("the report was not published", "err", err)
 	}
+}
+
+// difference returns what is in the second list and not in the first, and whether something is in the first only.
+func difference(before, now []string) (came []string, went bool) {
+	if slices.Equal(before, now) {
+		return nil, false
+	}
+	old := make(map[string]struct{}, len(before))
+	for _, s := range before {
+		old[s] = struct{}{}
+	}
+	for _, s := range now {
+		if _, was := old[s]; was {
+			delete(old, s)
+		} else {
+			came = append(came, s)
+		}
+	}
+	return came, len(old) > 0
 }
 
 func (o *outbox) envelope(sequence uint64) bus.Envelope {

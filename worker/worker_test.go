@@ -567,26 +567,27 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// Artifacts may be thousands: they are listed where they changed and where somebody asks, and full reports between say that they stay.
-func TestArtifactsAreListedWhereTheyChange(t *testing.T) {
+// Artifacts may be thousands: full reports list those that came, and all where somebody asks.
+func TestArtifactsAreListedWhenTheyCome(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	full := func(m message) bool { return m.report != nil && m.report.Full }
 	lists := func(m message) bool { return full(m) && !m.report.State.ArtifactsKept }
+	comes := func(m message) bool { return full(m) && len(m.report.State.Artifacts) > 0 }
 	first := w.await(0, "the first full report", full)
 	if r := w.messages()[first].report; r.State.ArtifactsKept || len(r.State.Artifacts) != 0 {
 		t.Errorf("the first report: %+v", r.State)
 	}
 	rev := revision()
 	id := w.serving(rev)
-	at := w.await(first+1, "a report with the artifact", lists)
+	at := w.await(first+1, "a report with the artifact", comes)
 	for _, m := range w.messages()[first+1 : at] {
 		if m.report != nil && (!m.report.State.ArtifactsKept || len(m.report.State.Artifacts) > 0) {
 			t.Errorf("a report between: %+v", m.report.State)
 		}
 	}
-	if got := w.messages()[at].report.State.Artifacts; !slices.Equal(got, []string{rev.Artifact.Digest}) {
-		t.Errorf("listed %v", got)
+	if got := w.messages()[at].report.State; !got.ArtifactsKept || !slices.Equal(got.Artifacts, []string{rev.Artifact.Digest}) {
+		t.Errorf("listed %v, others kept: %t", got.Artifacts, got.ArtifactsKept)
 	}
 	next := w.await(at+1, "the next full report", full)
 	if r := w.messages()[next].report; !r.State.ArtifactsKept || len(r.State.Artifacts) > 0 || len(r.Instances) != 1 || r.Instances[0].Instance != id {
@@ -595,5 +596,8 @@ func TestArtifactsAreListedWhereTheyChange(t *testing.T) {
 	if err := w.bus.Conn().Publish(bus.SubjectReportsWanted, nil); err != nil {
 		t.Fatal(err)
 	}
-	w.await(next+1, "a list for who asks", lists)
+	all := w.await(next+1, "a list for who asks", lists)
+	if got := w.messages()[all].report.State.Artifacts; !slices.Equal(got, []string{rev.Artifact.Digest}) {
+		t.Errorf("listed for who asks: %v", got)
+	}
 }

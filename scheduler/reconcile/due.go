@@ -81,6 +81,9 @@ const (
 	passAtOnce = 256
 	passSlice  = 32
 	passPause  = 5 * time.Millisecond
+	// restingEvery is the pass that looks at functions at rest too, where there are many: there is nothing to decide for them, only words to be
+	// brought up to date.
+	restingEvery = 8
 )
 
 // pass is a look at every function, bit by bit.
@@ -88,6 +91,8 @@ type pass struct {
 	// begun is when it began, next when it goes on.
 	begun, next time.Time
 	left        []functions.Ref
+	// number counts the passes.
+	number int
 }
 
 // begin starts a pass over all functions if the last one is over and began a while ago.
@@ -96,8 +101,12 @@ func (p *pass) begin(now time.Time, all map[functions.Ref]*state.Function) {
 		return
 	}
 	p.begun = now
-	for ref := range all {
-		p.left = append(p.left, ref)
+	p.number++
+	every := len(all) <= passAtOnce || p.number%restingEvery == 0
+	for ref, f := range all {
+		if every || !f.Resting() {
+			p.left = append(p.left, ref)
+		}
 	}
 }
 

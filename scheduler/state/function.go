@@ -186,6 +186,15 @@ func (f *Function) Count(id functions.RevisionID, gone func(functions.NodeID) bo
 	return active, ready
 }
 
+// Resting reports whether time alone changes nothing for the function: it was looked at, has no instance and needs none, and no plan for one.
+func (f *Function) Resting() bool {
+	if f.Record == nil || f.Record.Candidate != "" || len(f.Instances) > 0 || f.Desired > 0 || f.Reason == "" || f.Pending != "" || f.Plan != nil {
+		return false
+	}
+	waiting, backlog, inFlight := f.Level()
+	return waiting+backlog+inFlight == 0 && f.Writing.IsZero() && f.Revision(f.Record.Live) != nil
+}
+
 // Ordered returns the function's instances by id.
 func (f *Function) Ordered() []*Instance {
 	out := make([]*Instance, 0, len(f.Instances))

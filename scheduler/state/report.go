@@ -64,8 +64,9 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	case missed && !r.Full:
 		c.ReportsWanted = true
 	}
+	var came []string
 	if r.State.ArtifactsKept {
-		r.State.Artifacts = n.Report.Artifacts
+		came, r.State.Artifacts = r.State.Artifacts, n.Report.Artifacts
 		n.Unlisted = n.Unlisted || missed
 		c.ReportsWanted = c.ReportsWanted || n.Unlisted
 	} else {
@@ -83,6 +84,7 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	if !stays || n.Known != before.Known || n.Lost != before.Lost {
 		s.place(n)
 	}
+	s.unpacked(n, came)
 	if placeable(&n.Node) && (!placeable(&before) || before.Allocatable != n.Allocatable) {
 		c.Freed = true
 	}
@@ -91,15 +93,32 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 			c.Functions = append(c.Functions, in.Ref())
 		}
 	}
-	named := make(map[functions.InstanceID]struct{}, len(r.Instances))
-	for _, ir := range r.Instances {
-		named[ir.Instance] = struct{}{}
-		s.applyInstance(now, n, ir, &c)
+	for i := range r.Instances {
+		s.applyInstance(now, n, &r.Instances[i], &c)
 	}
 	if r.Full {
+		named := make(map[functions.InstanceID]struct{}, len(r.Instances))
+		for i := range r.Instances {
+			named[r.Instances[i].Instance] = struct{}{}
+		}
 		s.dropUnnamed(n, named, &c)
 	}
 	return c
+}
+
+// unpacked adds artifacts to those that a node has.
+func (s *State) unpacked(n *Node, digests []string) {
+	for _, d := range digests {
+		if _, has := n.Artifacts[d]; has {
+			continue
+		}
+		if n.Artifacts == nil {
+			n.Artifacts = map[string]struct{}{}
+		}
+		n.Artifacts[d] = struct{}{}
+		n.Report.Artifacts = append(n.Report.Artifacts, d)
+		s.engine.Hold(n.Ref, d)
+	}
 }
 
 func placeable(n *placement.Node) bool { return n.Known && !n.Lost && !n.Draining }
@@ -123,7 +142,7 @@ func (n *Node) describe(st bus.NodeState) (stays bool) {
 	return false
 }
 
-func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *Change) {
+func (s *State) applyInstance(now time.Time, n *Node, ir *bus.InstanceReport, c *Change) {
 	in := s.Instances[ir.Instance]
 	if in != nil && in.Node != n.ID {
 		// A worker speaks for its own node only. What is known of the instance stays until the worker of its node says otherwise, or is lost.
@@ -143,7 +162,7 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 	}
 	if in == nil {
 		c.Functions = append(c.Functions, ir.Ref())
-		in = s.adopt(n, &Instance{InstanceReport: ir, Node: n.ID, Confirmed: true, Reported: now})
+		in = s.adopt(n, &Instance{InstanceReport: *ir, Node: n.ID, Confirmed: true, Reported: now})
 		if in.State.Serves() {
 			in.ReadyAt = ir.Since
 			c.Ready = append(c.Ready, in)
@@ -162,10 +181,10 @@ func (s *State) applyInstance(now time.Time, n *Node, ir bus.InstanceReport, c *
 		in.Uses++
 		in.Clock = s.Clock
 	}
-	if s.news(in, &ir) {
+	if s.news(in, ir) {
 		c.Functions = append(c.Functions, ir.Ref())
 	}
-	in.InstanceReport = ir
+	in.InstanceReport = *ir
 	in.Confirmed, in.Reported = true, now
 	// A stop that was refused, because a slot was held, leaves the instance as it was.
 	if ir.State.Serves() && !in.Stopping.IsZero() && (ir.Held > 0 || now.Sub(in.Stopping) > stopAnswer) {
@@ -189,9 +208,16 @@ const stopAnswer = 500 * time.Millisecond
 
 // dropUnnamed removes what a full report does not name. An instance whose start no report has confirmed stays: the command may be on its way.
 func (s *State) dropUnnamed(n *Node, named map[functions.InstanceID]struct{}, c *Change) {
-	for _, id := range slices.Sorted(maps.Keys(n.Instances)) {
+	unnamed := make([]functions.InstanceID, 0, max(len(n.Instances)-len(named), 0))
+	for id := range n.Instances {
+		if _, ok := named[id]; !ok {
+			unnamed = append(unnamed, id)
+		}
+	}
+	slices.Sort(unnamed)
+	for _, id := range unnamed {
 		in := n.Instances[id]
-		if _, ok := named[id]; ok || !in.Confirmed {
+		if !in.Confirmed {
 			continue
 		}
 		before, was := in.State, *in

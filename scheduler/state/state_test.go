@@ -2,7 +2,9 @@ package state_test
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -156,6 +158,48 @@ func TestArtifactsThatAreNotRepeatedStay(t *testing.T) {
 	if c := kept("b2", 1); !c.ReportsWanted {
 		t.Error("another run of the worker listed nothing, and is not asked")
 	}
+}
+
+func TestArtifactsThatCameAreAddedToThoseThatStay(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	say := func(kept bool, digests ...string) {
+		t.Helper()
+		r := report("n1", "b1", 1, true)
+		if n := s.Nodes["n1"]; n != nil {
+			r.Sequence = n.Sequence + 1
+		}
+		r.State.Artifacts, r.State.ArtifactsKept = digests, kept
+		s.ApplyReport(start, r)
+	}
+	held := func(want ...string) {
+		t.Helper()
+		n := s.Nodes["n1"]
+		if got := slices.Sorted(maps.Keys(n.Artifacts)); !slices.Equal(got, want) {
+			t.Errorf("placement knows of %v, want %v", got, want)
+		}
+		if got := slices.Sorted(slices.Values(n.Report.Artifacts)); !slices.Equal(got, want) {
+			t.Errorf("shown are %v, want %v", got, want)
+		}
+		for _, d := range want {
+			r := placement.Request{Digest: d, Resources: functions.Resources{CPU: 1, Memory: 1, Instances: 1}}
+			if c := s.Engine().Place(&r); c.ID != "n1" || !c.Home {
+				t.Errorf("the engine does not know of %s: %+v", d, c)
+			}
+		}
+	}
+	// What no node has goes to this one.
+	s.ApplyReport(start, report("n0", "b1", 1, true))
+	say(true, "a")
+	held("a")
+	say(false, "b", "c")
+	held("b", "c")
+	say(true, "a", "c")
+	held("a", "b", "c")
+	say(true)
+	held("a", "b", "c")
+	say(false, "c")
+	held("c")
 }
 
 func TestAReportThatSaysNothingNewChangesNoFunction(t *testing.T) {

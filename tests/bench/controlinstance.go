@@ -20,8 +20,8 @@ func (l *jsonList) add(item func([]byte) []byte) {
 
 // fakeInstance is an instance of a worker that only waits. It says what a real one says.
 type fakeInstance struct {
-	id       functions.InstanceID
-	function string
+	id   functions.InstanceID
+	mark *mark
 	// fixed are the fields that an endpoint and a report have in common, rest those that only a report has, phases the phases.
 	fixed, rest, phases string
 	state               functions.InstanceState
@@ -31,9 +31,8 @@ type fakeInstance struct {
 	slots, held         int
 }
 
-func newFakeInstance(c fakeCommand, now time.Time) *fakeInstance {
-	rev := c.Revision
-	in := &fakeInstance{id: c.Instance, function: rev.Function, slots: rev.Config.Concurrency, state: functions.InstanceStarting, since: now}
+func newFakeInstance(c fakeCommand, rev *functions.Revision, m *mark, now time.Time) *fakeInstance {
+	in := &fakeInstance{id: c.Instance, mark: m, slots: rev.Config.Concurrency, state: functions.InstanceStarting, since: now}
 	in.fixed = fmt.Sprintf(`{"instance":"%s","namespace":"%s","function":"%s","revision":"%s","slots":%d,"started":"%s"`,
 		c.Instance, rev.Namespace, rev.Function, rev.ID, in.slots, now.Format(time.RFC3339Nano))
 	r := rev.Config.Limits.Resources()

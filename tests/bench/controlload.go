@@ -42,10 +42,12 @@ type tally struct {
 	failed atomic.Pointer[error]
 	begun  time.Time
 	cpu    time.Duration
+	// collections is how often the collector had run before.
+	collections int
 }
 
 func newTally(n int) *tally {
-	return &tally{took: make([]time.Duration, n), begun: time.Now(), cpu: processTime()}
+	return &tally{took: make([]time.Duration, n), begun: time.Now(), cpu: processTime(), collections: collections()}
 }
 
 func (t *tally) note(i int, since time.Time, err error) {
@@ -56,7 +58,7 @@ func (t *tally) note(i int, since time.Time, err error) {
 }
 
 func (t *tally) end() (outcome, error) {
-	o := outcome{took: t.took, wall: time.Since(t.begun), cpu: processTime() - t.cpu}
+	o := outcome{took: t.took, wall: time.Since(t.begun), cpu: processTime() - t.cpu, collections: collections() - t.collections}
 	o.sort()
 	if err := t.failed.Load(); err != nil {
 		return o, *err
@@ -64,7 +66,9 @@ func (t *tally) end() (outcome, error) {
 	return o, nil
 }
 
-// openLoop starts functions at times that are drawn ahead, whatever becomes of those before; latency counts from the time drawn.
+// openLoop starts functions at times that are drawn ahead, whatever becomes of those before; latency counts from the time drawn. What is added is all
+// of it but the time that the call's own sandbox took, from the command's arrival to its readiness, by the clock of its worker: a timer that fires
+// late makes a slow sandbox, and is no scheduling. All else counts, the lateness of the generator too.
 func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.Duration) (o outcome, err error) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	var due []time.Duration
@@ -79,6 +83,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	noise := w.watchTimers(ctx)
 	defer func() { o.late = noise() }()
 	t := newTally(len(due))
+	added := make([]time.Duration, len(due))
 	var steps [len(o.steps)][]time.Duration
 	for s := range steps {
 		steps[s] = make([]time.Duration, len(due))
@@ -93,6 +98,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 			called := time.Now()
 			t.note(i, due, w.call(ctx, order[i]))
 			m := w.workers.marks[order[i]]
+			added[i] = t.took[i] - m.ready.Sub(m.commanded)
 			for s, took := range [len(steps)]time.Duration{
 				called.Sub(due), m.asked.Sub(called), m.commanded.Sub(m.asked), m.ready.Sub(m.commanded) - sandboxTime, due.Add(t.took[i]).Sub(m.ready),
 			} {
@@ -105,7 +111,8 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	for s := range steps {
 		slices.Sort(steps[s])
 	}
-	o.steps = steps
+	slices.Sort(added)
+	o.added, o.steps = added, steps
 	return o, err
 }
 

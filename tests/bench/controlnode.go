@@ -37,20 +37,21 @@ type fakeWorkers struct {
 	nodes map[functions.NodeID]*fakeNode
 	conns []*nats.Conn
 	live  atomic.Int64
-	// marks hold what was last seen of each function's start.
-	marks []mark
+	// revisions are what was deployed, by the function's number; marks hold what was last seen of each function's start.
+	revisions []functions.Revision
+	marks     []mark
 }
 
 // mark is when a start's demand reached the scheduler, its command the worker, and when the sandbox's time was over.
 type mark struct{ asked, commanded, ready time.Time }
 
-// markOf is the mark of a function by its name.
-func (w *fakeWorkers) markOf(name string) *mark {
+// started is the only revision of a function by its name, and its mark.
+func (w *fakeWorkers) started(name string) (*functions.Revision, *mark) {
 	i, err := strconv.Atoi(strings.TrimPrefix(name, functionPrefix))
 	if err != nil || i < 0 || i >= len(w.marks) {
 		panic("no function of the bench: " + name)
 	}
-	return &w.marks[i]
+	return &w.revisions[i], &w.marks[i]
 }
 
 // fakeNode is one worker.
@@ -69,12 +70,13 @@ type fakeNode struct {
 	// timer wakes the publisher for what can wait.
 	timer *time.Timer
 
-	// What follows is the publisher's: sequences, how many artifacts were listed last, what reports say of the node, and the room that messages
+	// What follows is the publisher's: sequences, how many artifacts were told of, what reports say of the node, and the room that messages
 	// and their lists of what has changed are written into.
 	tables, reports uint64
 	listed          int
 	state, room     []byte
 	changed         jsonList
+	spare           fakeBatch
 }
 
 // fakeBatch is what is to be published, as in the worker's outbox.
@@ -93,9 +95,15 @@ func (b *fakeBatch) init() {
 	}
 }
 
-// newFakeWorkers connects n workers over so many connections.
-func newFakeWorkers(b *bus.Bus, n, connections, fns int) (*fakeWorkers, error) {
-	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n), marks: make([]mark, fns)}
+// emptied is the batch with nothing in it and its room kept.
+func (b *fakeBatch) emptied() fakeBatch {
+	clear(b.changed)
+	return fakeBatch{added: b.added[:0], removed: b.removed[:0], gone: b.gone[:0], changed: b.changed}
+}
+
+// newFakeWorkers connects n workers over so many connections, which start what is deployed.
+func newFakeWorkers(b *bus.Bus, n, connections int, deployed []functions.Revision) (*fakeWorkers, error) {
+	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n), revisions: deployed, marks: make([]mark, len(deployed))}
 	for i := range max(min(connections, n), 1) {
 		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
 		if err != nil {
@@ -179,31 +187,9 @@ func (n *fakeNode) signal() {
 	}
 }
 
-// fakeCommand is what a worker that only waits reads of a command.
-type fakeCommand struct {
-	bus.Envelope
-	Action   bus.Action    `json:"action"`
-	Revision *fakeRevision `json:"revision"`
-	Reason   string        `json:"reason"`
-	Asked    time.Time     `json:"asked"`
-}
-
-type fakeRevision struct {
-	ID        functions.RevisionID `json:"id"`
-	Namespace string               `json:"namespace"`
-	Function  string               `json:"function"`
-	Artifact  struct {
-		Digest string `json:"digest"`
-	} `json:"artifact"`
-	Config struct {
-		Concurrency int              `json:"concurrency"`
-		Limits      functions.Limits `json:"limits"`
-	} `json:"config"`
-}
-
 func (n *fakeNode) command(m *nats.Msg) {
 	now := time.Now()
-	c, err := bus.Decode[fakeCommand](m.Data)
+	c, err := readCommand(m.Data)
 	if err != nil {
 		panic(err)
 	}
@@ -227,18 +213,17 @@ func (n *fakeNode) command(m *nats.Msg) {
 }
 
 func (n *fakeNode) start(c fakeCommand, now time.Time) {
-	in := newFakeInstance(c, now)
+	rev, m := n.all.started(c.Function)
+	in := newFakeInstance(c, rev, m, now)
 	n.insts[in.id] = in
 	n.all.live.Add(1)
-	m := n.all.markOf(in.function)
 	m.asked, m.commanded = c.Asked, now
 	n.pending.init()
 	n.pending.changed[in.id] = struct{}{}
 	if n.timer == nil {
 		n.timer = time.AfterFunc(beginPause, n.signal)
 	}
-	digest := c.Revision.Artifact.Digest
-	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, digest) })
+	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, rev.Artifact.Digest) })
 }
 
 func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {
@@ -250,7 +235,7 @@ func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {
 		n.artifacts = append(n.artifacts, digest)
 	}
 	in.becomeReady(now)
-	n.all.markOf(in.function).ready = now
+	in.mark.ready = now
 	n.addLocked(func(b *fakeBatch) {
 		b.added.add(func(out []byte) []byte { return in.endpoint(out, n.id) })
 		b.changed[in.id] = struct{}{}
@@ -277,13 +262,14 @@ func (n *fakeNode) end(in *fakeInstance, reason string, now time.Time) {
 func (n *fakeNode) flush() error {
 	n.mu.Lock()
 	b := n.pending
-	n.pending = fakeBatch{}
+	n.pending = n.spare
+	defer func() { n.spare = b.emptied() }()
 	if n.timer != nil {
 		n.timer.Stop()
 		n.timer = nil
 	}
 	if b.fullTable {
-		b.added, b.removed = nil, nil
+		b.added, b.removed = b.added[:0], b.removed[:0]
 		for _, id := range slices.Sorted(maps.Keys(n.insts)) {
 			if in := n.insts[id]; in.state == functions.InstanceReady {
 				b.added.add(func(out []byte) []byte { return in.endpoint(out, n.id) })
@@ -305,18 +291,21 @@ func (n *fakeNode) flush() error {
 		}
 	}
 	if len(b.gone) > 0 {
-		if err := n.report(b.gone, false, nil); err != nil {
+		if err := n.report(b.gone, false, nil, true); err != nil {
 			return err
 		}
 	}
 	if !b.report && len(changed) == 0 {
 		return nil
 	}
-	var listed []string
-	if b.report && (b.list || n.listed != len(artifacts)) {
-		n.listed, listed = len(artifacts), artifacts
+	if !b.report {
+		return n.report(changed, false, nil, true)
 	}
-	return n.report(changed, b.report, listed)
+	came := artifacts[n.listed:]
+	if n.listed = len(artifacts); b.list {
+		came = artifacts
+	}
+	return n.report(changed, true, came, !b.list)
 }
 
 func (n *fakeNode) table(b *fakeBatch) error {
@@ -328,8 +317,8 @@ func (n *fakeNode) table(b *fakeBatch) error {
 	return n.send(bus.EndpointsSubject(n.id), out)
 }
 
-// report tells of the instances in the list, and lists the artifacts unless there are none to be listed.
-func (n *fakeNode) report(instances jsonList, full bool, artifacts []string) error {
+// report tells of the instances in the list, and of artifacts: of all that there are, or where others are kept of those that came.
+func (n *fakeNode) report(instances jsonList, full bool, artifacts []string, kept bool) error {
 	const state = `,"state":{"name":"%s","architecture":"amd64","capacity":%[2]s,"allocatable":%[2]s,"cpuUsedMillis":100,"memoryUsedBytes":1073741824`
 	const size = `{"cpuMillis":16000,"memoryBytes":68719476736,"instances":500}`
 	if n.state == nil {
@@ -339,16 +328,21 @@ func (n *fakeNode) report(instances jsonList, full bool, artifacts []string) err
 	out := n.envelope(n.reports)
 	out = strconv.AppendBool(append(out, `,"full":`...), full)
 	out = append(out, n.state...)
-	if len(artifacts) > 0 {
-		var list jsonList
-		for _, a := range artifacts {
-			list.add(func(b []byte) []byte { return strconv.AppendQuote(b, a) })
+	for i, a := range artifacts {
+		if i == 0 {
+			out = append(out, `,"artifacts":[`...)
+		} else {
+			out = append(out, ',')
 		}
-		out = append(append(append(out, `,"artifacts":[`...), list...), "]}"...)
-	} else {
-		out = append(out, `,"artifactsKept":true}`...)
+		out = strconv.AppendQuote(out, a)
+		if i == len(artifacts)-1 {
+			out = append(out, ']')
+		}
 	}
-	out = append(append(append(out, `,"instances":[`...), instances...), "]}"...)
+	if kept {
+		out = append(out, `,"artifactsKept":true`...)
+	}
+	out = append(append(append(out, `},"instances":[`...), instances...), "]}"...)
 	return n.send(bus.ReportSubject(n.id), out)
 }
 

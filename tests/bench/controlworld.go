@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/metrics"
 	"runtime/pprof"
 	"time"
 
@@ -65,10 +66,11 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := w.deploy(ctx, p.functions); err != nil {
+	deployed, err := w.deploy(ctx, p.functions)
+	if err != nil {
 		return err
 	}
-	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections, p.functions); err != nil {
+	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections, deployed); err != nil {
 		return err
 	}
 	w.part(ctx, "workers", w.workers.run)
@@ -92,7 +94,8 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 }
 
 // deploy records functions of many namespaces, each with a revision that has the traffic.
-func (w *controlWorld) deploy(ctx context.Context, n int) error {
+func (w *controlWorld) deploy(ctx context.Context, n int) ([]functions.Revision, error) {
+	deployed := make([]functions.Revision, n)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	now := time.Now().UTC()
@@ -115,6 +118,7 @@ func (w *controlWorld) deploy(ctx context.Context, n int) error {
 			if _, err := w.bus.Revisions().Put(ctx, bus.RevisionKey(ref, rev.ID), rev); err != nil {
 				return err
 			}
+			deployed[i] = rev
 			_, err = w.bus.Functions().Put(ctx, bus.FunctionKey(ref), functions.Function{
 				Schema: functions.Schema, Namespace: ref.Namespace, Name: ref.Name, Live: rev.ID, Revisions: []functions.RevisionID{rev.ID},
 				Generation: 1, Created: now, Updated: now,
@@ -122,7 +126,7 @@ func (w *controlWorld) deploy(ctx context.Context, n int) error {
 			return err
 		})
 	}
-	return g.Wait()
+	return deployed, g.Wait()
 }
 
 // settle returns once no instance is left and every worker was heard of since.
@@ -168,4 +172,11 @@ func processTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// collections is how often the garbage collector has run.
+func collections() int {
+	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(s)
+	return int(s[0].Value.Uint64())
 }

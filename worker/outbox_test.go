@@ -1,0 +1,26 @@
+package worker
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestDifference(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		before, now, came []string
+		went              bool
+	}{
+		{},
+		{now: []string{"a"}, came: []string{"a"}},
+		{before: []string{"a"}, now: []string{"a"}},
+		{before: []string{"a", "b"}, now: []string{"b", "a"}},
+		{before: []string{"b"}, now: []string{"a", "b", "c"}, came: []string{"a", "c"}},
+		{before: []string{"a", "b"}, now: []string{"b", "c"}, came: []string{"c"}, went: true},
+		{before: []string{"a"}, went: true},
+	} {
+		if came, went := difference(c.before, c.now); !slices.Equal(came, c.came) || went != c.went {
+			t.Errorf("from %v to %v: %v came, %t", c.before, c.now, came, went)
+		}
+	}
+}
