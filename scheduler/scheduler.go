@@ -142,10 +142,11 @@ func (s *Scheduler) interval() time.Duration {
 
 // carryOut does what was decided. Nothing in it waits: a command is a publish, a change of records goes to the writer.
 func (s *Scheduler) carryOut(effects []reconcile.Effect) {
-	for _, e := range effects {
+	for i := range effects {
+		e := &effects[i]
 		switch e.Kind {
 		case reconcile.Send:
-			s.send(e.Command)
+			s.send(&e.Command)
 		case reconcile.AskReports:
 			if err := s.bus.Conn().Publish(bus.SubjectReportsWanted, nil); err != nil {
 				s.log.Error("asking for reports failed", "err", err)
@@ -154,7 +155,7 @@ func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 			s.log.Info("to the operator", "text", e.Reason)
 		default:
 			select {
-			case s.write <- e:
+			case s.write <- *e:
 			default:
 				s.log.Warn("too many changes of records are waiting; this one is made later", "fn", e.Ref.String())
 			}
@@ -162,11 +163,11 @@ func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 	}
 }
 
-func (s *Scheduler) send(c bus.Command) {
+func (s *Scheduler) send(c *bus.Command) {
 	node := c.Node
 	s.sequence[node]++
 	c.Boot, c.Sequence = s.bus.Boot(), s.sequence[node]
-	if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), &c); err != nil {
+	if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), c); err != nil {
 		s.log.Error("sending a command failed", "action", c.Action, "inst", c.Instance, "node", node, "err", err)
 		return
 	}

@@ -66,11 +66,11 @@ func TestTheUserChoosesFirst(t *testing.T) {
 		percent, atLimit string
 		want             heap.Setting
 	}{
-		{target: gib, want: heap.Setting{Percent: 400, Limit: gib}},
+		{target: gib, want: heap.Setting{Percent: 1000, Limit: gib}},
 		{target: 0, want: heap.Setting{}},
 		{target: gib, percent: "50", want: heap.Setting{}},
 		{target: gib, percent: "off", atLimit: "1GiB", want: heap.Setting{}},
-		{target: gib, atLimit: "2GiB", want: heap.Setting{Percent: 400}},
+		{target: gib, atLimit: "2GiB", want: heap.Setting{Percent: 1000}},
 	} {
 		env := map[string]string{"GOGC": tc.percent, "GOMEMLIMIT": tc.atLimit}
 		if got := heap.Choose(tc.target, func(k string) string { return env[k] }); got != tc.want {

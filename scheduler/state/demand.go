@@ -33,14 +33,19 @@ func (s *State) ApplyDemand(now time.Time, d bus.Demand) []functions.Ref {
 	whole := g.follow(&d)
 	g.boot, g.sequence, g.last = d.Boot, d.Sequence, now
 	changed := make([]functions.Ref, 0, len(d.Functions))
-	seen := make(map[functions.Ref]struct{}, len(d.Functions))
+	var seen map[functions.Ref]struct{}
+	if len(d.Functions) > 1 {
+		seen = make(map[functions.Ref]struct{}, len(d.Functions))
+	}
 	for _, fd := range d.Functions {
 		r := fd.Ref()
 		f := s.Functions[r]
 		if _, twice := seen[r]; twice || f == nil || f.Record == nil {
 			continue
 		}
-		seen[r] = struct{}{}
+		if seen != nil {
+			seen[r] = struct{}{}
+		}
 		g.named[r] = g.statement
 		if f.state(now, d.Gateway, fd) {
 			changed = append(changed, r)
