@@ -29,11 +29,11 @@ func readCommand(data []byte) (c fakeCommand, err error) {
 		c.Function = firstText(data, `"function":"`)
 	}
 	c.Reason = lastText(data, `"reason":"`)
-	c.Asked, err = time.Parse(time.RFC3339Nano, lastText(data, `"asked":"`))
-	if err != nil || c.Action == "" || c.Action == bus.ActionStart && (c.Instance == "" || c.Function == "") {
-		return c, fmt.Errorf("%s is no command that is understood: %v", data, err)
+	if c.Action == "" || c.Action == bus.ActionStart && (c.Instance == "" || c.Function == "") {
+		return c, fmt.Errorf("%s is no command that is understood", data)
 	}
-	return c, nil
+	c.Asked, err = time.Parse(time.RFC3339Nano, lastText(data, `"asked":"`))
+	return c, err
 }
 
 // firstText is the text behind the first place of a key, up to the next quote; empty where there is none.
