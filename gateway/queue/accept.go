@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -161,6 +163,10 @@ func (q *Queue) put(ctx context.Context, inv *functions.Invocation, streams ...s
 	m, err := q.messageOf(inv)
 	if err != nil {
 		return err
+	}
+	if inv.NotBefore.IsZero() && len(streams) > 0 {
+		m.Header[jetstream.MsgIDHeader] = []string{string(inv.ID)}
+		return q.bus.Fault(q.bus.StoreDurably(ctx, m, streams...), "storing the invocation")
 	}
 	if !inv.NotBefore.IsZero() {
 		q.tallyOf(inv.Ref()).schedule(inv.ID)

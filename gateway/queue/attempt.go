@@ -73,25 +73,25 @@ func (q *Queue) attempt(l *lane, h *held, lease Lease, leaseErr error) {
 	if !ok {
 		return
 	}
-	if ref := q.runsOn(&inv); ref != l.ref && leaseErr == nil {
+	if ref := q.runsOn(inv); ref != l.ref && leaseErr == nil {
 		// It is pinned to another revision than the live one, or two functions of one hash share a lane.
 		release()
 		lease, leaseErr = q.run.Lease(q.lanesCtx, ref)
 	}
 	o := outcome{verdict: cancelled}
 	if q.begin(h) {
-		o = q.perform(h, &inv, lease, leaseErr)
+		o = q.perform(h, inv, lease, leaseErr)
 	}
 	release()
-	q.conclude(h, &inv, o)
+	q.conclude(h, inv, o)
 }
 
 // toDo reads a message. False: it cannot be read, or its invocation has ended or has a further attempt; it is done with then.
-func (q *Queue) toDo(h *held) (functions.Invocation, bool) {
-	giveUp := func() (functions.Invocation, bool) {
+func (q *Queue) toDo(h *held) (*functions.Invocation, bool) {
+	giveUp := func() (*functions.Invocation, bool) {
 		h.lane.endTurn(h.order, h.id)
 		q.drop(h)
-		return functions.Invocation{}, false
+		return nil, false
 	}
 	if !q.reread(h) {
 		return giveUp()
@@ -103,7 +103,7 @@ func (q *Queue) toDo(h *held) (functions.Invocation, bool) {
 		return giveUp()
 	}
 	inv.Attempt = max(inv.Attempt, h.attempt)
-	return inv, !q.alreadyDone(h, &inv)
+	return &inv, !q.alreadyDone(h, &inv)
 }
 
 // conclude writes what follows from an attempt whose slot is given back.
@@ -119,8 +119,15 @@ func (q *Queue) conclude(h *held, inv *functions.Invocation, o outcome) {
 		return
 	case cut:
 	default:
-		q.finish(h, inv, o)
+		if q.finish(h, inv, &o) {
+			return
+		}
 	}
+	q.concluded(h)
+}
+
+// concluded follows the end of what an attempt led to.
+func (q *Queue) concluded(h *held) {
 	h.tally.run(-1)
 	q.drop(h)
 	q.notify(h.id)
@@ -197,8 +204,7 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 	}
 	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = cmp.Or(inv.Revision, rev.ID), lease.Instance(), lease.Cold()
 	timeout := rev.Config.WithDefaults().Timeout.Std()
-	ctx, cancel := context.WithTimeoutCause(q.alive, timeout,
-		fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", inv.Ref(), timeout))
+	ctx, cancel := context.WithTimeoutCause(q.alive, timeout, &overtime{inv, timeout})
 	defer cancel()
 	stopper := q.stopperOf(h, lease, rev.Config.WithDefaults().Concurrency, cancel)
 	defer stopper.settle()
@@ -230,6 +236,28 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		o.reason = answerer(inv) + " answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 	}
 	return o
+}
+
+// overtime ends an attempt that took longer than it may. It is a fault that is put into words only if it comes to that.
+type overtime struct {
+	inv     *functions.Invocation
+	timeout time.Duration
+}
+
+// Error is the fault's.
+func (t *overtime) Error() string { return t.fault().Error() }
+
+// As makes it the fault for errors.As.
+func (t *overtime) As(target any) bool {
+	f, ok := target.(**fault.Error)
+	if ok {
+		*f = t.fault()
+	}
+	return ok
+}
+
+func (t *overtime) fault() *fault.Error {
+	return fault.New(fault.CodeFunctionTimeout, "%s did not finish its answer within %s, its timeout", t.inv.Ref(), t.timeout)
 }
 
 // unfit reports whether an invocation is not to be attempted any more, with its outcome.

@@ -66,22 +66,22 @@ func (q *Queue) attemptBatch(l *lane, hs []*held, lease Lease) {
 		if !ok {
 			continue
 		}
-		if q.runsOn(&inv) != l.ref || inv.BodyRef != nil && len(hs) > 1 {
+		if q.runsOn(inv) != l.ref || inv.BodyRef != nil && len(hs) > 1 {
 			// It goes alone: on another revision, or because it is large.
 			l.again(h)
 			continue
 		}
 		if !q.begin(h) {
-			q.conclude(h, &inv, outcome{verdict: cancelled})
+			q.conclude(h, inv, outcome{verdict: cancelled})
 			continue
 		}
 		o := outcome{attempt: functions.Attempt{Number: inv.Attempt, Started: time.Now().UTC()}}
-		if q.unfit(&inv, &o) {
-			q.conclude(h, &inv, o)
+		if q.unfit(inv, &o) {
+			q.conclude(h, inv, o)
 			continue
 		}
 		size += len(h.msg.Data)
-		part = append(part, member{h, &inv})
+		part = append(part, member{h, inv})
 	}
 	if len(part) == 0 {
 		lease.Release()

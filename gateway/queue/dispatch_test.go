@@ -309,7 +309,7 @@ func TestWhatEndedIsNotRunAgain(t *testing.T) {
 	w.stop()
 	w = start(t, dir, run, Config{})
 	h := &held{lane: &lane{q: w.q}, id: ids[2], seq: inv.Sequence, tally: w.q.tallyOf(hello), reply: "nobody"}
-	w.q.reschedule(h, &again, outcome{attempt: functions.Attempt{Number: 1, Ended: time.Now()}}, 300*time.Millisecond)
+	w.q.reschedule(h, &again, &outcome{attempt: functions.Attempt{Number: 1, Ended: time.Now()}}, 300*time.Millisecond)
 	run.set(func() { run.free = 1 })
 	for i, id := range ids {
 		st := w.ends(id)

@@ -15,17 +15,37 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// finish writes what follows from an attempt and acknowledges the message then. What it cannot write, it leaves unacknowledged.
-func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
+// finish writes what follows from an attempt and acknowledges the message then. What it cannot write, it leaves unacknowledged. True: it goes on
+// without the caller, and calls concluded at its end.
+func (q *Queue) finish(h *held, inv *functions.Invocation, o *outcome) (goesOn bool) {
 	if o.verdict == retry {
 		switch wait, ok := q.next(h, inv, o); {
 		case ok:
 			q.reschedule(h, inv, o, wait)
-			return
+			return false
 		default:
 			o.verdict = died
 		}
 	}
+	e := &ending{q: q, h: h, inv: inv, rec: q.recordOf(inv, o)}
+	if e.rec.State == functions.StateSucceeded && !q.handOn(h, inv, &e.rec) {
+		return false
+	}
+	var err error
+	if e.data, err = encodeResult(&e.rec); err != nil {
+		q.log.Error("a result cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
+		return false
+	}
+	if e.plain() {
+		e.begin()
+		return true
+	}
+	e.write()
+	return false
+}
+
+// recordOf is the terminal record of an invocation.
+func (q *Queue) recordOf(inv *functions.Invocation, o *outcome) functions.Result {
 	rec := functions.Result{
 		Schema: functions.Schema, ID: inv.ID, Namespace: inv.Namespace, Function: inv.Function,
 		Reason: o.reason, Attempts: inv.History, Accepted: inv.Accepted, Finished: time.Now().UTC(),
@@ -58,37 +78,7 @@ func (q *Queue) finish(h *held, inv *functions.Invocation, o outcome) {
 		asked.History = nil
 		rec.Request = &asked
 	}
-	if rec.State == functions.StateSucceeded && !q.handOn(h, inv, &rec) {
-		return
-	}
-	data, err := encodeResult(&rec)
-	if err != nil {
-		q.log.Error("a result cannot be encoded, the attempt is made again", "inv", string(inv.ID), "err", err)
-		return
-	}
-	var late bool
-	ok := q.insist(h, "storing the result", func(ctx context.Context) error {
-		_, err := q.bus.Results().CreateEncoded(ctx, bus.ResultKey(inv.ID), data)
-		if late = fault.Is(err, fault.CodeConflict); late {
-			var cur functions.Result
-			if cur, _, err = q.bus.Results().Get(ctx, bus.ResultKey(inv.ID)); err == nil {
-				// Ours, if an earlier try got through without its answer.
-				late = !cur.Finished.Equal(rec.Finished)
-				rec = cur
-			}
-		}
-		return err
-	})
-	if !ok {
-		return
-	}
-	if late {
-		q.log.Warn("a late result is dropped: the invocation had ended", "inv", string(inv.ID), "fn", inv.Ref().String(), "state", string(rec.State))
-		if o.bodyRef != nil {
-			q.removeBody(o.bodyRef)
-		}
-	}
-	q.settle(h, inv, &rec, !late)
+	return rec
 }
 
 // handOn tells of an answer before it is final; false: it could not be done, and the message is left to be delivered again.
@@ -132,10 +122,18 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 	if !q.sync(h, streams...) {
 		return
 	}
-	q.ack(h)
+	q.settled(h, inv, rec)
 	if onward != nil {
 		q.arrived(onward)
 	}
+	if inv.BodyRef != nil && !dead && rec.Request == nil {
+		q.removeBody(inv.BodyRef)
+	}
+}
+
+// settled follows the barrier: what the invocation came to is on disk. It does not wait.
+func (q *Queue) settled(h *held, inv *functions.Invocation, rec *functions.Result) {
+	q.ack(h)
 	q.tellEnd(inv, rec)
 	q.mu.Lock()
 	last := h.next == nil
@@ -148,9 +146,6 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 		h.tally.ended(h.id)
 	}
 	h.lane.endTurn(h.order, h.id)
-	if inv.BodyRef != nil && !dead && rec.Request == nil {
-		q.removeBody(inv.BodyRef)
-	}
 }
 
 // bury stores the dead letter unless it is there.
@@ -169,7 +164,7 @@ func (q *Queue) bury(ctx context.Context, inv *functions.Invocation, rec *functi
 }
 
 // next says how long to wait before the next attempt, or that there is none.
-func (q *Queue) next(h *held, inv *functions.Invocation, o outcome) (time.Duration, bool) {
+func (q *Queue) next(h *held, inv *functions.Invocation, o *outcome) (time.Duration, bool) {
 	retries := functions.DefaultRetries
 	// The configuration that counts is today's: a deploy may have changed it while the invocation waited.
 	if rev, err := q.run.Lookup(q.alive, inv.Ref()); err == nil && rev.Config.Queue.Retries != nil {
@@ -193,7 +188,7 @@ func (q *Queue) backoff(n int) time.Duration {
 }
 
 // reschedule has the server deliver the next attempt at its time, and acknowledges this one's message.
-func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait time.Duration) {
+func (q *Queue) reschedule(h *held, inv *functions.Invocation, o *outcome, wait time.Duration) {
 	again := *inv
 	again.Attempt++
 	again.History = append(again.History, o.attempt)
@@ -223,10 +218,14 @@ func (q *Queue) reschedule(h *held, inv *functions.Invocation, o outcome, wait t
 // sync waits for the disk; false: it failed, and nothing may be acknowledged any more.
 func (q *Queue) sync(h *held, streams ...string) bool {
 	if err := q.bus.Barrier(q.alive, streams...); err != nil {
-		q.log.Error("an invocation stays in the queue: its result may not be on disk", "inv", string(h.id), "err", err)
+		q.notSynced(h, err)
 		return false
 	}
 	return true
+}
+
+func (q *Queue) notSynced(h *held, err error) {
+	q.log.Error("an invocation stays in the queue: its result may not be on disk", "inv", string(h.id), "err", err)
 }
 
 // insist tries until it succeeds, or this process ends, or the store failed.

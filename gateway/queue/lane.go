@@ -213,9 +213,9 @@ func (l *lane) step() {
 }
 
 const (
-	// horizon is for how long messages are fetched ahead, maxAhead how many at most.
-	horizon  = 5 * time.Millisecond
-	maxAhead = 64
+	// usualHorizon is for how long messages are fetched ahead, maxAhead how many at most.
+	usualHorizon = 5 * time.Millisecond
+	maxAhead     = 64
 )
 
 // ahead is how many messages are to be in hand beside those that slots wait for. l.mu is held.
@@ -223,7 +223,7 @@ func (l *lane) ahead() int {
 	if l.pace <= 0 || l.backlog == 0 || l.holding+l.pull.asked+maxAhead > l.q.cfg.MaxHeld {
 		return 0
 	}
-	return min(int(horizon/l.pace), maxAhead)
+	return min(int(l.q.horizon/l.pace), maxAhead)
 }
 
 // paced takes note that a message was taken. l.mu is held.

@@ -48,6 +48,8 @@ type Queue struct {
 	redriving sync.Mutex
 	// alarms are what waits for a time.
 	alarms *alarms
+	// horizon is for how long messages are fetched ahead.
+	horizon time.Duration
 
 	// onSuccess is set before Run; see OnSuccess.
 	onSuccess func(context.Context, *functions.Invocation, *functions.Result) error
@@ -76,7 +78,7 @@ func NewOver(cfg Config, b *bus.Bus, run DataPath, log *slog.Logger) (*Queue, er
 		spare: make(chan func()), ready: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}),
 		tables: map[functions.Ref]*tally{}, lanes: map[string]*lane{},
 		held: map[functions.InvocationID]*held{}, cancelling: map[functions.InvocationID]*cancellation{}, waiters: map[functions.InvocationID][]chan struct{}{},
-		alarms: newAlarms(), keys: map[string]chan struct{}{}, calling: map[string]bool{},
+		alarms: newAlarms(), horizon: usualHorizon, keys: map[string]chan struct{}{}, calling: map[string]bool{},
 	}, nil
 }
 

@@ -48,6 +48,9 @@ type barrier struct {
 
 	wake chan struct{}
 	done chan struct{}
+	// synced are the batches whose callers are to be called; told is closed when all were.
+	synced chan *batch
+	told   chan struct{}
 }
 
 // batch is what the callers of one sync wait for.
@@ -56,7 +59,12 @@ type batch struct {
 	callers int
 	done    chan struct{}
 	err     error
+	// then are the callers that do not wait.
+	then []func(error)
 }
+
+// maxTelling is how many batches may have been synced whose callers were not called yet; the next one waits.
+const maxTelling = 16
 
 func newBatch() *batch { return &batch{streams: map[*blocks]struct{}{}, done: make(chan struct{})} }
 
@@ -65,34 +73,55 @@ func newBarrier(root string, streams []string, s syncer, f *failure, log *slog.L
 	b := &barrier{
 		root: root, sync: s, log: log, failure: f, next: newBatch(),
 		streams: map[string]*blocks{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		synced: make(chan *batch, maxTelling), told: make(chan struct{}),
 	}
 	for _, name := range streams {
 		b.streams[name] = &blocks{dir: filepath.Join(root, name, "msgs")}
 	}
 	go b.run()
+	go b.tell()
 	return b
 }
 
-func (b *barrier) wait(ctx context.Context, streams []string) error {
+// join makes the next sync one of these streams, too. Then, unless it is nil, is called after it.
+func (b *barrier) join(streams []string, then func(error)) (*batch, error) {
 	if err := b.failure.get(); err != nil {
-		return err
+		return nil, err
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.stopped {
-		b.mu.Unlock()
-		return fault.New(fault.CodeUnavailable, "the store is closed")
+		return nil, fault.New(fault.CodeUnavailable, "the store is closed")
 	}
 	mine := b.next
-	mine.callers++
 	for _, name := range streams {
 		s, ok := b.streams[name]
 		if !ok {
-			b.mu.Unlock()
-			return fmt.Errorf("barrier: there is no stream %q", name)
+			return nil, fmt.Errorf("barrier: there is no stream %q", name)
 		}
 		mine.streams[s] = struct{}{}
 	}
-	b.mu.Unlock()
+	mine.callers++
+	if then != nil {
+		mine.then = append(mine.then, then)
+	}
+	return mine, nil
+}
+
+// then calls then after the next sync of the streams.
+func (b *barrier) then(then func(error), streams []string) {
+	if _, err := b.join(streams, then); err != nil {
+		then(err)
+		return
+	}
+	b.signal()
+}
+
+func (b *barrier) wait(ctx context.Context, streams []string) error {
+	mine, err := b.join(streams, nil)
+	if err != nil {
+		return err
+	}
 	b.signal()
 	select {
 	case <-mine.done:
@@ -112,6 +141,7 @@ func (b *barrier) signal() {
 // run commits one batch after another.
 func (b *barrier) run() {
 	defer close(b.done)
+	defer close(b.synced)
 	for range b.wake {
 		b.mu.Lock()
 		cur := b.next
@@ -122,8 +152,21 @@ func (b *barrier) run() {
 			cur.err = b.commit(cur)
 		}
 		close(cur.done)
+		if len(cur.then) > 0 {
+			b.synced <- cur
+		}
 		if stopped {
 			return
+		}
+	}
+}
+
+// tell calls those who do not wait, while the next sync runs.
+func (b *barrier) tell() {
+	defer close(b.told)
+	for cur := range b.synced {
+		for _, then := range cur.then {
+			then(cur.err)
 		}
 	}
 }
@@ -134,7 +177,7 @@ func (b *barrier) stop() {
 	b.stopped = true
 	b.mu.Unlock()
 	b.signal()
-	<-b.done
+	<-b.told
 }
 
 func (b *barrier) commit(cur *batch) error {

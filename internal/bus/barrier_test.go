@@ -210,6 +210,54 @@ func TestBarrierSharesASyncAndComesAfterTheCall(t *testing.T) {
 	x.synced("dir A msgs", "file A 1.blk", "file A 1.blk")
 }
 
+// Who does not wait is called once, after a sync that began after the call.
+func TestBarrierThen(t *testing.T) {
+	t.Parallel()
+	x := newBench(t)
+	x.rec.gate, x.rec.begun = make(chan struct{}), make(chan struct{}, 10)
+	x.make("A", 1)
+	x.make("B", 1)
+	first, second := make(chan error, 2), make(chan error, 2)
+	x.b.then(func(err error) { first <- err }, []string{"A"})
+	<-x.rec.begun
+	x.b.then(func(err error) { second <- err }, []string{"B"})
+	x.rec.gate <- struct{}{}
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	<-x.rec.begun
+	select {
+	case <-second:
+		t.Fatal("told before the sync that began after the call")
+	default:
+	}
+	x.rec.gate <- struct{}{}
+	if err := <-second; err != nil {
+		t.Fatal(err)
+	}
+	x.synced("dir A msgs", "dir B msgs", "file A 1.blk", "file B 1.blk")
+	x.b.then(func(err error) { first <- err }, []string{"C"})
+	if err := <-first; err == nil {
+		t.Error("a stream that is not known")
+	}
+	// The first failure is told to those who share the sync, and to all that come later.
+	x.rec.mu.Lock()
+	x.rec.err = errors.New("input/output error")
+	x.rec.mu.Unlock()
+	x.b.then(func(err error) { first <- err }, []string{"A"})
+	x.rec.gate <- struct{}{}
+	if err := <-first; !fault.Is(err, fault.CodeUnavailable) {
+		t.Errorf("a sync that failed: %v", err)
+	}
+	x.b.then(func(err error) { second <- err }, []string{"A"})
+	if err := <-second; !fault.Is(err, fault.CodeUnavailable) {
+		t.Errorf("after it: %v", err)
+	}
+	if len(first)+len(second) > 0 {
+		t.Error("told twice")
+	}
+}
+
 func TestAFailedSyncIsTheEnd(t *testing.T) {
 	t.Parallel()
 	x := newBench(t)

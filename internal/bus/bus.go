@@ -40,6 +40,7 @@ type Bus struct {
 	js        jetstream.JetStream
 	stores    stores
 	barrier   *barrier
+	later     *later
 	failure   *failure
 	room      room
 	named     named
@@ -112,6 +113,9 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	if b.nc, err = b.Connect("tatami"); err != nil {
 		return err
+	}
+	if b.later, err = newLater(b.nc); err != nil {
+		return fmt.Errorf("subscribing to the server's answers: %w", err)
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		return fmt.Errorf("opening JetStream: %w", err)
@@ -210,6 +214,9 @@ func (b *Bus) shutdown() {
 	if b.nc != nil {
 		b.nc.Close()
 	}
+	if b.later != nil {
+		b.later.close()
+	}
 	if b.srv != nil {
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
@@ -294,6 +301,9 @@ func (b *Bus) Bodies() *Objects { return b.bodies }
 func (b *Bus) Barrier(ctx context.Context, streams ...string) error {
 	return b.barrier.wait(ctx, streams)
 }
+
+// BarrierThen is Barrier for whoever does not wait: then is called once with the error, if there is one, and must not wait.
+func (b *Bus) BarrierThen(then func(error), streams ...string) { b.barrier.then(then, streams) }
 
 // Failed is closed when a sync failed, or a write of the server: nothing may be accepted any more, and only a new process can tell what
 // is on disk.

@@ -44,14 +44,47 @@ func (b *Bus) Store(ctx context.Context, m *nats.Msg) (uint64, error) {
 			return 0, ctx.Err()
 		}
 	}
-	if seq, ok := storedAs(resp.Data); ok {
-		return seq, nil
+	return wordOf(resp)
+}
+
+// StoreThen stores a message as Store does, without a goroutine that waits and without a second try, and calls then once with its sequence or the
+// error. Then may run before StoreThen returns, and must not wait: all others wait behind it.
+func (b *Bus) StoreThen(m *nats.Msg, then func(sequence uint64, err error)) { b.later.store(m, then) }
+
+// StoreDurably stores a message as Store does and returns when that is on disk, with what else was stored in the streams named. Errors of both are
+// told apart by their codes: see Fault, Barrier. After an error the message may be stored all the same.
+func (b *Bus) StoreDurably(ctx context.Context, m *nats.Msg, streams ...string) error {
+	// One wait for both: the caller's goroutine is woken once.
+	done := make(chan error, 1)
+	b.StoreThen(m, func(_ uint64, err error) {
+		if err != nil {
+			done <- err
+			return
+		}
+		b.BarrierThen(func(err error) { done <- err }, streams...)
+	})
+	select {
+	case err := <-done:
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+	// The streams are there: the server has only just come to them.
+	if _, err := b.Store(ctx, m); err != nil {
+		return err
+	}
+	return b.Barrier(ctx, streams...)
+}
+
+// explained reads an answer of any form.
+func explained(data []byte) (uint64, error) {
 	var ack struct {
 		Error *jetstream.APIError `json:"error"`
 		*jetstream.PubAck
 	}
-	if err := json.Unmarshal(resp.Data, &ack); err != nil {
+	if err := json.Unmarshal(data, &ack); err != nil {
 		return 0, jetstream.ErrInvalidJSAck
 	}
 	if ack.Error != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -66,6 +69,71 @@ func TestStore(t *testing.T) {
 	if _, err := b.Store(t.Context(), &nats.Msg{Subject: "nobody.stores.this"}); !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		t.Errorf("no stream: %v", err)
 	}
+}
+
+// StoreThen gives what Store gives, to each its own.
+func TestStoreThen(t *testing.T) {
+	t.Parallel()
+	b := openStore(t)
+	type word struct {
+		seq uint64
+		err error
+	}
+	ask := func(m *nats.Msg) chan word {
+		said := make(chan word, 2)
+		b.StoreThen(m, func(seq uint64, err error) { said <- word{seq, err} })
+		return said
+	}
+	const n = 500
+	words := make([]chan word, n)
+	for i := range words {
+		words[i] = ask(&nats.Msg{Subject: "inv.aaaaaaaaaa." + strconv.Itoa(i), Data: []byte(strconv.Itoa(i)), Header: nats.Header{}})
+	}
+	for i, said := range words {
+		w := <-said
+		if w.err != nil {
+			t.Fatal(w.err)
+		}
+		m, err := b.Invocations().GetMsg(t.Context(), w.seq)
+		if err != nil || string(m.Data) != strconv.Itoa(i) {
+			t.Fatalf("%d is not at %d: %v", i, w.seq, err)
+		}
+	}
+	if w := <-ask(&nats.Msg{Subject: "inv.aaaaaaaaaa.7", Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}}); !IsConflict(w.err) {
+		t.Errorf("a conflict: %v", w.err)
+	}
+	if w := <-ask(&nats.Msg{Subject: "nobody.stores.this"}); !errors.Is(w.err, jetstream.ErrNoStreamResponse) {
+		t.Errorf("no stream: %v", w.err)
+	}
+	if w := <-ask(&nats.Msg{Subject: "inv.a", Data: make([]byte, 9<<20)}); !errors.Is(w.err, nats.ErrMaxPayload) {
+		t.Errorf("too large: %v", w.err)
+	}
+	if err := b.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if w := <-ask(&nats.Msg{Subject: "inv.aaaaaaaaaa.x"}); !errors.Is(w.err, nats.ErrConnectionClosed) {
+		t.Errorf("after the end: %v", w.err)
+	}
+}
+
+// What the server never answers has an end all the same: when its time is over, and when the store is closed.
+func TestStoreThenUnanswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &later{waiting: map[uint64]promise{}, stop: make(chan struct{}), done: make(chan struct{})}
+		go l.watch()
+		said := make(chan error, 2)
+		begun := time.Now()
+		l.expect(func(_ uint64, err error) { said <- err })
+		if err := <-said; !errors.Is(err, errUnanswered) || time.Since(begun) < storeTimeout {
+			t.Errorf("after %s: %v", time.Since(begun), err)
+		}
+		l.expect(func(_ uint64, err error) { said <- err })
+		l.close()
+		if err := <-said; !errors.Is(err, nats.ErrConnectionClosed) {
+			t.Errorf("at the end: %v", err)
+		}
+	})
 }
 
 // A key that was deleted can be made again, whichever way it is made.

@@ -18,6 +18,8 @@ type Table[T any] struct {
 	bucket  string
 	missing fault.Code
 	kv      jetstream.KeyValue
+	// stream and prefix are the bucket's stream and what its subjects begin with.
+	stream, prefix string
 }
 
 // Entry is a record with its key and its revision.
@@ -37,11 +39,13 @@ type Event[T any] struct {
 }
 
 func newTable[T any](b *Bus, bucket string, missing fault.Code) *Table[T] {
-	return &Table[T]{bus: b, bucket: bucket, missing: missing, kv: b.stores.buckets[bucket]}
+	return &Table[T]{
+		bus: b, bucket: bucket, missing: missing, kv: b.stores.buckets[bucket], stream: bucketStream(bucket), prefix: "$KV." + bucket + ".",
+	}
 }
 
 // Stream is the name of the stream behind the table, for Barrier.
-func (t *Table[T]) Stream() string { return bucketStream(t.bucket) }
+func (t *Table[T]) Stream() string { return t.stream }
 
 // Get returns the record and its revision; not-found where there is none.
 func (t *Table[T]) Get(ctx context.Context, key string) (T, uint64, error) {
@@ -71,15 +75,29 @@ func (t *Table[T]) CreateEncoded(ctx context.Context, key string, data []byte) (
 	return t.writeEncoded(key, data, func(data []byte) (uint64, error) {
 		if plainKey(key) {
 			// As the client does it first; what it does after a conflict is for keys that were deleted.
-			rev, err := t.bus.Store(ctx, &nats.Msg{
-				Subject: "$KV." + t.bucket + "." + key, Data: data, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}},
-			})
+			rev, err := t.bus.Store(ctx, t.creation(key, data))
 			if !IsConflict(err) {
 				return rev, err
 			}
 		}
 		return t.kv.Create(ctx, key, data)
 	})
+}
+
+// CreateEncodedThen is CreateEncoded for whoever does not wait: then is called once, with the error if there is one, and must not wait. The record
+// may be stored all the same after an error that is no conflict.
+func (t *Table[T]) CreateEncodedThen(key string, data []byte, then func(error)) {
+	t.bus.StoreThen(t.creation(key, data), func(_ uint64, err error) {
+		if err != nil {
+			err = t.fail(err, "writing", key)
+		}
+		then(err)
+	})
+}
+
+// creation is the message that stores a record where there is none.
+func (t *Table[T]) creation(key string, data []byte) *nats.Msg {
+	return &nats.Msg{Subject: t.prefix + key, Data: data, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}}
 }
 
 // plainKey reports whether a key has nothing in it that the client would have to judge.

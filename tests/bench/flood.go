@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -17,7 +16,6 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/bus"
-	"github.com/tatami-faas/tatami/internal/heap"
 )
 
 // floodPlan is what one function's queue is measured beside.
@@ -53,18 +51,24 @@ func floodMain(args []string) int {
 	flags.IntVar(&p.pending, "pending", 100_000, "invocations that wait for a time")
 	flags.DurationVar(&p.turn, "turn", 8*time.Second, "how long a turn beside the flood takes")
 	flags.DurationVar(&p.failing, "failing", time.Minute, "how long a function fails, in all turns together")
+	only := flags.String("part", "", "only this part: delay, writer, flood or failing")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	rounds = max(rounds, 1)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The collector is set as `tatami up` sets it.
-	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(slog.New(slog.DiscardHandler))
+	defer asServed()()
 	begun := time.Now()
 	var all []figure
-	for _, part := range []func(context.Context, floodPlan) ([]figure, error){delayFigures, writingFigures, floodFigures, failingFigures} {
-		figures, err := part(ctx, p)
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, floodPlan) ([]figure, error)
+	}{{"delay", delayFigures}, {"writer", writingFigures}, {"flood", floodFigures}, {"failing", failingFigures}} {
+		if *only != "" && *only != part.name {
+			continue
+		}
+		figures, err := part.run(ctx, p)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "bench: failed: %v\n", err)
 			return 1

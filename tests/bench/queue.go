@@ -32,11 +32,7 @@ const (
 // benchQueue measures the queue in process: acceptance with everything on, barrier included, by 64 callers and by one, and completion
 // (fetch, run a function that does nothing, store the result, barrier, ack), beside the same work done by JetStream alone.
 func benchQueue(ctx context.Context, binary string) ([]figure, error) {
-	// The collector and the processors are set as the server sets them, for all that is measured.
-	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(slog.New(slog.DiscardHandler))
-	had := runtime.GOMAXPROCS(0)
-	procs.Apply(procs.Choose(had, os.Getenv), slog.New(slog.DiscardHandler))
-	defer runtime.GOMAXPROCS(had)
+	defer asServed()()
 	got := map[string][]float64{}
 	add := func(name string, v float64) { got[name] = append(got[name], v) }
 	for round := range rounds {
@@ -74,6 +70,14 @@ func benchQueue(ctx context.Context, binary string) ([]figure, error) {
 		beside("queue", "complete_per_s", "1/s", m("complete"), "raw-jetstream", m("raw-complete"), n),
 		beside("queue", "complete_container_per_s", "1/s", m("container"), "warm", m("container-warm"), rounds*containerPerRound),
 	}, nil
+}
+
+// asServed sets the collector and the processors as the server sets them, for all that is measured, until what it returns is called.
+func asServed() (undo func()) {
+	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(slog.New(slog.DiscardHandler))
+	had := runtime.GOMAXPROCS(0)
+	procs.Apply(procs.Choose(had, os.Getenv), slog.New(slog.DiscardHandler))
+	return func() { runtime.GOMAXPROCS(had) }
 }
 
 // withBus runs fn on a store of its own.

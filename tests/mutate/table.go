@@ -10,11 +10,15 @@ type mutation struct {
 var mutations = []mutation{
 	{
 		"a 202 before it is on disk",
-		"gateway/queue/accept.go", "return q.bus.Barrier(ctx, streams...)", "return nil", "./gateway/queue",
+		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./gateway/queue",
 	},
 	{
 		"a result acknowledged before it is on disk",
 		"gateway/queue/finish.go", "if !q.sync(h, streams...) {\n\t\treturn\n\t}", "_ = streams", "./gateway/queue",
+	},
+	{
+		"a plain result acknowledged before it is on disk",
+		"gateway/queue/ending.go", "e.q.bus.BarrierThen(e.synced, e.q.bus.Results().Stream())", "e.synced(nil)", "./gateway/queue",
 	},
 	{
 		"a retry acknowledged before it is on disk",
@@ -26,7 +30,7 @@ var mutations = []mutation{
 	},
 	{
 		"a terminal record that overwrites another",
-		"gateway/queue/finish.go", "q.bus.Results().CreateEncoded(ctx, bus.ResultKey(inv.ID), data)", "q.bus.Results().Put(ctx, bus.ResultKey(inv.ID), rec)", "./gateway/queue",
+		"internal/bus/table.go", "nats.Header{jetstream.ExpectedLastSubjSeqHeader: {\"0\"}}", "nats.Header{}", "./gateway/queue",
 	},
 	{
 		"one retry too many",
@@ -58,7 +62,7 @@ var mutations = []mutation{
 	},
 	{
 		"a redrive that runs on what is live",
-		"gateway/queue/attempt.go", "ref := q.runsOn(&inv); ref != l.ref", "ref := inv.Ref(); ref != l.ref", "./gateway/queue",
+		"gateway/queue/attempt.go", "ref := q.runsOn(inv); ref != l.ref", "ref := inv.Ref(); ref != l.ref", "./gateway/queue",
 	},
 	{
 		"a kept request whose body is gone",
@@ -82,7 +86,7 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a 202 before it is on disk",
-		"gateway/queue/accept.go", "return q.bus.Barrier(ctx, streams...)", "return nil", "./tests/power",
+		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./tests/power",
 	},
 	{
 		"power loss: a barrier that syncs nothing",
