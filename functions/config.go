@@ -167,6 +167,8 @@ type Queue struct {
 	// OnSuccess and OnFailure are where the record of an invocation goes when it has ended so.
 	OnSuccess Destination `json:"onSuccess,omitzero"`
 	OnFailure Destination `json:"onFailure,omitzero"`
+	// Callbacks are where it goes, too, if whoever hands the invocation over asks for that.
+	Callbacks Callbacks `json:"callbacks,omitzero"`
 }
 
 // Batch is how many queued invocations go to the function in one request.
@@ -386,7 +388,9 @@ func (c Config) Problems() []*fault.Error {
 		bad("queue.batch.window", "it is nothing without queue.batch.size")
 	}
 	within("queue.batch.window", c.Queue.Batch.Window, 0, maxBatchWindow)
-	for _, p := range []*fault.Error{c.Queue.OnSuccess.problem("queue.onSuccess"), c.Queue.OnFailure.problem("queue.onFailure")} {
+	for _, p := range []*fault.Error{
+		c.Queue.OnSuccess.problem("queue.onSuccess"), c.Queue.OnFailure.problem("queue.onFailure"), c.Queue.Callbacks.problem("queue.callbacks"),
+	} {
 		if p != nil {
 			out = append(out, p)
 		}

@@ -54,13 +54,18 @@ func TestProblemsNameTheField(t *testing.T) {
 		"readiness.activation": func(c *functions.Config) {
 			c.Readiness = functions.Readiness{Path: "/", Activation: true, Timeout: c.Readiness.Timeout}
 		},
-		"readiness.timeout":        func(c *functions.Config) { c.Readiness.Timeout = 1 },
-		"queue.retries":            func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
-		"queue.maxAge":             func(c *functions.Config) { c.Queue.MaxAge = 1 },
-		"queue.maxPending":         func(c *functions.Config) { c.Queue.MaxPending = -1 },
-		"queue.batch.size":         func(c *functions.Config) { c.Queue.Batch.Size = 1 },
-		"queue.batch.window":       func(c *functions.Config) { c.Queue.Batch.Window = 1 },
-		"queue.onSuccess":          func(c *functions.Config) { c.Queue.OnSuccess = functions.Destination{URL: "http://a", Subject: "b"} },
+		"readiness.timeout":  func(c *functions.Config) { c.Readiness.Timeout = 1 },
+		"queue.retries":      func(c *functions.Config) { n := 101; c.Queue.Retries = &n },
+		"queue.maxAge":       func(c *functions.Config) { c.Queue.MaxAge = 1 },
+		"queue.maxPending":   func(c *functions.Config) { c.Queue.MaxPending = -1 },
+		"queue.batch.size":   func(c *functions.Config) { c.Queue.Batch.Size = 1 },
+		"queue.batch.window": func(c *functions.Config) { c.Queue.Batch.Window = 1 },
+		"queue.onSuccess":    func(c *functions.Config) { c.Queue.OnSuccess = functions.Destination{URL: "http://a", Subject: "b"} },
+		"queue.callbacks.allow[1]": func(c *functions.Config) {
+			c.Queue.Callbacks.Allow = []string{"https://a/b", "https://a/../b"}
+		},
+		"queue.callbacks.allow":    func(c *functions.Config) { c.Queue.Callbacks.Allow = make([]string, 17) },
+		"queue.callbacks.secret":   func(c *functions.Config) { c.Queue.Callbacks.Secret.File = "/a" },
 		"queue.onSuccess.url":      func(c *functions.Config) { c.Queue.OnSuccess.URL = "ftp://a" },
 		"queue.onFailure.url":      func(c *functions.Config) { c.Queue.OnFailure.URL = "http://me:word@a/" },
 		"queue.onFailure.function": func(c *functions.Config) { c.Queue.OnFailure.Function = "a.b" },

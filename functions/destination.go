@@ -99,7 +99,7 @@ func (r Ref) Delivers() (of Ref, end string, ok bool) {
 	return Ref{Namespace: r.Namespace, Name: name}, end, ok
 }
 
-// ParseQueue reads the name of a queue: a function's, or NAME@success or NAME@failure with or without a namespace.
+// ParseQueue reads the name of a queue: a function's, or NAME@success, NAME@failure or NAME@callback with or without a namespace.
 func ParseQueue(s string) (Ref, error) {
 	name, rest, delivers := strings.Cut(s, "@")
 	if !delivers {
@@ -129,11 +129,11 @@ func (r Ref) ValidateQueue() error {
 }
 
 func checkEnd(end string) error {
-	if end == EndSuccess || end == EndFailure {
+	if end == EndSuccess || end == EndFailure || end == EndCallback {
 		return nil
 	}
 	return fault.New(fault.CodeInvalidRequest, "%.40q is no end with deliveries", end).WithField("function").
-		WithHint("a function's deliveries are NAME@%s and NAME@%s", EndSuccess, EndFailure)
+		WithHint("a function's deliveries are NAME@%s, NAME@%s and NAME@%s", EndSuccess, EndFailure, EndCallback)
 }
 
 // DeliveryID is the id of what goes to a destination when an invocation has ended. It is the same whenever it is asked for.

@@ -39,6 +39,8 @@ type Invocation struct {
 	// Of is the invocation whose end caused this one, where it is a destination's; Hops is how many destinations in a row led to it.
 	Of   InvocationID `json:"of,omitempty"`
 	Hops int          `json:"hops,omitempty"`
+	// Callback is the URL that the record goes to when the invocation has ended; of what takes it there, the one that it is taken to.
+	Callback string `json:"callback,omitempty"`
 }
 
 // Ref returns the name of the invocation's function.

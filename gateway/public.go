@@ -206,7 +206,7 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	body := newClientBody(w, r)
 	receipt, err := p.queue.Submit(r.Context(), queue.Request{
 		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
-		NotBefore: how.NotBefore, Key: how.Key, OrderingKey: how.OrderingKey, Hops: hops,
+		NotBefore: how.NotBefore, Key: how.Key, OrderingKey: how.OrderingKey, Callback: how.Callback, Hops: hops,
 	})
 	if err != nil && body.err != nil {
 		return queue.Receipt{}, body.fault()

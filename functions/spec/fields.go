@@ -94,6 +94,10 @@ func table() []field {
 			{name: "keepRequests", kind: boolean, doc: "Keeps the request of an invocation as long as its result, so that it can be replayed.", at: func(f *File) any { return &f.Config.Queue.KeepRequests }},
 			destination("onSuccess", "Where the record of an invocation goes that succeeded: one of url, function and subject.", func(f *File) *functions.Destination { return &f.Config.Queue.OnSuccess }),
 			destination("onFailure", "Where the record of an invocation goes that is dead or expired: one of url, function and subject.", func(f *File) *functions.Destination { return &f.Config.Queue.OnFailure }),
+			{name: "callbacks", kind: section, doc: "Where the record goes, too, if whoever hands the invocation over asks for it with the header Tatami-Callback.", fields: []field{
+				{name: "allow", kind: words, doc: "URLs of http or https that may be asked for, and all below their paths; without any, none may.", at: func(f *File) any { return &f.Config.Queue.Callbacks.Allow }},
+				secret("Where the server finds the secret that signs what goes there.", func(f *File) *functions.SecretRef { return &f.Config.Queue.Callbacks.Secret }),
+			}},
 		}},
 		{name: "placement", kind: section, doc: "Which nodes the instances run on.", fields: []field{
 			{name: "spread", kind: text, pattern: "^(zone|node)$", doc: "Keeps the instances apart: zone, by the nodes' label of that name, or node. Without it they are packed.", at: func(f *File) any { return &f.Config.Placement.Spread }},
@@ -114,12 +118,17 @@ func table() []field {
 func destination(name, doc string, at func(f *File) *functions.Destination) field {
 	return field{name: name, kind: section, doc: doc, fields: []field{
 		{name: "url", kind: text, pattern: "^https?://[^@#]+$", doc: "Takes the record with POST.", at: func(f *File) any { return &at(f).URL }},
-		{name: "secret", kind: section, doc: "Where the server finds the secret that signs what goes to url.", fields: []field{
-			{name: "file", kind: text, doc: "Absolute path of a file with one secret a line; all of them sign.", at: func(f *File) any { return &at(f).Secret.File }},
-			{name: "env", kind: text, pattern: "^TATAMI_SECRET_", doc: "Environment variable of the server.", at: func(f *File) any { return &at(f).Secret.Env }},
-		}},
+		secret("Where the server finds the secret that signs what goes to url.", func(f *File) *functions.SecretRef { return &at(f).Secret }),
 		{name: "function", kind: text, pattern: namePattern, doc: "A function of the same namespace, invoked with the record through its queue.", at: func(f *File) any { return &at(f).Function }},
 		{name: "subject", kind: text, doc: "Where the record is published on the server's NATS, behind dest.NAMESPACE.", at: func(f *File) any { return &at(f).Subject }},
+	}}
+}
+
+// secret is the section of a secret that signs.
+func secret(doc string, at func(f *File) *functions.SecretRef) field {
+	return field{name: "secret", kind: section, doc: doc, fields: []field{
+		{name: "file", kind: text, doc: "Absolute path of a file with one secret a line; all of them sign.", at: func(f *File) any { return &at(f).File }},
+		{name: "env", kind: text, pattern: "^TATAMI_SECRET_", doc: "Environment variable of the server.", at: func(f *File) any { return &at(f).Env }},
 	}}
 }
 

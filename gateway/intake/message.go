@@ -44,6 +44,7 @@ func (in *Intake) requestOf(m *nats.Msg, now time.Time) (queue.Request, error) {
 	}
 	r := queue.Request{
 		Ref: ref, Header: invoke.MessageHeader(given), Body: m.Data, Trigger: Trigger, NotBefore: how.NotBefore, Key: how.Key, OrderingKey: how.OrderingKey,
+		Callback: how.Callback,
 	}
 	r.Path, r.Query, _ = strings.Cut(given.Get(headerPath), "?")
 	if caller != "" {

@@ -47,6 +47,8 @@ type Request struct {
 	// OrderingKey has the function's invocations with the same one run one after the other, in the order of their acceptance: one that waits for
 	// another attempt keeps those behind it waiting, and no others. What is delayed takes its place when its time has come. Empty: no order.
 	OrderingKey string
+	// Callback is where the record is to go when the invocation has ended, beside the function's destinations: a URL that the function allows. Empty: nowhere.
+	Callback string
 	// Key makes a repetition harmless: of requests with one key, for one function and by one Caller, only the first becomes an invocation. It is
 	// kept for a day at least, and for as long as the invocation may wait. Empty: each request is one of its own.
 	Key string
@@ -116,6 +118,11 @@ func (q *Queue) mayTake(ctx context.Context, r *Request) (*functions.Revision, e
 			return nil, err
 		}
 	}
+	if r.Callback != "" {
+		if err := rev.Config.Queue.Callbacks.Check(r.Callback); err != nil {
+			return nil, err
+		}
+	}
 	// The message holds the body in base64.
 	return rev, q.bus.RoomFor(int64(len(r.Body))*4/3 + messageOverhead)
 }
@@ -127,7 +134,7 @@ func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
 		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf, OrderingKey: r.OrderingKey,
-		Revision: r.Revision, Of: r.Of, Hops: r.Hops,
+		Revision: r.Revision, Of: r.Of, Hops: r.Hops, Callback: r.Callback,
 	}
 	if r.delayed() {
 		inv.NotBefore = r.NotBefore.UTC()

@@ -82,7 +82,7 @@ func ordinaryTime(t time.Time) bool {
 
 // encodeInvocation is json.Marshal for an invocation.
 func encodeInvocation(inv *functions.Invocation) ([]byte, error) {
-	if inv.BodyRef != nil || len(inv.History) > 0 || !inv.NotBefore.IsZero() || inv.RedriveOf != "" || inv.Revision != "" || inv.Of != "" || inv.Hops != 0 ||
+	if inv.BodyRef != nil || len(inv.History) > 0 || !inv.NotBefore.IsZero() || inv.RedriveOf != "" || inv.Revision != "" || inv.Of != "" || inv.Hops != 0 || inv.Callback != "" ||
 		!ordinaryTime(inv.Accepted) || !ordinaryTime(inv.Deadline) {
 		return json.Marshal(inv)
 	}

@@ -100,16 +100,20 @@ func (c *courier) look(ctx context.Context, ref functions.Ref) (*functions.Revis
 		return nil, functions.Destination{}, err
 	}
 	dest := live.Config.Queue.OnSuccess
-	if end == functions.EndFailure {
+	switch end {
+	case functions.EndFailure:
 		dest = live.Config.Queue.OnFailure
+	case functions.EndCallback:
+		// Where to is each delivery's own.
+		dest = functions.Destination{Secret: live.Config.Queue.Callbacks.Secret}
 	}
-	if dest.URL == "" && dest.Subject == "" {
+	if dest.URL == "" && dest.Subject == "" && end != functions.EndCallback {
 		return nil, dest, &finalError{fault.New(fault.CodeDestinationFailed, "%s has no destination for its %s any more", of, end)}
 	}
 	retries := deliveryRetries
 	rev := &functions.Revision{Schema: functions.Schema, ID: live.ID, Namespace: ref.Namespace, Function: ref.Name, State: functions.RevisionReady}
 	rev.Config.Timeout = functions.Duration(deliveryTimeout)
-	rev.Config.Queue = functions.Queue{Retries: &retries, MaxAge: functions.Duration(deliveryAge)}
+	rev.Config.Queue = functions.Queue{Retries: &retries, MaxAge: functions.Duration(deliveryAge), Callbacks: live.Config.Queue.Callbacks}
 	rev.Config = rev.Config.WithDefaults()
 	return rev, dest, nil
 }
@@ -157,13 +161,21 @@ func (e *errand) RoundTrip(r *http.Request) (*http.Response, error) {
 	if e.dest.Subject != "" {
 		return e.c.publish(r, body, bus.DestinationSubject(e.rev.Namespace, e.dest.Subject))
 	}
-	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, e.dest.URL, bytes.NewReader(body))
+	to := e.dest.URL
+	if to == "" {
+		to = r.Header.Get(functions.HeaderCallback)
+		if err := e.rev.Config.Queue.Callbacks.Check(to); err != nil {
+			return nil, &finalError{fault.Wrap(fault.CodeDestinationFailed, err, "the callback's URL")}
+		}
+	}
+	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return nil, &finalError{fault.Wrap(fault.CodeDestinationFailed, err, "the destination's URL")}
 	}
 	for k, v := range r.Header {
 		out.Header[k] = v
 	}
+	delete(out.Header, functions.HeaderCallback)
 	out.Header["User-Agent"] = []string{"tatami"}
 	if e.dest.Secret != (functions.SecretRef{}) {
 		secrets, err := secret.Read(e.dest.Secret)

@@ -30,10 +30,10 @@ const triggerDestination = "destination"
 // maxCarried is the largest answer that a record carries with it; a larger one is to be fetched.
 const maxCarried = 256 << 10
 
-// deliveryOf makes the invocation that takes the record of an ended one to its function's destination; nil where it goes nowhere. To a function
-// it is an ordinary one of that function's; what goes elsewhere lies in a queue of its own beside the function's, so that a destination that
-// is slow or gone holds nothing else up.
-func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*functions.Invocation, error) {
+// deliveriesOf makes the invocations that take the record of an ended one to its function's destination and to where its caller wants it; none where it
+// goes nowhere. To a function it is an ordinary one of that function's; what goes elsewhere lies in a queue of its own beside the function's, so that
+// a destination that is slow or gone holds nothing else up.
+func (q *Queue) deliveriesOf(inv *functions.Invocation, rec *functions.Result) (out []*functions.Invocation, err error) {
 	if _, _, delivery := inv.Ref().Delivers(); delivery || inv.Hops > functions.MaxHops {
 		return nil, nil
 	}
@@ -43,19 +43,35 @@ func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*f
 		return nil, nil
 	}
 	dest, end := rev.Config.Queue.Destination(rec.State)
-	if dest.IsZero() {
+	called := inv.Callback != "" && end != ""
+	if dest.IsZero() && !called {
 		return nil, nil
 	}
+	body, err := carried(rec)
+	if err != nil {
+		return nil, err
+	}
+	if !dest.IsZero() {
+		out = append(out, q.deliveryTo(inv, dest, end, body))
+	}
+	if called {
+		// Whether the URL is allowed is asked once more when it goes there.
+		d := q.deliveryTo(inv, functions.Destination{URL: inv.Callback}, functions.EndCallback, body)
+		d.Callback = inv.Callback
+		d.Header[headerEnd], d.Header[functions.HeaderCallback] = []string{end}, []string{inv.Callback}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// deliveryTo makes the invocation that takes a record to a destination.
+func (q *Queue) deliveryTo(inv *functions.Invocation, dest functions.Destination, end string, body []byte) *functions.Invocation {
 	to, maxAge := inv.Ref().Deliveries(end), deliveryAge
 	if dest.Function != "" {
 		to, maxAge = functions.Ref{Namespace: inv.Namespace, Name: dest.Function}, functions.Config{}.WithDefaults().Queue.MaxAge.Std()
 		if rev := q.liveOf(to); rev != nil {
 			maxAge = rev.Config.Queue.MaxAge.Std()
 		}
-	}
-	body, err := carried(rec)
-	if err != nil {
-		return nil, err
 	}
 	now := time.Now().UTC()
 	return &functions.Invocation{
@@ -65,7 +81,7 @@ func (q *Queue) deliveryOf(inv *functions.Invocation, rec *functions.Result) (*f
 			"Content-Type": {"application/json"}, headerOf: {string(inv.ID)}, headerOfFunction: {inv.Ref().String()}, headerEnd: {end},
 			HeaderDepth: {strconv.Itoa(inv.Hops + 1)},
 		},
-	}, nil
+	}
 }
 
 // liveOf is the revision that a function has now; nil where it has none.
@@ -91,27 +107,38 @@ func carried(rec *functions.Result) ([]byte, error) {
 	return data, nil
 }
 
-// handRecordOn stores what goes to the destination of an invocation that ended, before the invocation is acknowledged: nil where nothing is to
-// be stored. First says that this process has just written the terminal record, and so nobody can have stored it before. False: it cannot be
+// handRecordOn stores what goes to the destinations of an invocation that ended, before the invocation is acknowledged, and returns what it has
+// stored. First says that this process has just written the terminal record, and so nobody can have stored it before. False: it cannot be
 // stored, and the invocation's message stays.
-func (q *Queue) handRecordOn(h *held, inv *functions.Invocation, rec *functions.Result, first bool) (*functions.Invocation, bool) {
-	out, err := q.deliveryOf(inv, rec)
+func (q *Queue) handRecordOn(h *held, inv *functions.Invocation, rec *functions.Result, first bool) (stored []*functions.Invocation, ok bool) {
+	all, err := q.deliveriesOf(inv, rec)
 	if err != nil {
 		q.log.Error("the record of an invocation cannot be handed on", "inv", string(inv.ID), "err", err)
 		return nil, true
 	}
-	if out == nil {
-		return nil, true
+	for _, out := range all {
+		anew, ok := q.handOver(h, out, first)
+		if !ok {
+			return nil, false
+		}
+		if anew {
+			stored = append(stored, out)
+		}
 	}
+	return stored, true
+}
+
+// handOver stores one delivery, unless it is known. False: it cannot be stored.
+func (q *Queue) handOver(h *held, out *functions.Invocation, first bool) (anew, ok bool) {
 	m, err := q.messageOf(out)
 	if err != nil {
-		q.log.Error("the record of an invocation cannot be handed on", "inv", string(inv.ID), "err", err)
-		return nil, true
+		q.log.Error("the record of an invocation cannot be handed on", "inv", string(h.id), "err", err)
+		return false, true
 	}
 	// The header says that it is not to be taken for new: after a crash it may be stored a second time, when it has ended already.
 	m.Header[bus.HeaderAttempt] = []string{"1"}
 	known := false
-	ok := q.insist(h, "handing the record on", func(ctx context.Context) error {
+	ok = q.insist(h, "handing the record on", func(ctx context.Context) error {
 		var err error
 		if !first {
 			if known, err = q.isKnown(ctx, out.ID); known || err != nil {
@@ -121,12 +148,12 @@ func (q *Queue) handRecordOn(h *held, inv *functions.Invocation, rec *functions.
 		return q.publish(ctx, m, string(out.ID))
 	})
 	if !ok || known {
-		return nil, ok
+		return false, ok
 	}
 	if err := q.tallyOf(out.Ref()).take(math.MaxInt); err != nil {
 		q.log.Warn("a delivery is not counted", "inv", string(out.ID), "err", err)
 	}
-	return out, true
+	return true, true
 }
 
 // isKnown reports whether an invocation is in the stream or has ended.
@@ -167,6 +194,7 @@ func deadAt(ref functions.Ref) []string {
 	}
 	return []string{
 		bus.FunctionDead(ref), bus.FunctionDead(ref.Deliveries(functions.EndSuccess)), bus.FunctionDead(ref.Deliveries(functions.EndFailure)),
+		bus.FunctionDead(ref.Deliveries(functions.EndCallback)),
 	}
 }
 

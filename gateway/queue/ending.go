@@ -22,7 +22,7 @@ type ending struct {
 
 // plain reports whether nothing but the record is to be written, and nothing to be removed.
 func (e *ending) plain() bool {
-	if e.rec.State != functions.StateSucceeded || e.rec.BodyRef != nil || e.inv.BodyRef != nil {
+	if e.rec.State != functions.StateSucceeded || e.rec.BodyRef != nil || e.inv.BodyRef != nil || e.inv.Callback != "" {
 		return false
 	}
 	if _, _, delivery := e.inv.Ref().Delivers(); delivery {

@@ -116,15 +116,15 @@ func (q *Queue) settle(h *held, inv *functions.Invocation, rec *functions.Result
 	if !ok {
 		return
 	}
-	if onward != nil {
+	if len(onward) > 0 {
 		streams = append(streams, bus.StreamInvocations)
 	}
 	if !q.sync(h, streams...) {
 		return
 	}
 	q.settled(h, inv, rec)
-	if onward != nil {
-		q.arrived(onward)
+	for _, out := range onward {
+		q.arrived(out)
 	}
 	if inv.BodyRef != nil && !dead && rec.Request == nil {
 		q.removeBody(inv.BodyRef)

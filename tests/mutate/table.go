@@ -42,11 +42,11 @@ var mutations = []mutation{
 	},
 	{
 		"an end whose record goes nowhere",
-		"gateway/queue/finish.go", "onward, ok := q.handRecordOn(h, inv, rec, first)", "onward, ok := (*functions.Invocation)(nil), true\n\t_ = first", "./gateway/queue",
+		"gateway/queue/finish.go", "onward, ok := q.handRecordOn(h, inv, rec, first)", "onward, ok := []*functions.Invocation(nil), true\n\t_ = first", "./gateway/queue",
 	},
 	{
 		"a delivery that is not on disk when its cause is acknowledged",
-		"gateway/queue/finish.go", "if onward != nil {\n\t\tstreams", "if onward != nil && rec.Status < 0 {\n\t\tstreams", "./gateway/queue",
+		"gateway/queue/finish.go", "if len(onward) > 0 {\n\t\tstreams", "if len(onward) > 0 && rec.Status < 0 {\n\t\tstreams", "./gateway/queue",
 	},
 	{
 		"a delivery that is made again after a crash",
