@@ -101,7 +101,7 @@ func (l *later) watch() {
 	}
 }
 
-// fail ends those for which which holds.
+// fail ends those that are to be.
 func (l *later) fail(err error, which func(promise) bool) {
 	l.mu.Lock()
 	var gone []promise
