@@ -133,6 +133,12 @@ func (w *world) node(a args) {
 	if labels := a.labels("labels"); labels != nil {
 		n.state.Labels = labels
 	}
+	if lacks := a.labels("lacks"); lacks != nil {
+		n.state.Lacks = map[functions.Feature]string{}
+		for f, why := range lacks {
+			n.state.Lacks[functions.Feature(f)] = why
+		}
+	}
 	if has := a.str("has", ""); has != "" {
 		n.state.Artifacts = []string{has}
 	}
@@ -166,6 +172,7 @@ func (w *world) deploy(a args) {
 			Window: functions.Duration(a.dur("window", 0)), DownDelay: functions.Duration(a.dur("delay", 0))}
 		rev.Config.Placement = functions.Placement{Spread: a.str("spread", ""), Require: a.labels("require"), Avoid: a.labels("avoid"), Prefer: a.labels("prefer"), Near: a.names("near"), Apart: a.names("apart")}
 		rev.Config.Labels = a.labels("labels")
+		rev.Config.Sandbox, rev.Config.Egress = a.str("sandbox", ""), a.str("egress", "")
 	} else if rev.State == functions.RevisionFailed {
 		rev.State = functions.RevisionPending
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -41,6 +42,8 @@ type simDriver struct {
 	specs     []sandbox.Spec
 	// activates says that sandboxes are given their sockets, where that is asked for.
 	activates bool
+	// lacks are the features that the node does not have.
+	lacks map[functions.Feature]string
 }
 
 func newSimDriver(t *testing.T) *simDriver {
@@ -91,6 +94,12 @@ func (d *simDriver) Prepared() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.prepared)
+}
+
+func (d *simDriver) Lacks() map[functions.Feature]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.lacks)
 }
 
 func (d *simDriver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {

@@ -41,6 +41,7 @@ type Worker struct {
 	logs      *logs.Logs
 	machine   *meter.Machine
 	load      atomic.Pointer[meter.Load]
+	lacks     atomic.Pointer[map[functions.Feature]string]
 	out       *outbox
 	artifacts *artifacts
 	prefetch  *prefetch
@@ -94,6 +95,7 @@ func New(cfg Config, driver sandbox.Driver, b Bus, log *slog.Logger) (*Worker, e
 	w.prefetch = newPrefetch(driver, w.artifacts, log, cfg.PrepareTimeout)
 	w.table.Store(&map[functions.InstanceID]*instance{})
 	w.load.Store(&meter.Load{})
+	w.lacks.Store(&map[functions.Feature]string{})
 	return w, nil
 }
 
@@ -139,6 +141,7 @@ func (w *Worker) serve(ctx, inner context.Context) error {
 	if err := w.adopt(ctx); err != nil {
 		return err
 	}
+	w.lookAround()
 	unsubscribe, err := w.subscribe()
 	if err != nil {
 		return err
@@ -260,10 +263,22 @@ func (w *Worker) measure(ctx context.Context) error {
 				boxes[in] = sb
 			}
 		}
+		w.lookAround()
 		meter.Each(ctx, boxes, func(in *instance, u functions.Usage) { in.usage.Store(&u) })
 		w.reclaim(ctx)
 		w.out.report()
 	}
+}
+
+// lookAround notes what the node lacks now.
+func (w *Worker) lookAround() {
+	lacks := w.driver.Lacks()
+	for f, why := range lacks {
+		if _, known := (*w.lacks.Load())[f]; !known {
+			w.log.Info("no function that needs it is placed here", "feature", string(f), "why", why)
+		}
+	}
+	w.lacks.Store(&lacks)
 }
 
 // nodeState is the node as reports tell it.
@@ -274,7 +289,8 @@ func (w *Worker) nodeState() bus.NodeState {
 	load := w.load.Load()
 	return bus.NodeState{
 		Name: w.cfg.Name, Architecture: architecture, Capacity: w.capacity, Allocatable: w.allocatable,
-		CPUUsed: load.CPU, MemoryUsed: load.Memory, Draining: closing, Labels: w.cfg.Labels, Artifacts: w.driver.Prepared(),
+		CPUUsed: load.CPU, MemoryUsed: load.Memory, Draining: closing, Labels: w.cfg.Labels, Lacks: *w.lacks.Load(),
+		Artifacts: w.driver.Prepared(),
 	}
 }
 

@@ -3,7 +3,9 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -484,6 +486,17 @@ func TestARemovalIsTriedAgain(t *testing.T) {
 	})
 	if r := w.state(id, functions.InstanceStopped); r.Reason != "idle" {
 		t.Errorf("report %+v", r)
+	}
+}
+
+func TestTheNodeSaysWhatItLacks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, want := range []map[functions.Feature]string{nil, {functions.FeatureGVisor: "not installed"}, {}} {
+		w.driver.mu.Lock()
+		w.driver.lacks = want
+		w.driver.mu.Unlock()
+		w.await(len(w.messages()), fmt.Sprintf("lacking %v", want), func(m message) bool { return m.report != nil && maps.Equal(m.report.State.Lacks, want) })
 	}
 }
 

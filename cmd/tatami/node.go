@@ -91,6 +91,7 @@ func nodeFields(n *v1.Node) []field {
 		{"drain", drainText(n.Drain)},
 		{"platform", "linux/" + n.Architecture},
 		{"labels", labelText(n.Labels)},
+		{"lacks", lacksText(n.Lacks)},
 		{"machine", fmt.Sprintf("cpu %s, memory %s", cores(n.Capacity.CPU), size(n.Capacity.Memory))},
 		{"for functions", fmt.Sprintf("cpu %s, memory %s, %s", cores(n.Allocatable.CPU), size(n.Allocatable.Memory), many(n.Allocatable.Instances, "instance"))},
 		{"reserved", fmt.Sprintf("cpu %s, memory %s, %s", cores(n.Reserved.CPU), size(n.Reserved.Memory), many(n.Reserved.Instances, "instance"))},
@@ -124,6 +125,15 @@ func labelText(labels map[string]string) string {
 		out = append(out, k+"="+labels[k])
 	}
 	return strings.Join(out, ",")
+}
+
+// lacksText is one line for each feature.
+func lacksText(lacks map[functions.Feature]string) string {
+	var out []string
+	for _, f := range slices.Sorted(maps.Keys(lacks)) {
+		out = append(out, fmt.Sprintf("%s: %s", f, lacks[f]))
+	}
+	return strings.Join(out, "\n")
 }
 
 func nodeName(n v1.Node) string { return n.Name }

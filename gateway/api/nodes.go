@@ -69,7 +69,7 @@ func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {
 		node := v1.Node{
 			ID: n.ID, Name: n.Name, Architecture: n.Architecture, State: nodeState(n, over.At), Intent: cmp.Or(n.Intent, functions.NodeOpen), Reason: n.IntentReason,
 			Capacity: n.Capacity, Allocatable: n.Allocatable, Reserved: n.Reserved, CPUUsed: n.CPUUsed, MemoryUsed: n.MemoryUsed,
-			Instances: running[n.ID], Artifacts: n.Artifacts, Labels: n.Labels, LastSeen: n.LastSeen,
+			Instances: running[n.ID], Artifacts: n.Artifacts, Labels: n.Labels, Lacks: n.Lacks, LastSeen: n.LastSeen,
 		}
 		if d := n.Drain; d != nil {
 			node.Drain = &v1.NodeDrain{From: d.From, Left: d.Left, Waits: d.Waits}

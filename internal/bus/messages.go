@@ -167,6 +167,8 @@ type NodeState struct {
 	// Draining says that the worker is stopping and starts nothing more.
 	Draining bool              `json:"draining,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	// Lacks are the features that the node does not have, each with the reason.
+	Lacks map[functions.Feature]string `json:"lacks,omitempty"`
 	// Artifacts lists the digests that are unpacked on the node. Where ArtifactsKept is set it lists those only that came since the last report
 	// which spoke of them: the others, which may be thousands, are as they were. A report that was asked for always lists all.
 	Artifacts     []string `json:"artifacts,omitempty"`

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/runtime/attach"
 )
@@ -44,6 +45,18 @@ func (d *Driver) gvisor(p *plan) error {
 	p.spec.Linux.Sysctl = nil
 	p.spec.Linux.Seccomp = nil
 	return nil
+}
+
+// Lacks are the features that this node does not have now, each with the reason.
+func (d *Driver) Lacks() map[functions.Feature]string {
+	lacks := map[functions.Feature]string{}
+	if _, err := findProgram("runsc"); err != nil {
+		lacks[functions.FeatureGVisor] = "runsc is not installed"
+	}
+	if err := d.egress.Obstacle(); err != nil {
+		lacks[functions.FeatureEgress] = err.Error()
+	}
+	return lacks
 }
 
 // forgetGVisor removes what gVisor's runtime recorded of a sandbox, which a crash may leave.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -26,6 +27,13 @@ type Network struct {
 
 	cancel context.CancelFunc
 	watch  sync.WaitGroup
+
+	// trial is what Obstacle found last.
+	trial struct {
+		sync.Mutex
+		at  time.Time
+		err error
+	}
 
 	mu        sync.Mutex
 	addresses *addresses
@@ -88,6 +96,27 @@ func (n *Network) Adopt(known func(owner string) bool) error {
 		return errors.Join(all, n.start())
 	}
 	return errors.Join(all, n.undo())
+}
+
+// trialHolds is how long a try that failed counts.
+const trialHolds = time.Minute
+
+// Obstacle says what keeps this node from giving links, nil where nothing does. The first call tries it, and so does one each minute after a try
+// that failed.
+func (n *Network) Obstacle() error {
+	n.mu.Lock()
+	up := n.up
+	n.mu.Unlock()
+	if up {
+		return nil
+	}
+	t := &n.trial
+	t.Lock()
+	defer t.Unlock()
+	if now := time.Now(); t.at.IsZero() || t.err != nil && now.Sub(t.at) >= trialHolds {
+		t.at, t.err = now, Probe(n.cfg)
+	}
+	return t.err
 }
 
 // Plug gives the sandbox a link. owner is at most 255 bytes and has none yet.

@@ -3,6 +3,7 @@
 package egress
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +88,33 @@ func inside(t testing.TB, ns *os.File) (addrs []string) {
 		t.Fatal(err)
 	}
 	return addrs
+}
+
+// A node whose range is in use cannot give links, and says so before anybody asks for one.
+func TestObstacle(t *testing.T) {
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "taken"}, PeerName: "taken-peer"}
+	if err := netlink.LinkAdd(link); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = netlink.LinkDel(link) }()
+	addr, err := netlink.ParseAddr("10.77.1.1/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
+		t.Fatal(err)
+	}
+	free, taken := testNetwork(t, "free"), testNetwork(t, "taken")
+	taken.cfg.Range = netip.MustParsePrefix("10.77.0.0/16")
+	if err := free.Obstacle(); err != nil {
+		t.Error(err)
+	}
+	if err := taken.Obstacle(); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a range in use: %v", err)
+	}
+	if owners, err := free.Owners(); err != nil || len(owners) > 0 {
+		t.Errorf("owners %v, %v", owners, err)
+	}
 }
 
 // A link works in a namespace that belongs to a user namespace, too; a second node gives other addresses; another Network adopts the

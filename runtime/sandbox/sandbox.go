@@ -19,6 +19,8 @@ type Driver interface {
 	Prepared() []string
 	// Create makes a sandbox and starts its process. Spec.Artifact must have been prepared. On an error nothing is left behind.
 	Create(ctx context.Context, s Spec) (Sandbox, error)
+	// Lacks are the features that this node does not have now, each with the reason, for people: Create fails for a Spec that needs one. It is quick.
+	Lacks() map[functions.Feature]string
 	// List returns every sandbox that exists, running or not, those of an earlier run of this process included.
 	List(ctx context.Context) ([]Sandbox, error)
 	// Forget gives back what Prepare holds for the digest. Sandboxes that use it keep running.

@@ -112,7 +112,7 @@ func (e *Engine) empty(i int32, held []int32) []Move {
 	moves := make([]Move, 0, len(held))
 	for _, k := range held {
 		v := &e.reservations[k]
-		r := Request{Resources: v.amount, Architecture: e.architectures[v.architecture], Digest: v.digest, Affinity: v.affinity}
+		r := Request{Resources: v.amount, Architecture: e.architectures[v.architecture], Digest: v.digest, Needs: v.needs, Affinity: v.affinity}
 		e.ask(&r)
 		e.search()
 		if e.q.best == 0 {

@@ -160,7 +160,7 @@ func (e *Engine) Suits(r NodeRef, req *Request) bool {
 		return false
 	}
 	a := &e.about[r]
-	return compatible(a.Architecture, req.Architecture) && demand(req).Fits(a.Allocatable) && (req.Affinity == nil || req.Affinity.judge(a.Labels) != excluded)
+	return compatible(a.Architecture, req.Architecture) && needed(req.Needs)&lacked(a.Lacks) == 0 && demand(req).Fits(a.Allocatable) && (req.Affinity == nil || req.Affinity.judge(a.Labels) != excluded)
 }
 
 // Len returns how many nodes and reservations there are.
@@ -179,7 +179,8 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	e.leave(i)
 	a, hot := &e.about[i], &e.nodes[i]
 	open := e.rough[i].open
-	same := known && a.Architecture == n.Architecture && a.Zone == n.Zone && a.Allocatable == n.Allocatable && maps.Equal(a.Labels, n.Labels)
+	same := known && a.Architecture == n.Architecture && a.Zone == n.Zone && a.Allocatable == n.Allocatable && maps.Equal(a.Labels, n.Labels) &&
+		lacked(a.Lacks) == lacked(n.Lacks)
 	if !same {
 		e.leaveClass(i)
 	}
@@ -189,7 +190,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 		e.capacity = e.capacity.Sub(a.Allocatable)
 	}
 	a.Node = *n
-	a.Artifacts, a.Labels = nil, labels
+	a.Artifacts, a.Labels, a.Lacks = nil, labels, maps.Clone(n.Lacks)
 	if !same {
 		a.Labels = maps.Clone(n.Labels)
 		hot.cpuWeight, hot.memoryWeight = weights(n.Allocatable.CPU, n.Allocatable.Memory)
@@ -332,7 +333,7 @@ func (e *Engine) internArchitecture(name string) int32 {
 
 func (e *Engine) keyOf(i int32) classKey {
 	a := &e.about[i]
-	k := classKey{architecture: a.architecture, labels: a.labelSet, cpu: max(a.Allocatable.CPU, 0), memory: max(a.Allocatable.Memory, 0)}
+	k := classKey{architecture: a.architecture, labels: a.labelSet, lacks: lacked(a.Lacks), cpu: max(a.Allocatable.CPU, 0), memory: max(a.Allocatable.Memory, 0)}
 	if e.zonal {
 		k.zone = a.zone
 	}

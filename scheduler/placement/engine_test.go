@@ -46,10 +46,13 @@ func TestClosedNodesTakeNothing(t *testing.T) {
 		"draining": func(n *placement.Node) { n.Draining = true },
 		"cordoned": func(n *placement.Node) { n.Cordoned = true },
 		"arm":      func(n *placement.Node) { n.Architecture = "arm64" },
+		"lacking": func(n *placement.Node) {
+			n.Lacks = map[functions.Feature]string{functions.FeatureGVisor: "not installed"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := placement.Request{Resources: res(200, 200, 1), Architecture: "amd64"}
+			r := placement.Request{Resources: res(200, 200, 1), Architecture: "amd64", Needs: []functions.Feature{functions.FeatureEgress, functions.FeatureGVisor}}
 			e := engineOf(node("a", nil))
 			if !e.Place(&r).Placed() {
 				t.Fatal("the open node is not taken")

@@ -10,11 +10,12 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// Kind describes nodes that are alike: their architecture, zone, labels and capacity.
+// Kind describes nodes that are alike: their architecture, zone, labels, capacity and what they lack.
 type Kind struct {
 	Architecture, Zone string
 	Labels             map[string]string
 	Allocatable        functions.Resources
+	Lacks              map[functions.Feature]string
 }
 
 // KindVerdict is what a request finds among the nodes of a kind.
@@ -30,6 +31,8 @@ type KindVerdict struct {
 	Never bool
 	// Unmet are the required label terms that the kind does not meet.
 	Unmet []Term
+	// Missing are the features that the request needs and the kind lacks, each with the reason.
+	Missing []string
 }
 
 // nodesShown is of how many nodes an explanation speaks one by one.
@@ -58,14 +61,14 @@ func (e *Engine) Explain(r *Request) Explanation {
 	at := map[string]int{}
 	for _, i := range e.sorted {
 		n := &e.about[i].Node
-		key := fmt.Sprint(n.Architecture, "\x00", n.Zone, "\x00", n.Labels, n.Allocatable)
+		key := fmt.Sprint(n.Architecture, "\x00", n.Zone, "\x00", n.Labels, n.Allocatable, n.Lacks)
 		k, ok := at[key]
 		if !ok {
 			k = len(x.Kinds)
 			at[key] = k
 			x.Kinds = append(x.Kinds, KindVerdict{
-				Kind: Kind{n.Architecture, n.Zone, maps.Clone(n.Labels), n.Allocatable}, Causes: map[Cause]int{}, Name: n.Name,
-				Unmet: r.Affinity.unmet(n.Labels),
+				Kind: Kind{n.Architecture, n.Zone, maps.Clone(n.Labels), n.Allocatable, maps.Clone(n.Lacks)}, Causes: map[Cause]int{}, Name: n.Name,
+				Unmet: r.Affinity.unmet(n.Labels), Missing: missing(r.Needs, n.Lacks),
 			})
 		}
 		x.add(&x.Kinds[k], n, e.Free(NodeRef(i)), NodeRef(i) == x.Choice.Node)
@@ -126,6 +129,9 @@ func (k *Kind) String() string {
 		}
 		s += fmt.Sprintf(", %s=%s", key, k.Labels[key])
 	}
+	if len(k.Lacks) > 0 {
+		s += ", without " + writeFeatures(slices.Sorted(maps.Keys(k.Lacks)))
+	}
 	return s
 }
 
@@ -145,6 +151,8 @@ func (v *KindVerdict) Reason(need functions.Resources) string {
 			parts = append(parts, fmt.Sprintf("%d without a free instance slot", n))
 		case Architecture:
 			parts = append(parts, fmt.Sprintf("%d of another architecture", n))
+		case Lacking:
+			parts = append(parts, fmt.Sprintf("%d lacking %s", n, strings.Join(v.Missing, "; ")))
 		case Labels:
 			parts = append(parts, fmt.Sprintf("%d without the labels wanted: %s", n, writeTerms(v.Unmet)))
 		case Lost:

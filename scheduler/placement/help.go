@@ -60,13 +60,17 @@ func (x *Explanation) lessOf() (out []string) {
 	return out
 }
 
-// suited says what keeps the request from nodes however empty they are, but for their size: labels and architecture.
+// suited says what keeps the request from nodes however empty they are, but for their size: features, labels and architecture.
 func (x *Explanation) suited() (out []string) {
 	var other []string
+	lacks := false
 	for i := range x.Kinds {
 		k := &x.Kinds[i]
 		if k.Causes[Architecture] > 0 {
 			other = append(other, k.Architecture)
+		}
+		if k.Causes[Lacking] > 0 {
+			lacks = true
 		}
 		if k.Causes[Labels] == 0 {
 			continue
@@ -81,11 +85,28 @@ func (x *Explanation) suited() (out []string) {
 			}
 		}
 	}
+	if lacks {
+		out = append(out, "tatami doctor on a node that lacks it says what to install; or "+without(x.request.Needs))
+	}
 	if len(other) > 0 {
 		slices.Sort(other)
 		out = append(out, fmt.Sprintf("add a node of architecture %s, or deploy it built for %s", x.request.Architecture, strings.Join(slices.Compact(other), " or ")))
 	}
 	return out
+}
+
+// without says how a function does without features.
+func without(needs []functions.Feature) string {
+	var out []string
+	for _, f := range needs {
+		switch f {
+		case functions.FeatureGVisor:
+			out = append(out, "sandbox: "+functions.SandboxContainer)
+		case functions.FeatureEgress:
+			out = append(out, "egress: "+functions.EgressNone)
+		}
+	}
+	return "deploy it with " + strings.Join(out, " and ")
 }
 
 func orAny(value string) string {

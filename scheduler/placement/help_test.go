@@ -30,6 +30,10 @@ func TestEveryRefusalSaysWhatWouldHelp(t *testing.T) {
 		"unknown": {change: func(n *placement.Node) { n.Known = false }, want: []string{wait}},
 		"architecture": {change: func(n *placement.Node) { n.Architecture = "arm64" }, want: []string{
 			never, "add a node of architecture amd64, or deploy it built for arm64"}},
+		"feature": {change: func(n *placement.Node) {
+			n.Lacks = map[functions.Feature]string{functions.FeatureEgress: "no nftables"}
+		}, want: []string{
+			never, "tatami doctor on a node that lacks it says what to install; or deploy it with sandbox: container and egress: none"}},
 		"label wanted": {change: func(n *placement.Node) { n.Labels = map[string]string{"noisy": "no"} }, want: []string{
 			never, "start the worker of a node with --label disk=ssd, or take disk out of placement.require"}},
 		"label unwanted": {change: func(n *placement.Node) { n.Labels["noisy"] = "yes" }, want: []string{
@@ -48,7 +52,7 @@ func TestEveryRefusalSaysWhatWouldHelp(t *testing.T) {
 		}
 		e.SetQuota(tc.quota)
 		r := placement.Request{
-			Resources: res(200, 128, 1), Architecture: "amd64", Namespace: "team",
+			Resources: res(200, 128, 1), Architecture: "amd64", Namespace: "team", Needs: []functions.Feature{functions.FeatureGVisor, functions.FeatureEgress},
 			Affinity: e.Affinity(placement.Term{Key: "disk", Value: "ssd"}, placement.Term{Key: "noisy", Value: "yes", Not: true}),
 		}
 		x := e.Explain(&r)

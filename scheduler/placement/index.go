@@ -35,6 +35,7 @@ func memoryLevel(v int64) int { return min(level(v>>20, levelBits), levels-1) }
 // classKey is what nodes of a class have in common. Capacities are exact while there are few, and rounded down to a level when not.
 type classKey struct {
 	architecture, zone, labels int32
+	lacks                      features
 	cpu, memory                int64
 }
 

@@ -41,7 +41,7 @@ func newModel() *model {
 // costOf is the rule in one place: the mean share left free, plus what unmet wishes cost.
 func costOf(n *modelNode, r *Request) (int64, bool) {
 	need, free := demand(r), n.Allocatable.Sub(n.Reserved).Sub(n.aside)
-	if !n.Known || n.Lost || n.Draining || n.Cordoned || !compatible(n.Architecture, r.Architecture) || !need.Fits(free) {
+	if !n.Known || n.Lost || n.Draining || n.Cordoned || !compatible(n.Architecture, r.Architecture) || len(missing(r.Needs, n.Lacks)) > 0 || !need.Fits(free) {
 		return 0, false
 	}
 	var penalty int64
@@ -233,6 +233,8 @@ var (
 	someZones  = []string{"", "a", "b", "c"}
 	someArchs  = []string{"amd64", "amd64", "amd64", "arm64", ""}
 	someLabels = []map[string]string{nil, {"disk": "nvme"}, {"disk": "hdd"}, {"gpu": "l4", "disk": "nvme"}}
+	someLacks  = []map[functions.Feature]string{nil, nil, {functions.FeatureGVisor: "no runsc"}, {functions.FeatureGVisor: "no runsc", functions.FeatureEgress: "no nftables"}}
+	someNeeds  = [][]functions.Feature{nil, nil, {functions.FeatureGVisor}, {functions.FeatureEgress}}
 	someTerms  = [][]Term{
 		{{Key: "disk", Value: "nvme"}},
 		{{Key: "gpu", Not: true}},
@@ -267,12 +269,13 @@ func randomNode(rng *rand.Rand, id int, v variety) Node {
 	n := Node{
 		ID: functions.NodeID(fmt.Sprintf("nod_%04d", id)), Known: rng.IntN(50) > 0, Zone: someZones[rng.IntN(4)], Architecture: someArchs[rng.IntN(5)],
 		Allocatable: functions.Resources{CPU: cpu, Memory: memory, Instances: 4 + rng.Int64N(60)}, Labels: someLabels[rng.IntN(4)],
+		Lacks: someLacks[rng.IntN(4)],
 	}
 	if v == odd && rng.IntN(2) == 0 {
 		n.Labels = map[string]string{"host": fmt.Sprint(id)}
 	}
 	if v == alike {
-		n.Zone, n.Architecture, n.Labels = "", "amd64", nil
+		n.Zone, n.Architecture, n.Labels, n.Lacks = "", "amd64", nil, nil
 	}
 	n.Name = string(n.ID)
 	return n
@@ -282,6 +285,7 @@ func randomRequest(rng *rand.Rand, terms []*Affinity, live []placed, nodes map[f
 	r := Request{
 		Resources:    functions.Resources{CPU: 50 * (1 + rng.Int64N(40)), Memory: (1 + rng.Int64N(64)) * 64 * functions.MiB, Instances: 1},
 		Architecture: someArchs[rng.IntN(5)], Digest: fmt.Sprint("d", rng.IntN(40)), Namespace: fmt.Sprint("team", rng.IntN(6)),
+		Needs: someNeeds[rng.IntN(4)],
 	}
 	switch rng.IntN(12) {
 	case 0:

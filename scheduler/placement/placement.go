@@ -23,6 +23,8 @@ type Node struct {
 	// Zone is the part of the site that fails together; empty where there are none. Labels are the operator's.
 	Zone   string
 	Labels map[string]string
+	// Lacks are the features that the node does not have, each with the reason.
+	Lacks map[functions.Feature]string
 }
 
 // Open reports whether the node takes instances at all, leaving its room aside.
@@ -43,6 +45,8 @@ type Request struct {
 	Digest string
 	// Namespace is the one whose quota the instance counts against.
 	Namespace string
+	// Needs are the features that the node must have.
+	Needs []functions.Feature
 	// Affinity says which labels nodes must or should have; nil is any.
 	Affinity *Affinity
 	// Spread keeps the function's instances apart: the peers are the nodes that host one, each as often as it does.

@@ -15,8 +15,9 @@ type Refusal struct {
 	Never bool
 
 	need functions.Resources
-	// Of all nodes so many take nothing, do not suit, are too small even when empty, and are too full.
-	nodes, closed, unfit, small, full int
+	// Of all nodes so many take nothing, lack a feature that is needed, do not suit, are too small even when empty, and are too full.
+	nodes, closed, lacking, unfit, small, full int
+	needs                                      []functions.Feature
 	// each has a verdict on each node where there are few.
 	each []Verdict
 }
@@ -26,7 +27,7 @@ const nodesNamed = 3
 
 // Refusal says why a request was not placed. The choice is what Place or Reserve returned for it just now.
 func (e *Engine) Refusal(r *Request, c Choice) Refusal {
-	f := Refusal{need: demand(r), nodes: len(e.byID)}
+	f := Refusal{need: demand(r), nodes: len(e.byID), needs: r.Needs}
 	if c.Quota.Name != "" {
 		f.Quota = e.quotaRefusal(c.Quota, r)
 		f.Never = f.Quota.never()
@@ -39,6 +40,8 @@ func (e *Engine) Refusal(r *Request, c Choice) Refusal {
 		f.closed += c.members - c.open
 		_, admitted := e.admits(c)
 		switch {
+		case q.needs&c.key.lacks != 0:
+			f.lacking += c.open
 		case !admitted:
 			f.unfit += c.open
 		case q.cpu > c.largestCPU || q.memory > c.largestMemory || q.slots > c.largestSlots:
@@ -81,6 +84,7 @@ func (f *Refusal) Reason() string {
 	add(f.full, "too full")
 	add(f.small, "too small")
 	add(f.unfit, "of another architecture or without its labels")
+	add(f.lacking, "lacking "+writeFeatures(f.needs))
 	add(f.closed, "closed")
 	return fmt.Sprintf("no node has room for %s and %s (of %d: %s)", millicores(f.need.CPU), mebibytes(f.need.Memory), f.nodes, strings.Join(parts, ", "))
 }

@@ -11,6 +11,7 @@ type reservation struct {
 	node, namespace int32
 	generation      uint32
 	architecture    int32
+	needs           []functions.Feature
 	affinity        *Affinity
 	digest          string
 }
@@ -46,7 +47,7 @@ func (e *Engine) hold(i int32, r *Request, namespace int32) Reservation {
 		namespace = e.internNamespace(r.Namespace)
 	}
 	v.amount, v.namespace = demand(r), namespace
-	v.affinity, v.architecture, v.digest = r.Affinity, e.internArchitecture(r.Architecture), r.Digest
+	v.affinity, v.architecture, v.digest, v.needs = r.Affinity, e.internArchitecture(r.Architecture), r.Digest, r.Needs
 	v.generation++
 	e.namespaces[v.namespace].count++
 	e.live++

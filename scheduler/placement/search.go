@@ -53,6 +53,7 @@ type query struct {
 	row, col     int
 	namespace    int32
 	architecture int32
+	needs        features
 	affinity     *Affinity
 	// zoned restricts to zones with tier peers, apart to nodes without; spread says that peers count.
 	zoned, apart, spread bool
@@ -111,7 +112,7 @@ func demand(r *Request) functions.Resources {
 
 func (e *Engine) ask(r *Request) *query {
 	d := demand(r)
-	e.q = query{cpu: d.CPU, memory: d.Memory, slots: slots(d.Instances), namespace: e.byName[r.Namespace], affinity: r.Affinity, cost: math.MaxInt64}
+	e.q = query{cpu: d.CPU, memory: d.Memory, slots: slots(d.Instances), namespace: e.byName[r.Namespace], needs: needed(r.Needs), affinity: r.Affinity, cost: math.MaxInt64}
 	q := &e.q
 	q.row, q.col = cpuLevel(q.cpu), memoryLevel(q.memory)
 	if r.Architecture != "" {
@@ -205,6 +206,9 @@ func (e *Engine) scan(c *class) {
 func (e *Engine) admits(c *class) (penalty int64, ok bool) {
 	q := &e.q
 	if q.architecture != anyArchitecture && c.key.architecture != anyArchitecture && c.key.architecture != q.architecture {
+		return 0, false
+	}
+	if q.needs&c.key.lacks != 0 {
 		return 0, false
 	}
 	if q.zoned && e.zones[c.key.zone].peers != q.tier {

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tatami-faas/tatami/functions"
 )
@@ -19,6 +20,8 @@ const (
 	Draining
 	Cordoned
 	Architecture
+	// Lacking: the node does not have a feature that the request needs.
+	Lacking
 	// Labels: the node lacks labels that the request must have, or has ones that it must not.
 	Labels
 	CPU
@@ -38,6 +41,7 @@ type Verdict struct {
 
 	need, free, total functions.Resources
 	arch              [2]string
+	lacking           []string
 	unmet             []Term
 }
 
@@ -46,7 +50,8 @@ func judge(n *Node, free functions.Resources, r *Request, unmet []Term) Verdict 
 	need := demand(r)
 	v := Verdict{Node: n.ID, Name: n.Name, need: need, free: free, total: n.Allocatable, unmet: unmet}
 	arch := compatible(n.Architecture, r.Architecture)
-	v.Never = len(unmet) > 0 || !arch || !need.Fits(n.Allocatable)
+	v.lacking = missing(r.Needs, n.Lacks)
+	v.Never = len(unmet) > 0 || len(v.lacking) > 0 || !arch || !need.Fits(n.Allocatable)
 	switch {
 	case n.Lost:
 		v.Cause = Lost
@@ -58,6 +63,8 @@ func judge(n *Node, free functions.Resources, r *Request, unmet []Term) Verdict 
 		v.Cause = Cordoned
 	case !arch:
 		v.Cause, v.arch = Architecture, [2]string{r.Architecture, n.Architecture}
+	case len(v.lacking) > 0:
+		v.Cause = Lacking
 	case len(unmet) > 0:
 		v.Cause = Labels
 	case need.CPU > free.CPU:
@@ -90,6 +97,8 @@ func (v *Verdict) Reason() string {
 		return "cordoned"
 	case Architecture:
 		return fmt.Sprintf("architecture %s, the artifact needs %s", v.arch[1], v.arch[0])
+	case Lacking:
+		return "lacks " + strings.Join(v.lacking, "; ")
 	case Labels:
 		return "without the labels wanted: " + writeTerms(v.unmet)
 	case CPU:

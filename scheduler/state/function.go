@@ -253,7 +253,7 @@ func (s *State) SetRevision(rec functions.Revision) {
 	r.Record = &rec
 	r.Request = placement.Request{
 		Resources: rec.Config.Limits.Resources(), Architecture: rec.Artifact.Architecture, Digest: rec.Artifact.Digest, Namespace: rec.Namespace,
-		Affinity: s.affinity(rec.Config.Placement), Spread: spreadOf(rec.Config.Placement),
+		Needs: rec.Config.Features(), Affinity: s.affinity(rec.Config.Placement), Spread: spreadOf(rec.Config.Placement),
 	}
 	s.relabel(f)
 }

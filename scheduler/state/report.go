@@ -85,7 +85,7 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 		s.place(n)
 	}
 	s.unpacked(n, came)
-	if placeable(&n.Node) && (!placeable(&before) || before.Allocatable != n.Allocatable) {
+	if placeable(&n.Node) && (!placeable(&before) || before.Allocatable != n.Allocatable || !maps.Equal(before.Lacks, n.Lacks)) {
 		c.Freed = true
 	}
 	if n.Draining != before.Draining {
@@ -127,13 +127,13 @@ func placeable(n *placement.Node) bool { return n.Known && !n.Lost && !n.Drainin
 func (n *Node) describe(st bus.NodeState) (stays bool) {
 	last := &n.Report
 	stays = last.Name == st.Name && last.Architecture == st.Architecture && last.Allocatable == st.Allocatable && last.Draining == st.Draining &&
-		maps.Equal(last.Labels, st.Labels) && slices.Equal(last.Artifacts, st.Artifacts)
+		maps.Equal(last.Labels, st.Labels) && maps.Equal(last.Lacks, st.Lacks) && slices.Equal(last.Artifacts, st.Artifacts)
 	n.Report = st
 	if stays {
 		return true
 	}
 	n.Name, n.Architecture = cmp.Or(st.Name, string(n.ID)), st.Architecture
-	n.Allocatable, n.Labels, n.Zone = st.Allocatable, st.Labels, st.Labels[functions.LabelZone]
+	n.Allocatable, n.Labels, n.Zone, n.Lacks = st.Allocatable, st.Labels, st.Labels[functions.LabelZone], st.Lacks
 	n.restrict()
 	n.Artifacts = make(map[string]struct{}, len(st.Artifacts))
 	for _, a := range st.Artifacts {

@@ -268,6 +268,7 @@ func (d *driver) Prepare(_ context.Context, a functions.Artifact) (sandbox.Image
 	return sandbox.Image{Digest: a.Digest}, nil
 }
 func (d *driver) Prepared() []string                   { return nil }
+func (d *driver) Lacks() map[functions.Feature]string  { return nil }
 func (d *driver) Forget(context.Context, string) error { return nil }
 func (d *driver) Close() error                         { return nil }
 

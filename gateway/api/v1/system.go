@@ -60,7 +60,9 @@ type Node struct {
 	Instances  int               `json:"instances"`
 	Artifacts  []string          `json:"artifacts,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	LastSeen   time.Time         `json:"lastSeen"`
+	// Lacks says what functions may need and the node does not have, gvisor and egress, each with the reason.
+	Lacks    map[functions.Feature]string `json:"lacks,omitempty"`
+	LastSeen time.Time                    `json:"lastSeen"`
 }
 
 // NodeDrain is how far a drain is: of From instances Left are left. Waits says what these wait for, by function.
