@@ -69,6 +69,7 @@ type API struct {
 	// records is held while the records of functions are changed, or the blobs that no record names are removed.
 	records sync.Mutex
 	blobs   blobUse
+	judged  judged
 	sweep   chan struct{}
 }
 

@@ -421,3 +421,30 @@ func TestConcurrentDeploys(t *testing.T) {
 		}
 	}
 }
+
+// An image that was found good is not read again, but all of it must still be there.
+func TestAnImageThatLostALayerIsRefused(t *testing.T) {
+	t.Parallel()
+	s := standin.Start(t, standin.Config{})
+	c := s.Client(t)
+	img := image(t, "one")
+	digest := upload(t, c, img)
+	for _, name := range []string{"first", "again"} {
+		ref := functions.Ref{Namespace: "default", Name: name}
+		mustDeploy(t, c, ref, v1.DeployRequest{Digest: digest})
+		fn, err := c.Function(t.Context(), ref)
+		if err != nil || fn.Current.Artifact.Digest != digest || fn.Current.Artifact.Architecture != "amd64" || fn.Current.Artifact.Size == 0 {
+			t.Errorf("%s: %+v, %v", name, fn.Current, err)
+		}
+	}
+	for d := range img.Blobs {
+		if d == digest {
+			continue
+		}
+		if err := s.Bus.Artifacts().Delete(t.Context(), bus.ArtifactObject(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := c.Deploy(t.Context(), functions.Ref{Namespace: "default", Name: "late"}, v1.DeployRequest{Digest: digest})
+	fails(t, err, fault.CodeInvalidArtifact)
+}
