@@ -21,7 +21,9 @@ type judged struct {
 func (j *judged) find(digest string, architectures []string) (functions.Artifact, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	i := slices.IndexFunc(j.list, func(a functions.Artifact) bool { return a.Digest == digest && slices.Contains(architectures, a.Architecture) })
+	i := slices.IndexFunc(j.list, func(a functions.Artifact) bool {
+		return a.Digest == digest && slices.Contains(architectures, a.Architecture)
+	})
 	if i < 0 {
 		return functions.Artifact{}, false
 	}

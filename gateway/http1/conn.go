@@ -41,6 +41,9 @@ type conn struct {
 	// timed says that somebody has put a deadline on the connection.
 	timed  atomic.Bool
 	cancel context.CancelFunc
+	// watch is told when the requests' context ends, until unwatch.
+	watch   watch
+	unwatch func() bool
 	// blank is a request with what all of them have in common.
 	blank *http.Request
 
@@ -67,7 +70,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, nc: nc, sock: sock, raw: raw}
 	c.fill = c.tryRead
 	ctx, cancel := context.WithCancel(s.cfg.Base)
-	c.cancel = cancel
+	c.cancel, c.unwatch = cancel, context.AfterFunc(ctx, c.watch.end)
 	c.blank = (&http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String()}).WithContext(ctx)
 	c.since.Store(time.Now().UnixNano())
 	return c
@@ -77,6 +80,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 func (c *conn) serve() {
 	closing := true
 	defer func() {
+		c.unwatch()
 		c.cancel()
 		if c.work != nil {
 			c.s.works.put(c.work)

@@ -38,8 +38,12 @@ type exchange struct {
 	client http.ResponseWriter
 	// body is closed to wake who reads it, where there is no client.
 	body io.Closer
-	// informational passes a 1xx answer on; may be nil.
-	informational func(*http.Response)
+	// informed is shown 1xx answers; may be nil.
+	informed interface{ inform(resp *http.Response) }
+
+	// limits is what holds the exchange to its deadline, nil when nothing does; earlier and later are its neighbours there.
+	limits         *deadlines
+	earlier, later *exchange
 
 	mu    sync.Mutex
 	cause cause
@@ -55,12 +59,16 @@ type exchange struct {
 	hungUp bool
 	// streaming says that the idle limit holds and not the timeout.
 	streaming bool
-	timer     *time.Timer
-	deadline  time.Time
+	// timer holds a stream to the idle limit.
+	timer    *time.Timer
+	deadline time.Time
 	// lastMove is when a byte moved last on a stream, in nanoseconds since start.
 	start    time.Time
 	lastMove atomic.Int64
-	stopCtx  func() bool
+	// ctx is the request's; watched or stopCtx end the watch over it, whichever is set.
+	ctx     context.Context
+	watched watched
+	stopCtx func() bool
 
 	lease *Lease
 	sent  *bodySend
@@ -71,16 +79,28 @@ type exchange struct {
 // watch begins to hold the exchange to its deadline and to ctx.
 func (x *exchange) watch(ctx context.Context, start, deadline time.Time) {
 	x.start, x.deadline = start, deadline
-	x.mu.Lock()
-	x.timer = time.AfterFunc(time.Until(deadline), x.expire)
-	x.mu.Unlock()
-	x.stopCtx = context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			x.cut(cutGone, nil)
-		} else {
-			x.cut(cutStopping, nil)
-		}
-	})
+	x.fn.limits.add(x)
+	x.ctx = ctx
+	if w, ok := x.client.(watched); ok && w.Watch(ctx, x) {
+		x.watched = w
+	} else {
+		x.stopCtx = context.AfterFunc(ctx, x.Gone)
+	}
+}
+
+// watched is a client that tells of its end itself, as http1's does.
+type watched interface {
+	Watch(ctx context.Context, by http1.Watcher) bool
+	Unwatch()
+}
+
+// Gone is the end of the request's context.
+func (x *exchange) Gone() {
+	if errors.Is(context.Cause(x.ctx), context.Canceled) {
+		x.cut(cutGone, nil)
+	} else {
+		x.cut(cutStopping, nil)
+	}
 }
 
 // cut ends the exchange early: whatever waits for the instance or the client wakes up.
@@ -117,7 +137,7 @@ func (x *exchange) unblock() {
 	}
 }
 
-// expire is the timer's end.
+// expire is the end of the timeout, or of a time in which nothing may have moved.
 func (x *exchange) expire() {
 	x.mu.Lock()
 	if !x.streaming {
@@ -141,11 +161,12 @@ func (x *exchange) moved() { x.lastMove.Store(int64(time.Since(x.start))) }
 // stream puts the idle limit in the place of the timeout.
 func (x *exchange) stream() {
 	x.moved()
+	x.fn.limits.remove(x)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.streaming = true
-	if x.timer != nil {
-		x.timer.Reset(x.idle.Std())
+	if !x.streaming && !x.over {
+		x.streaming = true
+		x.timer = time.AfterFunc(x.idle.Std(), x.expire)
 	}
 }
 
@@ -184,6 +205,10 @@ func (x *exchange) finish(complete bool) {
 		x.timer.Stop()
 	}
 	x.mu.Unlock()
+	x.fn.limits.remove(x)
+	if x.watched != nil {
+		x.watched.Unwatch()
+	}
 	if x.stopCtx != nil {
 		x.stopCtx()
 	}
@@ -400,8 +425,8 @@ func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 			if x.sent != nil {
 				x.sent.asked.Do(func() { close(x.sent.proceed) })
 			}
-		case x.informational != nil:
-			x.informational(resp)
+		case x.informed != nil:
+			x.informed.inform(resp)
 		}
 	}
 	return nil, errors.New("it sends informational answers without end")

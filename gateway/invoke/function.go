@@ -19,6 +19,7 @@ type function struct {
 	// active says that the demand loop looks at the function.
 	active atomic.Bool
 	pool   pool
+	limits deadlines
 	stats  stats
 }
 

@@ -147,8 +147,8 @@ func (h *h2call) inform(x *exchange, code int, header http.Header) error {
 		return errors.New("it sends informational answers without end")
 	case code == http.StatusSwitchingProtocols:
 		return errors.New("it switches protocols, which HTTP/2 does not know")
-	case code != http.StatusContinue && x.informational != nil && !h.answered:
-		x.informational(&http.Response{StatusCode: code, Header: header})
+	case code != http.StatusContinue && x.informed != nil && !h.answered:
+		x.informed.inform(&http.Response{StatusCode: code, Header: header})
 	}
 	return nil
 }

@@ -30,9 +30,12 @@ type call struct {
 	start time.Time
 	out   outgoing
 	fwd   forwarding
-	// exchange is the last one tried.
+	// x is the exchange tried last, and first where the first one is.
 	x     *exchange
+	first exchange
 	lease *Lease
+	// said are the values of the answer's headers that are the gateway's.
+	said [2]string
 	// written says that the answer's head is out.
 	written bool
 	cold    bool
@@ -180,15 +183,19 @@ func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
 	l := c.lease
 	suspect := false
 	defer func() { l.release(time.Now(), suspect) }()
-	x := &exchange{inv: c.inv, fn: c.fn, limit: c.rt.live.Config.Timeout, idle: c.rt.live.Config.IdleTimeout}
+	x := &c.first
+	if c.x != nil {
+		x = &exchange{}
+	}
 	c.x = x
+	x.inv, x.fn, x.limit, x.idle = c.inv, c.fn, c.rt.live.Config.Timeout, c.rt.live.Config.IdleTimeout
 	x.client = c.w
 	if c.out.body != nil && (!c.out.inline() || l.rev.Config.H2C()) && c.r.ProtoMajor == 1 {
 		// Some writers cannot; then the answer begins when the body has been read.
 		_ = http.NewResponseController(c.w).EnableFullDuplex()
 	}
 	if c.r.ProtoAtLeast(1, 1) {
-		x.informational = c.inform
+		x.informed = c
 	}
 	x.watch(ctx, c.start, deadline)
 	sent := time.Now()
@@ -244,8 +251,13 @@ func (c *call) relay(ctx context.Context, resp *http.Response, ran time.Duration
 		// What the function did not say is not guessed for it.
 		h["Content-Type"] = nil
 	}
-	h[HeaderInvocationID] = []string{c.out.id}
-	h[headerServerTiming] = append(h[headerServerTiming][:len(h[headerServerTiming]):len(h[headerServerTiming])], c.timing(ran))
+	c.said = [2]string{c.out.id, c.timing(ran)}
+	h[HeaderInvocationID] = c.said[:1:1]
+	if own := h[headerServerTiming]; len(own) > 0 {
+		h[headerServerTiming] = append(own[:len(own):len(own)], c.said[1])
+	} else {
+		h[headerServerTiming] = c.said[1:]
+	}
 	announced := 0
 	for k := range resp.Trailer {
 		if !dropResponse(k) {

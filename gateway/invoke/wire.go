@@ -105,9 +105,8 @@ func (o *outgoing) writeHead(w *bufio.Writer) {
 			}
 		}
 	case o.hasBody():
-		var buf [20]byte
 		_, _ = w.WriteString("Content-Length: ")
-		_, _ = w.Write(strconv.AppendInt(buf[:0], o.length, 10))
+		_, _ = w.Write(strconv.AppendInt(w.AvailableBuffer(), o.length, 10))
 		_, _ = w.WriteString("\r\n")
 	case method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch || len(o.header["Content-Length"]) > 0:
 		writeLine(w, "Content-Length", "0")
@@ -122,8 +121,7 @@ func (o *outgoing) writeForwarded(w *bufio.Writer) {
 		_, _ = w.WriteString(v)
 		_, _ = w.WriteString(", ")
 	}
-	var buf [160]byte
-	_, _ = w.Write(f.appendElement(buf[:0]))
+	_, _ = w.Write(f.appendElement(w.AvailableBuffer()))
 	_, _ = w.WriteString("\r\nX-Forwarded-For: ")
 	for _, v := range o.received("X-Forwarded-For") {
 		_, _ = w.WriteString(v)
