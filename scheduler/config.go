@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/scheduler/fleet"
 )
 
 // Config tunes the scheduler. A zero field stands for its default.
 type Config struct {
+	// Epoch is that of this scheduler's leadership: workers refuse the commands of lower ones. Default bus.Epoch, which is that of a single scheduler.
+	Epoch uint64
 	// Settle is how long after the start workers get to say what runs, before anything is decided. Default 300ms.
 	Settle time.Duration
 	// PlaceTimeout is how long a deploy may wait for room before it fails. Default 60s.
@@ -40,6 +43,7 @@ const (
 )
 
 func (c Config) withDefaults() Config {
+	c.Epoch = cmp.Or(c.Epoch, bus.Epoch)
 	c.Settle = cmp.Or(c.Settle, 300*time.Millisecond)
 	c.PlaceTimeout = cmp.Or(c.PlaceTimeout, time.Minute)
 	c.TrafficDelay = cmp.Or(c.TrafficDelay, 250*time.Millisecond)

@@ -166,7 +166,7 @@ func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 func (s *Scheduler) send(c *bus.Command) {
 	node := c.Node
 	s.sequence[node]++
-	c.Boot, c.Sequence = s.bus.Boot(), s.sequence[node]
+	c.Boot, c.Sequence, c.Epoch = s.bus.Boot(), s.sequence[node], s.cfg.Epoch
 	if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), c); err != nil {
 		s.log.Error("sending a command failed", "action", c.Action, "inst", c.Instance, "node", node, "err", err)
 		return

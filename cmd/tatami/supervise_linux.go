@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // part is a long-running piece of the process: run blocks until its context ends.
@@ -13,6 +15,8 @@ type part struct {
 	run  func(context.Context) error
 	// ready is closed once the part serves; nil: at once.
 	ready func() <-chan struct{}
+	// within bounds the wait for that; zero: as long as it takes.
+	within time.Duration
 }
 
 // ended is a part's end.
@@ -24,39 +28,17 @@ type ended struct {
 // supervise starts the parts in their order, each once the one before is ready, and calls up when all are. When ctx ends, or a part
 // does, it ends the parts in reverse order, each once the one after it has returned: what feeds is stopped before what is fed.
 func supervise(ctx context.Context, log *slog.Logger, parts []part, up func()) error {
-	type running struct {
-		part
-		cancel context.CancelFunc
-		done   chan struct{}
-	}
 	ends := make(chan ended, len(parts))
 	var started []running
-	start := func(p part) running {
-		// A part's end is asked for in turn, so its context does not follow ctx.
-		pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		r := running{part: p, cancel: cancel, done: make(chan struct{})}
-		go func() {
-			defer close(r.done)
-			ends <- ended{p.name, p.run(pctx)}
-		}()
-		return r
-	}
-
 	var first *ended
 	for _, p := range parts {
-		r := start(p)
-		started = append(started, r)
-		if p.ready == nil {
-			continue
+		begun := time.Now()
+		started = append(started, start(ctx, p, ends))
+		var ok bool
+		if first, ok = awaitReady(ctx, p, ends); !ok {
+			break
 		}
-		select {
-		case <-p.ready():
-			continue
-		case e := <-ends:
-			first = &e
-		case <-ctx.Done():
-		}
-		break
+		log.Debug("part ready", "part", p.name, "dur_ms", time.Since(begun).Milliseconds())
 	}
 	if first == nil && ctx.Err() == nil {
 		up()
@@ -85,6 +67,47 @@ func supervise(ctx context.Context, log *slog.Logger, parts []part, up func()) e
 		}
 	}
 	return failed
+}
+
+// running is a part that was started.
+type running struct {
+	part
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func start(ctx context.Context, p part, ends chan<- ended) running {
+	// A part's end is asked for in turn, so its context does not follow ctx.
+	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := running{part: p, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		ends <- ended{p.name, p.run(pctx)}
+	}()
+	return r
+}
+
+// awaitReady returns true once the part is ready; false when ctx ends before, or, with what ended, when a part does or this one takes too long.
+func awaitReady(ctx context.Context, p part, ends <-chan ended) (*ended, bool) {
+	if p.ready == nil {
+		return nil, ctx.Err() == nil
+	}
+	var over <-chan time.Time
+	if p.within > 0 {
+		timer := time.NewTimer(p.within)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-p.ready():
+		return nil, true
+	case e := <-ends:
+		return &e, false
+	case <-over:
+		return &ended{p.name, fault.New(fault.CodeUnavailable, "it was not ready within %s", p.within)}, false
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 func endError(e ended) error {

@@ -49,6 +49,7 @@ type system struct {
 	live      *live.Live
 	api       *api.API
 	gateway   *gateway.Gateway
+	public    http.Handler
 }
 
 // newSystem opens the store and the containers' engine, and makes the parts. close must be called.
@@ -66,6 +67,9 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 		return nil, err
 	}
 	if err := s.newWorker(); err != nil {
+		return nil, err
+	}
+	if err := s.newInvoker(); err != nil {
 		return nil, err
 	}
 	pool, err := cfg.pool(log)
@@ -99,12 +103,17 @@ func (s *system) newWorker() (err error) {
 	return nil
 }
 
-// newGateway makes the parts that face callers and operators.
-func (s *system) newGateway() (err error) {
+// newInvoker makes the data path.
+func (s *system) newInvoker() (err error) {
 	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard}, s.bus, s.workers, s.log); err != nil {
 		return err
 	}
 	s.workers.Notify(s.invoker.Lose, func(functions.NodeID) { s.invoker.Ask() })
+	return nil
+}
+
+// newGateway makes the parts that face callers and operators.
+func (s *system) newGateway() (err error) {
 	if s.queue, err = queue.New(queue.Config{MaxBody: s.cfg.MaxBody, Drain: s.cfg.DrainTimeout}, s.bus, s.invoker, s.log); err != nil {
 		return err
 	}
@@ -116,8 +125,10 @@ func (s *system) newGateway() (err error) {
 	if s.live, err = live.New(live.Config{}, s.sources(), s.log); err != nil {
 		return err
 	}
-	if s.auth, err = auth.New(auth.Config{TokenFile: s.tokenFile(), Hosts: s.cfg.ControlHosts}, s.log); err != nil {
-		return err
+	if s.auth == nil {
+		if s.auth, err = auth.New(auth.Config{TokenFile: s.tokenFile(), Hosts: s.cfg.ControlHosts}, s.log); err != nil {
+			return err
+		}
 	}
 	mcfg := obs.MetricsConfig{Version: version}
 	if s.driver != nil {
@@ -150,12 +161,17 @@ func (s *system) newGateway() (err error) {
 	}, s.log); err != nil {
 		return err
 	}
-	cfg := gateway.Config{
+	cfg := s.gatewayConfig()
+	s.public = gateway.Public(s.invoker, s.queue, cfg, gateway.Events(s.triggers, cfg), gateway.Webhooks(s.triggers, cfg))
+	s.gateway, err = gateway.New(cfg, s.public, s.api.Handler(), s.log)
+	return err
+}
+
+func (s *system) gatewayConfig() gateway.Config {
+	return gateway.Config{
 		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
 		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout,
 	}
-	s.gateway, err = gateway.New(cfg, gateway.Public(s.invoker, s.queue, cfg, gateway.Events(s.triggers, cfg), gateway.Webhooks(s.triggers, cfg)), s.api.Handler(), s.log)
-	return err
 }
 
 // newTriggers makes the way in for events, and the way back for those that functions answer with.
@@ -170,23 +186,23 @@ func (s *system) newTriggers() {
 func (s *system) parts() []part {
 	var out []part
 	if s.driver != nil {
-		out = append(out, part{"containerd", s.driver.Run, s.driver.Ready})
+		out = append(out, part{name: "containerd", run: s.driver.Run, ready: s.driver.Ready})
 	}
-	out = append(out, part{"scheduler", s.scheduler.Run, s.scheduler.Ready})
+	out = append(out, part{name: "scheduler", run: s.scheduler.Run, ready: s.scheduler.Ready})
 	if s.worker != nil {
-		out = append(out, part{"worker", s.worker.Run, s.worker.Ready})
+		out = append(out, part{name: "worker", run: s.worker.Run, ready: s.worker.Ready})
 	}
 	return append(out,
-		part{"desk", s.desk.Run, s.desk.Ready},
-		part{"workers", s.workers.Run, nil},
-		part{"invoker", s.invoker.Run, s.invoker.Ready},
-		part{"removals", s.expel, nil},
-		part{"queue", s.queue.Run, s.queue.Ready},
-		part{"intake", s.intake.Run, s.intake.Ready},
-		part{"triggers", s.triggers.Run, s.triggers.Ready},
-		part{"live", s.live.Run, nil},
-		part{"api", s.api.Run, nil},
-		part{"gateway", s.gateway.Run, s.gateway.Ready},
+		part{name: "desk", run: s.desk.Run, ready: s.desk.Ready},
+		part{name: "workers", run: s.workers.Run},
+		part{name: "invoker", run: s.invoker.Run, ready: s.invoker.Ready},
+		part{name: "removals", run: s.expel},
+		part{name: "queue", run: s.queue.Run, ready: s.queue.Ready},
+		part{name: "intake", run: s.intake.Run, ready: s.intake.Ready},
+		part{name: "triggers", run: s.triggers.Run, ready: s.triggers.Ready},
+		part{name: "live", run: s.live.Run},
+		part{name: "api", run: s.api.Run},
+		part{name: "gateway", run: s.gateway.Run, ready: s.gateway.Ready},
 	)
 }
 

@@ -36,8 +36,10 @@ type upConfig struct {
 	CompactAfter   time.Duration
 }
 
-func (c *upConfig) flags(f *pflag.FlagSet) {
-	c.nodeConfig.flags(f, upPlaces)
+func (c *upConfig) flags(f *pflag.FlagSet) { c.flagsAt(f, upPlaces) }
+
+func (c *upConfig) flagsAt(f *pflag.FlagSet, p places) {
+	c.nodeConfig.flags(f, p)
 	f.BoolVar(&c.NoWorker, "no-worker", false, "run no instances in this process: only joined workers do")
 	f.StringVar(&c.NATSListen, "nats-listen", "", "address of this machine at which NATS clients connect, callers of functions and workers that join, such as 127.0.0.1:4222 (default none)")
 	f.DurationVar(&c.CertLife, "certificate-life", 24*time.Hour, "how long the certificates between server and workers are good; they are replaced by themselves")

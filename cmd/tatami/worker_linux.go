@@ -33,7 +33,7 @@ type workerConfig struct {
 
 func (c *workerConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, workerPlaces)
-	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222")
+	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222; of a cluster, its servers, separated by commas")
 	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as `tatami token create` makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address of this machine at which gateways reach the instances; port 0 picks a free one")
 }
@@ -47,8 +47,10 @@ func (c *workerConfig) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
 			WithHint("make one with: tatami token create --node NAME --file FILE; or give the file %s of the server's data directory", bus.WorkerTokenFile)
 	}
-	if err := bus.CheckAddress("join", strings.TrimPrefix(c.Join, "nats://")); err != nil {
-		return err
+	for _, server := range strings.Split(c.Join, ",") {
+		if err := bus.CheckAddress("join", strings.TrimPrefix(server, "nats://")); err != nil {
+			return err
+		}
 	}
 	if c.Listen == "" {
 		return fault.New(fault.CodeInvalidRequest, "--listen: gateways could not reach the instances").WithField("listen")
@@ -130,7 +132,9 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 		}
 		return err
 	}
-	parts := []part{{"containerd", driver.Run, driver.Ready}, {"worker", w.Run, w.Ready}, {"membership", membership, nil}}
+	parts := []part{
+		{name: "containerd", run: driver.Run, ready: driver.Ready}, {name: "worker", run: w.Run, ready: w.Ready}, {name: "membership", run: membership},
+	}
 	return supervise(ctx, log, parts, func() {
 		fmt.Fprintf(stdout, "tatami %s on %s, node %s\n", version, cfg.NodeName, node)
 		fmt.Fprintf(stdout, "server     %s\n", cfg.Join)

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -45,6 +47,15 @@ func (q *Queue) stored(ctx context.Context, hash string) (int, error) {
 	return n, nil
 }
 
+// askPatience bounds the wait for one answer of the store, which in a cluster does not come while nobody leads.
+const askPatience = 20 * time.Second
+
+func (q *Queue) ask(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	return q.bus.Conn().RequestWithContext(ctx, subject, body)
+}
+
 // subjects calls fn with each subject of a stream that matches and how many messages it has. It reads page by page: the client's own
 // call holds all of them at once.
 func (q *Queue) subjects(ctx context.Context, stream, match string, fn func(subject string, count uint64)) error {
@@ -53,7 +64,7 @@ func (q *Queue) subjects(ctx context.Context, stream, match string, fn func(subj
 		if err != nil {
 			return err
 		}
-		m, err := q.bus.Conn().RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, body)
+		m, err := q.ask(ctx, "$JS.API.STREAM.INFO."+stream, body)
 		if err != nil {
 			return q.bus.Fault(err, "reading the state of "+stream)
 		}

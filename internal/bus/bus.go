@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	}
 	cfg.DataDir = dir
 	b := &Bus{log: log, boot: rand.Text(), failure: newFailure()}
-	if b.lock, err = lockDir(dir, ModeStandalone); err != nil {
+	if b.lock, err = lockDir(dir, cfg.mode()); err != nil {
 		return nil, err
 	}
 	if err := b.open(ctx, cfg); err != nil {
@@ -98,7 +98,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("reading the size of the filesystem: %w", err)
 	}
 	b.cfg = cfg.withDisk(size)
-	if b.identity, err = loadIdentity(cfg.DataDir, ModeStandalone, time.Now()); err != nil {
+	if b.identity, err = loadIdentity(cfg.DataDir, cfg.mode(), cfg.clusterName(), time.Now()); err != nil {
 		return err
 	}
 	b.pass = newPasswords()
@@ -127,6 +127,9 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	l := layoutOf(b.cfg)
+	if cfg.Cluster != nil {
+		return b.openCluster(ctx, l)
+	}
 	if b.stores, err = l.ensure(ctx, b.js); err != nil {
 		return err
 	}
@@ -135,6 +138,28 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if err := syncFilesystem(cfg.DataDir); err != nil {
 		return fmt.Errorf("syncing the data directory: %w", err)
 	}
+	b.openTables()
+	return b.reclaim(ctx)
+}
+
+// openCluster opens what the servers of the cluster have in common.
+func (b *Bus) openCluster(ctx context.Context, l layout) error {
+	err := b.awaitCluster(ctx)
+	if err != nil {
+		return err
+	}
+	if b.stores, err = b.form(ctx, l); err != nil {
+		return err
+	}
+	b.openTables()
+	if err := b.takeImport(ctx); err != nil {
+		return err
+	}
+	return b.roster.open(ctx, b.stores.buckets[BucketMembers])
+}
+
+// openTables opens the tables of the layout.
+func (b *Bus) openTables() {
 	b.functions = newTable[functions.Function](b, BucketFunctions, fault.CodeFunctionNotFound)
 	b.revisions = newTable[functions.Revision](b, BucketRevisions, fault.CodeNotFound)
 	b.quotas = newTable[functions.Quota](b, BucketQuotas, fault.CodeNotFound)
@@ -145,6 +170,10 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
+}
+
+// reclaim removes what an earlier process did not finish.
+func (b *Bus) reclaim(ctx context.Context) error {
 	for _, o := range []*Objects{b.artifacts, b.bodies} {
 		n, err := o.reclaim(ctx)
 		if err != nil {
@@ -160,11 +189,22 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 // openDoor reads, or makes, what clients are let in by.
 func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	var err error
+	if c := b.cfg.Cluster; c != nil {
+		if err := c.adoptAuthority(b.cfg.DataDir); err != nil {
+			return err
+		}
+	}
 	if b.authority, err = openAuthority(b.cfg.DataDir, time.Now()); err != nil {
 		return err
 	}
 	b.keeper = pki.NewOwnKeeper(b.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife)
-	secret, err := joinToken(b.cfg.DataDir, b.authority.Trust().Pin())
+	fixed := ""
+	if b.cfg.Cluster != nil {
+		if fixed, err = b.authority.Secret("worker token"); err != nil {
+			return err
+		}
+	}
+	secret, err := joinToken(b.cfg.DataDir, fixed, b.authority.Trust().Pin())
 	if err != nil {
 		return err
 	}
@@ -172,6 +212,7 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	if b.roster, err = openRoster(b.cfg.DataDir, secret, b.audit); err != nil {
 		return err
 	}
+	b.roster.clustered = b.cfg.Cluster != nil
 	b.roster.pin = b.authority.Trust().Pin()
 	if b.callers, err = openCallers(b.cfg.DataDir, b.audit); err != nil {
 		return err
@@ -187,6 +228,31 @@ func (b *Bus) WorkerTLS(node functions.NodeID) *tls.Config {
 		return nil
 	}
 	return b.keeper.Reach(pki.Just(workerSubject(node)))
+}
+
+// ServerTLS is how this process reaches other servers of the cluster, ServersOnly how it lets nobody else in; refused is told of the others.
+// Both are nil where no worker may join.
+func (b *Bus) ServerTLS() *tls.Config {
+	if b.keeper == nil {
+		return nil
+	}
+	return b.keeper.Reach(pki.Only(pki.RoleServer))
+}
+
+// ServersOnly is described with ServerTLS.
+func (b *Bus) ServersOnly(refused func(error)) *tls.Config {
+	if b.keeper == nil {
+		return nil
+	}
+	return b.keeper.Admit(pki.Only(pki.RoleServer), refused)
+}
+
+// ClusterSecret is a secret that all servers of the cluster have in common, another one for each purpose.
+func (b *Bus) ClusterSecret(purpose string) (string, error) {
+	if b.cfg.Cluster == nil {
+		return "", errAlone()
+	}
+	return b.authority.Secret(purpose)
 }
 
 // Connect makes a further in-process connection; whoever asks closes it.
@@ -211,6 +277,7 @@ func (b *Bus) shutdown() {
 	if b.barrier != nil {
 		b.barrier.stop()
 	}
+	b.roster.close()
 	if b.nc != nil {
 		b.nc.Close()
 	}
@@ -297,8 +364,12 @@ func (b *Bus) Artifacts() *Objects { return b.artifacts }
 func (b *Bus) Bodies() *Objects { return b.bodies }
 
 // Barrier returns when everything that was acknowledged on the streams before the call is on disk. Callers share syncs: whoever comes
-// during one waits for the next. After a failed sync it fails for ever, with unavailable; see Failed.
+// during one waits for the next. After a failed sync it fails for ever, with unavailable; see Failed. In a cluster what is acknowledged is held
+// by most of the servers, and there is nothing to wait for.
 func (b *Bus) Barrier(ctx context.Context, streams ...string) error {
+	if b.barrier == nil {
+		return b.failure.get()
+	}
 	return b.barrier.wait(ctx, streams)
 }
 

@@ -29,6 +29,8 @@ type Config struct {
 	SyncInterval time.Duration
 	// Listen is the address at which NATS clients connect: workers that join, and callers; empty: none may. Port 0 picks a free one.
 	Listen string
+	// Cluster makes the server a member of a cluster, which needs Listen; nil: it stands alone.
+	Cluster *ClusterConfig
 	// CertificateLife is how long the certificates of servers and workers are good; they are replaced when two thirds of it are over. Default 24h.
 	CertificateLife time.Duration
 }
@@ -87,9 +89,33 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "certificate-life: %s is less than 1s", c.CertificateLife).WithField("certificate-life")
 	}
 	if c.Listen != "" {
-		return CheckAddress("nats-listen", c.Listen)
+		if err := CheckAddress("nats-listen", c.Listen); err != nil {
+			return err
+		}
 	}
-	return nil
+	if c.Cluster == nil {
+		return nil
+	}
+	if c.Listen == "" {
+		return fault.New(fault.CodeInvalidRequest, "nats-listen: the servers of a cluster run no instances, and no worker could join").WithField("nats-listen")
+	}
+	return c.Cluster.validate()
+}
+
+// clusterName is empty where the server stands alone.
+func (c Config) clusterName() string {
+	if c.Cluster == nil {
+		return ""
+	}
+	return c.Cluster.Name
+}
+
+// mode is that of the data directory.
+func (c Config) mode() string {
+	if c.Cluster != nil {
+		return ModeCluster
+	}
+	return ModeStandalone
 }
 
 // CheckAddress refuses what is not HOST:PORT, where others are told the address. Field names it.

@@ -76,7 +76,7 @@ func (d *Desk) Run(ctx context.Context) error {
 		return fmt.Errorf("opening the artifacts: %w", err)
 	}
 	questions := make(chan *nats.Msg, deskBacklog)
-	sub, err := d.bus.nc.ChanSubscribe(subjectSupply, questions)
+	sub, err := d.bus.nc.ChanQueueSubscribe(subjectSupply, queueDesk, questions)
 	if err != nil {
 		return fmt.Errorf("subscribing to %s: %w", subjectSupply, err)
 	}

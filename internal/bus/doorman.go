@@ -283,8 +283,9 @@ func checkFree(ctx context.Context, addr string) error {
 // minToken is the shortest token that is believed not to be guessed.
 const minToken = 32
 
-// joinToken reads the secret of the workers' token from the data directory, or makes it, and has the file name the authority's pin.
-func joinToken(dir, pin string) (string, error) {
+// joinToken reads the secret of the workers' token from the data directory, or makes it, unless it is fixed; and has the file name the
+// authority's pin.
+func joinToken(dir, fixed, pin string) (string, error) {
 	path := filepath.Join(dir, WorkerTokenFile)
 	token, err := ReadToken(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -294,6 +295,9 @@ func joinToken(dir, pin string) (string, error) {
 		return "", err
 	}
 	secret, known := splitToken(token)
+	if fixed != "" && secret != fixed {
+		secret, known = fixed, ""
+	}
 	if known == pin {
 		return secret, nil
 	}

@@ -138,11 +138,11 @@ func TestTheRecordsStay(t *testing.T) {
 func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first, err := loadIdentity(dir, ModeStandalone, testIdentity.Created)
+	first, err := loadIdentity(dir, ModeStandalone, "", testIdentity.Created)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := loadIdentity(dir, ModeStandalone, time.Now())
+	second, err := loadIdentity(dir, ModeStandalone, "", time.Now())
 	if err != nil || second != first {
 		t.Fatalf("got %+v, error %v; want %+v", second, err, first)
 	}
@@ -168,7 +168,7 @@ func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, IdentityFile), []byte(c.data), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := loadIdentity(dir, ModeStandalone, time.Now())
+		_, err := loadIdentity(dir, ModeStandalone, "", time.Now())
 		f := fault.From(err)
 		if f == nil || !strings.Contains(f.Message, c.says) || !strings.Contains(f.Hint, c.hint) {
 			t.Errorf("%s: got %+v", name, f)
@@ -177,15 +177,15 @@ func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 	// A worker's directory is not a server's, nor the other way round.
 	for mode, of := range map[string]string{ModeStandalone: ModeWorker, ModeWorker: ModeStandalone} {
 		dir := t.TempDir()
-		id, err := loadIdentity(dir, of, time.Now())
+		id, err := loadIdentity(dir, of, "", time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = loadIdentity(dir, mode, time.Now())
+		_, err = loadIdentity(dir, mode, "", time.Now())
 		if f := fault.From(err); f == nil || f.Code != fault.CodeConflict || f.Hint != "run: tatami "+verbOf(of)+" --data-dir "+dir {
 			t.Errorf("a directory of mode %s opened in %s: %+v", of, mode, f)
 		}
-		if again, err := loadIdentity(dir, of, time.Now()); err != nil || again != id {
+		if again, err := loadIdentity(dir, of, "", time.Now()); err != nil || again != id {
 			t.Errorf("got %+v, error %v; want %+v", again, err, id)
 		}
 	}
@@ -196,7 +196,7 @@ func TestIdentityIsWrittenOnceAndHeld(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, storeDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadIdentity(dir, ModeStandalone, time.Now()); !fault.Is(err, fault.CodeConflict) {
+	if _, err := loadIdentity(dir, ModeStandalone, "", time.Now()); !fault.Is(err, fault.CodeConflict) {
 		t.Errorf("a store without identity: %v", err)
 	}
 }

@@ -19,6 +19,10 @@ import (
 const (
 	// ModeStandalone is that of a server that forms no cluster.
 	ModeStandalone = "standalone"
+	// ModeCluster is that of a server of a cluster.
+	ModeCluster = "cluster"
+	// ModeMoved is that of one that stood alone, and of which a cluster took everything over.
+	ModeMoved = "moved"
 	// ModeWorker is that of a worker that joins a server.
 	ModeWorker = "worker"
 )
@@ -28,7 +32,7 @@ func verbOf(mode string) string {
 	switch mode {
 	case ModeStandalone:
 		return "up"
-	case "cluster":
+	case ModeCluster:
 		return "server"
 	}
 	return mode
@@ -48,21 +52,28 @@ type Identity struct {
 	// Node is the machine's node.
 	Node functions.NodeID `json:"node"`
 	// ServerName is the NATS server's name; the store is bound to it. Empty where there is no server.
-	ServerName string    `json:"serverName,omitempty"`
-	Created    time.Time `json:"created"`
+	ServerName string `json:"serverName,omitempty"`
+	// Cluster is the name of the cluster that the server belongs to.
+	Cluster string    `json:"cluster,omitempty"`
+	Created time.Time `json:"created"`
 }
 
-// loadIdentity reads the identity of a data directory of the mode, or gives it one.
-func loadIdentity(dir, mode string, now time.Time) (Identity, error) {
+// loadIdentity reads the identity of a data directory of the mode, and of the cluster where it is a server of one, or gives it one.
+func loadIdentity(dir, mode, cluster string, now time.Time) (Identity, error) {
 	path := filepath.Join(dir, IdentityFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return createIdentity(dir, mode, now)
+		return createIdentity(dir, mode, cluster, now)
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("reading the identity of the data directory: %w", err)
 	}
-	return parseIdentity(path, mode, data)
+	id, err := parseIdentity(path, mode, data)
+	if err == nil && id.Cluster != cluster {
+		return Identity{}, fault.New(fault.CodeConflict, "%s belongs to the cluster %q, not to %q", path, id.Cluster, cluster).
+			WithHint("run: tatami %s --cluster %s --data-dir %s", verbOf(mode), id.Cluster, dir)
+	}
+	return id, err
 }
 
 func parseIdentity(path, mode string, data []byte) (Identity, error) {
@@ -74,6 +85,14 @@ func parseIdentity(path, mode string, data []byte) (Identity, error) {
 	if id.Schema > Schema {
 		return Identity{}, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, id.Schema, Schema).
 			WithHint("the data was written by a newer tatami: install that version, then run: tatami %s --data-dir %s", verbOf(mode), filepath.Dir(path))
+	}
+	if id.Mode == ModeMoved {
+		return Identity{}, fault.New(fault.CodeConflict, "what %s holds is in the cluster %q now", filepath.Dir(path), id.Cluster).
+			WithHint("ask the servers of the cluster; to begin anew, start on another directory: tatami %s --data-dir DIR", verbOf(mode))
+	}
+	if id.Mode == ModeStandalone && mode == ModeCluster {
+		return Identity{}, fault.New(fault.CodeConflict, "%s is of a server that stands alone: a cluster would delete what it has stored", path).
+			WithHint("bring it into a cluster: tatami cluster init --from %s --data-dir NEW --out FILE; or go on alone: tatami up --data-dir %s", filepath.Dir(path), filepath.Dir(path))
 	}
 	if id.Mode != mode {
 		return Identity{}, fault.New(fault.CodeConflict, "%s belongs to mode %q, not to %q", path, id.Mode, mode).
@@ -87,24 +106,28 @@ func parseIdentity(path, mode string, data []byte) (Identity, error) {
 }
 
 // createIdentity gives a directory its identity, unless a store without one lies there.
-func createIdentity(dir, mode string, now time.Time) (Identity, error) {
+func createIdentity(dir, mode, cluster string, now time.Time) (Identity, error) {
 	if _, err := os.Stat(filepath.Join(dir, storeDir)); err == nil {
 		return Identity{}, fault.New(fault.CodeConflict, "%s holds a store but no %s", dir, IdentityFile).
 			WithHint("restore the file from a backup, or start on another directory: tatami %s --data-dir DIR", verbOf(mode))
 	}
 	node := functions.NewNodeID()
-	id := Identity{Schema: Schema, Mode: mode, Node: node, Created: now.UTC().Truncate(time.Second)}
+	id := Identity{Schema: Schema, Mode: mode, Node: node, Cluster: cluster, Created: now.UTC().Truncate(time.Second)}
 	if mode != ModeWorker {
 		id.ServerName = "tatami-" + strings.TrimPrefix(string(node), "nod_")[:10]
 	}
+	return id, id.write(dir)
+}
+
+func (id Identity) write(dir string) error {
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
-		return Identity{}, fmt.Errorf("encoding the identity: %w", err)
+		return fmt.Errorf("encoding the identity: %w", err)
 	}
 	if err := writeDurably(dir, IdentityFile, append(data, '\n')); err != nil {
-		return Identity{}, fmt.Errorf("writing the identity of the data directory: %w", err)
+		return fmt.Errorf("writing the identity of the data directory: %w", err)
 	}
-	return id, nil
+	return nil
 }
 
 // writeDurably puts a file into dir so that it is there whole, or not at all, after a loss of power.

@@ -19,7 +19,7 @@ type layout struct {
 const dedupeWindow = 2 * time.Minute
 
 func layoutOf(c Config) layout {
-	return layout{
+	l := layout{
 		Streams: []jetstream.StreamConfig{
 			{
 				Name:              StreamInvocations,
@@ -74,6 +74,10 @@ func layoutOf(c Config) layout {
 			{Bucket: ObjectsBodies, Description: "large bodies of invocations and results", Storage: jetstream.FileStorage, Replicas: 1},
 		},
 	}
+	if c.Cluster != nil {
+		return l.replicated()
+	}
+	return l
 }
 
 // Names of the streams behind buckets, as the server has them.
@@ -103,6 +107,17 @@ type stores struct {
 	objects                 map[string]jetstream.ObjectStore
 }
 
+func (s *stores) put(name string, st jetstream.Stream) {
+	switch name {
+	case StreamInvocations:
+		s.invocations = st
+	case StreamDead:
+		s.dead = st
+	case StreamKeys:
+		s.keys = st
+	}
+}
+
 // ensure makes every stream and bucket, or brings its configuration up to date.
 func (l layout) ensure(ctx context.Context, js jetstream.JetStream) (stores, error) {
 	s := stores{buckets: map[string]jetstream.KeyValue{}, objects: map[string]jetstream.ObjectStore{}}
@@ -111,14 +126,7 @@ func (l layout) ensure(ctx context.Context, js jetstream.JetStream) (stores, err
 		if err != nil {
 			return stores{}, fmt.Errorf("making stream %s: %w", c.Name, err)
 		}
-		switch c.Name {
-		case StreamInvocations:
-			s.invocations = st
-		case StreamDead:
-			s.dead = st
-		case StreamKeys:
-			s.keys = st
-		}
+		s.put(c.Name, st)
 	}
 	for _, c := range l.Buckets {
 		kv, err := js.CreateOrUpdateKeyValue(ctx, c)

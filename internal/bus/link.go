@@ -99,7 +99,7 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 // open reads who the worker is, and connects.
 func (l *Link) open() error {
 	var err error
-	if l.identity, err = loadIdentity(l.dir, ModeWorker, time.Now()); err != nil {
+	if l.identity, err = loadIdentity(l.dir, ModeWorker, "", time.Now()); err != nil {
 		return err
 	}
 	if l.cred, err = loadCredentials(l.dir); err != nil {

@@ -44,6 +44,10 @@ const (
 	BucketTriggers = "triggers"
 	// BucketTriggerStates: {namespace}.{name} -> functions.TriggerState.
 	BucketTriggerStates = "triggerstates"
+	// BucketLead holds the record of which server of a cluster leads.
+	BucketLead = "lead"
+	// BucketMembers holds the roster of a cluster's workers.
+	BucketMembers = "members"
 	// BucketResults: {invocation} -> functions.Result; entries expire.
 	BucketResults = "results"
 )
@@ -122,6 +126,9 @@ func CertifySubject(node functions.NodeID) string { return "tatami.certify." + s
 
 // subjectCertify matches every worker's requests for certificates.
 const subjectCertify = "tatami.certify.*"
+
+// queueDesk has one of the servers of a cluster answer a worker's question.
+const queueDesk = "desk"
 
 // subjectSupply matches every worker's questions.
 const subjectSupply = "tatami.supply.*"

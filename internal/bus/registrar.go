@@ -78,7 +78,7 @@ type registrar struct {
 
 // listen answers until the connection ends.
 func (r *registrar) listen() error {
-	if _, err := r.nc.Subscribe(subjectCertify, r.answer); err != nil {
+	if _, err := r.nc.QueueSubscribe(subjectCertify, queueDesk, r.answer); err != nil {
 		return fmt.Errorf("subscribing to %s: %w", subjectCertify, err)
 	}
 	return nil

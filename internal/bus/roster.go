@@ -36,8 +36,15 @@ type Roster struct {
 	// kick ends the connections of a node's worker, which has the key.
 	kick func(node functions.NodeID, key string)
 
+	// clustered says that the servers of a cluster have the roster in common.
+	clustered bool
+	watching  sync.WaitGroup
+	stop      func() error
+
 	mu   sync.Mutex
 	file rosterFile
+	// kv is nil where the roster is a file, or not taken up yet.
+	kv *shared
 }
 
 type rosterFile struct {
@@ -132,6 +139,12 @@ func (r *Roster) admit(a applicant, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.file.Workers[a.node]
+	if m == nil {
+		if err := r.refresh(); err != nil {
+			return err
+		}
+		m = r.file.Workers[a.node]
+	}
 	switch {
 	case a.key == "":
 		return fault.New(fault.CodeDenied, "it shows no key of its own")
@@ -184,7 +197,7 @@ func (r *Roster) change(do, undo func()) error {
 	do()
 	data, err := json.MarshalIndent(r.file, "", "  ")
 	if err == nil {
-		err = writeDurably(r.dir, RosterFile, append(data, '\n'))
+		err = r.save(append(data, '\n'))
 	}
 	if err != nil {
 		undo()
@@ -196,6 +209,10 @@ func (r *Roster) change(do, undo func()) error {
 // Remove shuts a node's worker out for good and ends its connections. It is no error where it is shut out already; not-found where nobody joined as it.
 func (r *Roster) Remove(node functions.NodeID, why string) error {
 	r.mu.Lock()
+	if err := r.refresh(); err != nil {
+		r.mu.Unlock()
+		return err
+	}
 	m := r.file.Workers[node]
 	if m == nil {
 		r.mu.Unlock()

@@ -46,6 +46,9 @@ func configText(id Identity, c Config, p passwords) string {
 	fmt.Fprintf(&b, "  %s {\n    jetstream: enabled\n    users: [ { user: \"tatami\", password: %s } ]\n    %s\n  }\n}\n",
 		AccountTatami, strconv.Quote(p.tatami), exports)
 	fmt.Fprintf(&b, "system_account: %s\n", AccountSystem)
+	if c.Cluster != nil {
+		b.WriteString(c.Cluster.text())
+	}
 	return b.String()
 }
 
@@ -60,6 +63,9 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 		// Callers on this machine need no TLS; the doorman asks it of everybody else.
 		opts.AllowNonTLS = true
 		opts.TLSConfig, opts.TLSTimeout, opts.AuthTimeout = door.keeper.Ask(), handshakePatience.Seconds(), 2*handshakePatience.Seconds()
+	}
+	if c.Cluster != nil {
+		joinCluster(opts, door.keeper)
 	}
 	opts.CustomClientAuthentication = door
 	// Workers show that they hold a key by signing it.
@@ -107,19 +113,25 @@ func connect(srv *server.Server, p passwords, name string, log *slog.Logger) (*n
 	return nc, nil
 }
 
-// serverLog hands the server's warnings and errors to slog, and takes note of writes that failed; notices are for nobody.
+// serverLog hands the server's warnings and errors to slog, and takes note of writes that failed.
 type serverLog struct {
 	log     *slog.Logger
 	failure *failure
 	door    *doorman
 }
 
-func (l serverLog) Noticef(string, ...any) {}
-func (l serverLog) Debugf(string, ...any)  {}
-func (l serverLog) Tracef(string, ...any)  {}
+// Noticef tells of one thing: that this server of a cluster leads a stream from now on.
+func (l serverLog) Noticef(format string, v ...any) {
+	if strings.HasPrefix(format, "JetStream cluster new stream leader") && len(v) == 2 {
+		l.log.Info("this server leads a stream", "stream", v[1])
+	}
+}
+func (l serverLog) Debugf(string, ...any) {}
+func (l serverLog) Tracef(string, ...any) {}
 func (l serverLog) Warnf(format string, v ...any) {
 	// The passwords in the configuration live as long as the process, and are good within it only.
-	if strings.HasPrefix(format, "Plaintext passwords") {
+	// Servers check each other's certificates, if not as the server itself would.
+	if strings.HasPrefix(format, "Plaintext passwords") || strings.HasPrefix(format, "TLS certificate chain and hostname of solicited routes") {
 		return
 	}
 	l.log.Warn("nats-server", "text", fmt.Sprintf(format, v...))

@@ -3,11 +3,14 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -22,6 +25,12 @@ const (
 // works on a work queue, too. What comes while it reads may be among them.
 func (b *Bus) EachStored(ctx context.Context, stream, match string, fn func(seq uint64, subject string, h nats.Header)) error {
 	doing := "reading what is stored in " + stream
+	if b.cfg.Cluster != nil {
+		if err := b.eachWhereWritten(ctx, stream, match, fn); err != nil {
+			return b.storeFault(err, doing)
+		}
+		return nil
+	}
 	inbox := b.nc.NewInbox()
 	batch := make(chan *nats.Msg, storedBatch+1)
 	sub, err := b.nc.ChanSubscribe(inbox, batch)
@@ -42,6 +51,66 @@ func (b *Bus) EachStored(ctx context.Context, stream, match string, fn func(seq 
 		}
 	}
 	return nil
+}
+
+// storedAtOnce is how many messages of a cluster's stream are asked for at the same time.
+const storedAtOnce = 32
+
+// storedMessage is a message of which the body was not kept.
+type storedMessage struct {
+	seq     uint64
+	subject string
+	header  nats.Header
+}
+
+// eachWhereWritten is EachStored of a cluster: the server that leads the stream gives one message at a time, and the others may know less. So the
+// sequences are split among several who ask.
+func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, fn func(uint64, string, nats.Header)) error {
+	st, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	state := st.CachedInfo().State
+	if state.Msgs == 0 {
+		return nil
+	}
+	var parts [storedAtOnce][]storedMessage
+	each := (state.LastSeq-state.FirstSeq)/storedAtOnce + 1
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range parts {
+		from := state.FirstSeq + uint64(i)*each
+		g.Go(func() (err error) {
+			parts[i], err = readRange(gctx, st, match, from, from+each)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, part := range parts {
+		for _, m := range part {
+			fn(m.seq, m.subject, m.header)
+		}
+	}
+	return nil
+}
+
+// readRange reads the messages that match of the sequences at or above from, and below to.
+func readRange(ctx context.Context, st jetstream.Stream, match string, from, to uint64) (out []storedMessage, err error) {
+	for from < to {
+		m, err := st.GetMsg(ctx, from, jetstream.WithGetMsgSubject(match))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.Sequence < to {
+			out = append(out, storedMessage{m.Sequence, m.Subject, m.Header})
+		}
+		from = m.Sequence + 1
+	}
+	return out, nil
 }
 
 // readBatch takes one batch in; more says whether there are messages from next on.

@@ -69,6 +69,9 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 	t := &JoinToken{ID: newTokenID(), Node: node, Hash: hashOf(text), Created: now, Expires: now.Add(life)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.refresh(); err != nil {
+		return JoinToken{}, "", err
+	}
 	if err := r.roomForToken(now); err != nil {
 		return JoinToken{}, "", err
 	}
@@ -134,6 +137,10 @@ func (r *Roster) Tokens() []JoinToken {
 // RevokeToken ends a token, and shuts out the worker that joined with it.
 func (r *Roster) RevokeToken(id string) (JoinToken, error) {
 	r.mu.Lock()
+	if err := r.refresh(); err != nil {
+		r.mu.Unlock()
+		return JoinToken{}, err
+	}
 	t := r.file.Tokens[id]
 	if t == nil {
 		r.mu.Unlock()

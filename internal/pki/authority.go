@@ -3,9 +3,12 @@ package pki
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -121,6 +124,19 @@ func (a *Authority) Identify(s Subject, life time.Duration, now time.Time) (*Ide
 		return nil, err
 	}
 	return r.Identity(chain)
+}
+
+// Secret returns a secret that all who have the authority's key have in common, another one for each purpose: 64 hexadecimal digits.
+func (a *Authority) Secret(purpose string) (string, error) {
+	key, err := a.key.Bytes()
+	if err != nil {
+		return "", fmt.Errorf("reading the authority's key: %w", err)
+	}
+	secret, err := hkdf.Key(sha256.New, key, nil, "tatami "+purpose, sha256.Size)
+	if err != nil {
+		return "", fmt.Errorf("deriving a secret: %w", err)
+	}
+	return hex.EncodeToString(secret), nil
 }
 
 func serial() *big.Int {

@@ -103,6 +103,14 @@ func (k *Keeper) Reach(allow func(Subject) error) *tls.Config {
 	return c
 }
 
+// Mutual is for peers that connect to each other, whoever begins.
+func (k *Keeper) Mutual(allow func(Subject) error) *tls.Config {
+	c := k.Reach(allow)
+	c.ClientSessionCache = nil
+	c.ClientAuth = tls.RequireAnyClientCert
+	return c
+}
+
 func (k *Keeper) check(s tls.ConnectionState, allow func(Subject) error) error {
 	i, err := k.Identity()
 	if err != nil {

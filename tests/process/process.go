@@ -163,7 +163,7 @@ func (p *Process) Wait() (int, error) {
 	}
 }
 
-const tailSize = 64 << 10
+const tailSize = 1 << 20
 
 // Tail keeps the last 64 KiB of what is written to it.
 type Tail struct {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,9 +43,44 @@ func WithFlags(flags ...string) Option {
 // WithDataDir replaces the data directory.
 func WithDataDir(dir string) Option { return func(s *Server) { s.DataDir = dir } }
 
+// WithVerb runs another verb than up.
+func WithVerb(verb string) Option { return func(s *Server) { s.verb = verb } }
+
 // Start runs a server and waits until it is ready. When the test ends the server is stopped, and the test fails if anything of it is
 // left on the machine.
 func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	s := prepare(t, opts)
+	s.Launch()
+	return s
+}
+
+// StartTogether is Start of servers that wait for each other.
+func StartTogether(t testing.TB, each ...[]Option) []*Server {
+	t.Helper()
+	var all []*Server
+	for _, opts := range each {
+		all = append(all, prepare(t, opts))
+	}
+	var wg sync.WaitGroup
+	for _, s := range all {
+		wg.Go(func() {
+			if err := s.TryLaunch(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return all
+}
+
+// Said is the end of what the server wrote.
+func (s *Server) Said() string { return s.output.String() }
+
+func prepare(t testing.TB, opts []Option) *Server {
 	t.Helper()
 	Require(t)
 	dir, err := os.MkdirTemp("/tmp", "tt") //nolint:usetesting // the test's own directory would be too long for sockets
@@ -72,7 +108,6 @@ func Start(t testing.TB, opts ...Option) *Server {
 			t.Errorf("the directories are not removable: %v", err)
 		}
 	})
-	s.Launch()
 	return s
 }
 

@@ -88,6 +88,32 @@ func (s *Switch) Heal(m *Network) {
 	s.ns.Must(func() error { return up(s.ports[m]) })
 }
 
+// Part loses the packets between two machines, of the given numbers, in both directions; others hear both of them.
+func (s *Switch) Part(a *Network, numberA int, b *Network, numberB int) {
+	s.t.Helper()
+	neighbour(a, numberB, netlink.NeighSet)
+	neighbour(b, numberA, netlink.NeighSet)
+}
+
+// Join takes that back.
+func (s *Switch) Join(a *Network, numberA int, b *Network, numberB int) {
+	s.t.Helper()
+	neighbour(a, numberB, netlink.NeighDel)
+	neighbour(b, numberA, netlink.NeighDel)
+}
+
+// neighbour changes who a machine takes for the one with a number: the hardware address is nobody's.
+func neighbour(of *Network, number int, change func(*netlink.Neigh) error) {
+	of.t.Helper()
+	of.Must(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return change(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(MachineAddr(number)), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 0xff}})
+	})
+}
+
 func up(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/tatami-faas/tatami/gateway"
+	"github.com/tatami-faas/tatami/gateway/auth"
+	"github.com/tatami-faas/tatami/gateway/relay"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/scheduler"
+)
+
+const (
+	// termPause is the wait after a term that failed.
+	termPause = time.Second
+	// termPatience is how long a part of a term may take to be ready: a server that cannot lead lets another one try.
+	termPatience = 20 * time.Second
+)
+
+// member is a server of a cluster. What every server does is the system's; what only the one that leads does is made anew for each term.
+type member struct {
+	*system
+	scfg  serverConfig
+	relay *relay.Relay
+}
+
+// newMember opens the store and makes the parts that run whoever leads. close must be called.
+func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *member, err error) {
+	m := &member{system: &system{cfg: cfg.upConfig, log: log, started: time.Now()}, scfg: cfg}
+	defer func() {
+		if err != nil {
+			m.close(ctx)
+		}
+	}()
+	cluster, err := cfg.member()
+	if err != nil {
+		return nil, err
+	}
+	if m.bus, err = bus.Open(ctx, bus.Config{
+		DataDir: cfg.DataDir, MaxStore: cfg.MaxStore, RequireDurable: cfg.RequireDurable, ResultTTL: cfg.ResultTTL,
+		Listen: cfg.NATSListen, CertificateLife: cfg.CertLife, Cluster: cluster,
+	}, log); err != nil {
+		return nil, err
+	}
+	if err := m.newWorker(); err != nil {
+		return nil, err
+	}
+	if err := m.newInvoker(); err != nil {
+		return nil, err
+	}
+	if err := m.shareToken(); err != nil {
+		return nil, err
+	}
+	if m.auth, err = auth.New(auth.Config{TokenFile: m.tokenFile(), Hosts: cfg.ControlHosts}, log); err != nil {
+		return nil, err
+	}
+	gcfg := m.gatewayConfig()
+	m.relay = relay.New(relay.Config{
+		Listen: cfg.RelayListen, ListenTLS: m.bus.ServersOnly(func(err error) { log.Warn("who is no server was refused", "err", err) }), DialTLS: m.bus.ServerTLS(),
+		Local: gateway.Public(m.invoker, gateway.NoQueue{}, gcfg), Guard: m.auth.Middleware,
+		Queued: gateway.Queued(cfg.Domain),
+	}, log)
+	m.gateway, err = gateway.New(gcfg, m.relay.Public(), m.relay.Control(), log)
+	return m, err
+}
+
+// shareToken gives the control API the token that all servers have.
+func (m *member) shareToken() error {
+	if _, err := os.Stat(m.tokenFile()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	token, err := m.bus.ClusterSecret("control token")
+	if err != nil {
+		return err
+	}
+	return writeSecret(m.tokenFile(), token)
+}
+
+// parts lists what runs, in the order of starting.
+func (m *member) parts() []part {
+	return []part{
+		{name: "desk", run: m.desk.Run, ready: m.desk.Ready},
+		{name: "workers", run: m.workers.Run},
+		{name: "invoker", run: m.invoker.Run, ready: m.invoker.Ready},
+		{name: "removals", run: m.expel},
+		{name: "relay", run: m.relay.Run},
+		{name: "leaders", run: m.follow},
+		{name: "gateway", run: m.gateway.Run, ready: m.gateway.Ready},
+		{name: "lead", run: m.lead},
+	}
+}
+
+// follow keeps the relay told of who leads.
+func (m *member) follow(ctx context.Context) error {
+	return m.bus.Leaders(ctx, func(l *bus.Leader) {
+		if l == nil {
+			m.relay.Point("")
+			return
+		}
+		m.log.Info("a server leads", "server", l.Server)
+		m.relay.Point(l.Address)
+	})
+}
+
+// lead does what only the server that leads does, whenever this one is it.
+func (m *member) lead(ctx context.Context) error {
+	return m.bus.Lead(ctx, m.scfg.RelayListen, m.term)
+}
+
+// term runs the parts of the server that leads until ctx ends.
+func (m *member) term(ctx context.Context, epoch uint64) error {
+	t := &system{cfg: m.cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
+	pool, err := m.cfg.pool(m.log)
+	if err != nil {
+		return err
+	}
+	scfg := scheduler.Config{Epoch: epoch, Compact: m.cfg.Compact, CompactAfter: m.cfg.CompactAfter, Pool: pool, Fleet: m.cfg.fleet()}
+	if t.scheduler, err = scheduler.New(scfg, m.bus, m.log); err != nil {
+		return err
+	}
+	if err := t.newGateway(); err != nil {
+		return err
+	}
+	// Its own listens nowhere: the server's does, and has it answer.
+	t.gateway = m.gateway
+	end, b := func() {}, m.bus
+	err = supervise(ctx, m.log, []part{
+		{"scheduler", m.once(t.scheduler.Run, b.Functions().Stream(), b.Revisions().Stream(), b.Quotas().Stream(), b.Nodes().Stream(), b.IdleTimes().Stream()), t.scheduler.Ready, termPatience},
+		{"queue", m.once(t.queue.Run, bus.StreamInvocations, bus.StreamDead, bus.StreamKeys, b.Results().Stream()), t.queue.Ready, termPatience},
+		{"intake", t.intake.Run, t.intake.Ready, termPatience},
+		{"triggers", m.once(t.triggers.Run, b.Triggers().Stream(), b.TriggerStates().Stream()), t.triggers.Ready, termPatience},
+		{name: "live", run: t.live.Run},
+		{name: "api", run: t.api.Run},
+	}, func() {
+		end = m.relay.Lead(relay.Active{Public: t.public, Control: t.api.Handler()})
+		context.AfterFunc(ctx, end)
+	})
+	end()
+	if err != nil && ctx.Err() == nil {
+		// The server goes on calling functions; it leads again, or another one does, when the store answers.
+		m.log.Error("this server could not lead; trying again", "err", err)
+		select {
+		case <-time.After(termPause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// once runs a part once others than the dead lead the streams that it reads.
+func (m *member) once(run func(context.Context) error, streams ...string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := m.bus.Await(ctx, streams...); err != nil {
+			return nil //nolint:nilerr // ctx has ended
+		}
+		return run(ctx)
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tatami-faas/tatami/gateway/api"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// serverPlaces are where `tatami server` keeps its things; the CLI finds its socket where it finds that of `tatami up`.
+var serverPlaces = places{config: "/etc/tatami/server.yaml", data: "/var/lib/tatami-server", run: "/run/tatami"}
+
+// serverConfig is the configuration of `tatami server`. Every field is a flag, an environment variable TATAMI_* and a key of the config file.
+type serverConfig struct {
+	upConfig
+	Cluster       string
+	Peers         []string
+	ClusterListen string
+	ClusterSecret string
+	RelayListen   string
+}
+
+// workerFlags are those of `tatami up` that are about its own worker.
+var workerFlags = []string{
+	"no-worker", "containerd-address", "label", "grant-cpu", "grant-memory", "reserve-cpu", "reserve-memory", "max-instances", "sandbox-pool", "freeze-after",
+	"keep-instances", "user-namespaces", "egress-range", "egress-allow", "egress-dns",
+}
+
+func (c *serverConfig) flags(f *pflag.FlagSet) error {
+	c.flagsAt(f, serverPlaces)
+	for _, name := range workerFlags {
+		if err := f.MarkHidden(name); err != nil {
+			return err
+		}
+	}
+	f.StringVar(&c.Cluster, "cluster", "", "name of the cluster")
+	f.StringSliceVar(&c.Peers, "peers", nil, "addresses at which the three or five servers reach each other, this one included, the same on all of them, such as 10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222")
+	f.StringVar(&c.ClusterListen, "cluster-listen", "", "which of the peers this server is")
+	f.StringVar(&c.ClusterSecret, "cluster-secret", "", "file with what the servers have in common, as `tatami cluster secret` makes it; needed at the first start")
+	f.StringVar(&c.RelayListen, "relay-listen", "", "address at which the other servers hand requests on to this one, such as 10.0.0.1:6223")
+	return nil
+}
+
+func (c *serverConfig) validate() error {
+	c.NoWorker = true
+	if c.NATSListen == "" {
+		return fault.New(fault.CodeInvalidRequest, "--nats-listen: no worker could join, and servers of a cluster run no instances").WithField("nats-listen").
+			WithHint("give an address of this machine: --nats-listen 10.0.0.1:4222")
+	}
+	if err := bus.CheckAddress("relay-listen", c.RelayListen); err != nil {
+		return err
+	}
+	return c.upConfig.validate()
+}
+
+// member is the server's part of the cluster.
+func (c *serverConfig) member() (*bus.ClusterConfig, error) {
+	out := &bus.ClusterConfig{Name: c.Cluster, Listen: c.ClusterListen, Peers: c.Peers}
+	if c.ClusterSecret == "" {
+		return out, nil
+	}
+	info, err := os.Stat(c.ClusterSecret)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		return nil, fault.New(fault.CodeInvalidRequest, "others may read the secret in %s", c.ClusterSecret).WithField("cluster-secret").WithHint("chmod 600 %s", c.ClusterSecret)
+	}
+	if err == nil {
+		out.Authority, err = os.ReadFile(c.ClusterSecret)
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.CodeInvalidRequest, err, "the cluster's secret cannot be read").WithField("cluster-secret").
+			WithHint("make it once, with tatami cluster secret --out FILE, and give the same file to every server")
+	}
+	return out, nil
+}
+
+func newServerCmd(a *app) *cobra.Command {
+	var cfg serverConfig
+	cmd := &cobra.Command{
+		Use:   "server --cluster NAME --peers A,B,C",
+		Short: "Run a server of a cluster",
+		Long: "Run one of the three or five servers of a cluster: gateway, store, and, while it leads, scheduler and queue. The servers hold every function,\n" +
+			"queued invocation and result together; while most of them run nothing is lost, and each goes on calling functions whichever leads.\n" +
+			"Instances run on workers that join: tatami worker --join.",
+		Example: "  tatami cluster secret --out cluster.secret     # once; the same file for every server\n" +
+			"  tatami server --cluster prod --peers 10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222 --cluster-listen 10.0.0.1:6222 \\\n" +
+			"    --relay-listen 10.0.0.1:6223 --nats-listen 10.0.0.1:4222 --cluster-secret cluster.secret",
+		Args: argCount(0, 0, ""),
+	}
+	if err := cfg.flags(cmd.Flags()); err != nil {
+		// The names are this file's own: a test runs this.
+		cmd.PreRunE = func(*cobra.Command, []string) error { return err }
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cfg.load(cmd, serverPlaces); err != nil {
+			return err
+		}
+		if err := cfg.validate(); err != nil {
+			return err
+		}
+		log, err := cfg.logger(a.stderr)
+		if err != nil {
+			return err
+		}
+		return runServer(cmd.Context(), cfg, log, a.stdout)
+	}
+	return cmd
+}
+
+// runServer runs a server of a cluster until ctx ends.
+func runServer(ctx context.Context, cfg serverConfig, log *slog.Logger, stdout io.Writer) error {
+	cfg.setRuntime(log)
+	if err := cfg.makeDirs(); err != nil {
+		return err
+	}
+	m, err := newMember(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer m.close(ctx)
+	defer cfg.announceStop(ctx, log)()
+	return supervise(ctx, log, m.parts(), func() {
+		addrs := m.gateway.Addrs()
+		fmt.Fprintf(stdout, "tatami %s on %s, server %s of cluster %s\n", version, cfg.NodeName, m.bus.Identity().ServerName, cfg.Cluster)
+		fmt.Fprintf(stdout, "functions  %s/fn/NAME\n", api.LocalURL("http://"+addrs.Public))
+		fmt.Fprintf(stdout, "control    unix://%s\n", filepath.Join(cfg.RunDir, "control.sock"))
+		fmt.Fprintf(stdout, "workers    %s (token in %s)\n", m.bus.ListenURL(), filepath.Join(cfg.DataDir, bus.WorkerTokenFile))
+		fmt.Fprintln(stdout, "ready      deploy with: tatami deploy DIRECTORY")
+		notifySystemd(log)
+	})
+}

@@ -1,0 +1,217 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tatami-faas/tatami/gateway/problem"
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+// Config says what a server does itself, and how it and the others reach each other.
+type Config struct {
+	// Listen is the address at which the other servers hand requests on to this one.
+	Listen string
+	// ListenTLS lets servers in only, DialTLS is how this server reaches the others. Required.
+	ListenTLS, DialTLS *tls.Config
+	// Local serves the public requests that Queued does not name. Required.
+	Local  http.Handler
+	Queued func(*http.Request) bool
+	// Guard admits to the control API before a request is handed on. Required.
+	Guard func(http.Handler) http.Handler
+	// Patience is how long a request waits for a server that leads. Default 10s.
+	Patience time.Duration
+}
+
+// Active is what a server that leads serves besides.
+type Active struct{ Public, Control http.Handler }
+
+// Relay is a server's part in that. It is safe for concurrent use.
+type Relay struct {
+	cfg    Config
+	log    *slog.Logger
+	active atomic.Pointer[Active]
+	proxy  *proxy
+
+	mu sync.Mutex
+	// leader is where the server that leads takes requests; empty while there is none. Changed is closed, and made anew, when that changes.
+	leader  string
+	changed chan struct{}
+}
+
+// Headers of requests that are handed on.
+const (
+	headerKind  = "Tatami-Relay"
+	kindPublic  = "public"
+	kindControl = "control"
+)
+
+const defaultPatience = 10 * time.Second
+
+// New makes a relay; it starts nothing.
+func New(cfg Config, log *slog.Logger) *Relay {
+	if cfg.Patience == 0 {
+		cfg.Patience = defaultPatience
+	}
+	r := &Relay{cfg: cfg, log: log, changed: make(chan struct{})}
+	r.proxy = newProxy(cfg.DialTLS)
+	return r
+}
+
+// Lead has this server serve what only the one that leads can, until end.
+func (r *Relay) Lead(a Active) (end func()) {
+	r.active.Store(&a)
+	r.wake()
+	return func() { r.active.CompareAndSwap(&a, nil) }
+}
+
+// Point tells where the server that leads takes requests; empty: nobody leads.
+func (r *Relay) Point(address string) {
+	r.mu.Lock()
+	r.leader = address
+	r.mu.Unlock()
+	r.wake()
+}
+
+// wake has those look again who wait for a server that leads.
+func (r *Relay) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Run takes the requests of the other servers until ctx ends.
+func (r *Relay) Run(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", r.cfg.Listen)
+	if err != nil {
+		return fault.Wrap(fault.CodeConflict, err, "the other servers cannot reach this one at %s", r.cfg.Listen).WithField("relay-listen").
+			WithHint("end the program that has the port (sudo ss -ltnp), or give another --relay-listen")
+	}
+	srv := &http.Server{
+		Handler: http.HandlerFunc(r.serve), TLSConfig: r.cfg.ListenTLS, ReadHeaderTimeout: defaultPatience, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
+	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
+	defer r.proxy.close()
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving the other servers: %w", err)
+	}
+	return nil
+}
+
+// serve answers what another server hands on. It is not handed on again.
+func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
+	kind := req.Header.Get(headerKind)
+	req.Header.Del(headerKind)
+	a := r.await(req.Context())
+	if a == nil {
+		problem.Write(w, req, nobody())
+		return
+	}
+	if kind == kindControl {
+		// The server that hands it on has let it in, as this one's socket does.
+		ctx := context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "relay", Net: "unix"}))
+		a.Control.ServeHTTP(w, req.WithContext(ctx))
+		return
+	}
+	a.Public.ServeHTTP(w, req)
+}
+
+// await returns what this server serves while it leads; one that is about to is waited for. Nil where it is not.
+func (r *Relay) await(ctx context.Context) *Active {
+	over := time.NewTimer(r.cfg.Patience)
+	defer over.Stop()
+	for {
+		r.mu.Lock()
+		changed := r.changed
+		r.mu.Unlock()
+		if a := r.active.Load(); a != nil {
+			return a
+		}
+		select {
+		case <-changed:
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func nobody() error {
+	return fault.New(fault.CodeUnavailable, "no server leads the cluster").WithHint("try again in a few seconds; a cluster needs most of its servers")
+}
+
+// Public serves the public listener.
+func (r *Relay) Public() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch a := r.active.Load(); {
+		case a != nil:
+			a.Public.ServeHTTP(w, req)
+		case r.cfg.Queued(req):
+			r.hand(w, req, kindPublic)
+		default:
+			r.cfg.Local.ServeHTTP(w, req)
+		}
+	})
+}
+
+// Control serves the control listener.
+func (r *Relay) Control() http.Handler {
+	away := r.cfg.Guard(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.hand(w, req, kindControl) }))
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if a := r.active.Load(); a != nil {
+			a.Control.ServeHTTP(w, req)
+			return
+		}
+		away.ServeHTTP(w, req)
+	})
+}
+
+// hand has the server that leads answer, which this one may become meanwhile.
+func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
+	over := time.NewTimer(r.cfg.Patience)
+	defer over.Stop()
+	for {
+		r.mu.Lock()
+		at, changed := r.leader, r.changed
+		r.mu.Unlock()
+		if a := r.active.Load(); a != nil {
+			if kind == kindControl {
+				a.Control.ServeHTTP(w, req)
+			} else {
+				a.Public.ServeHTTP(w, req)
+			}
+			return
+		}
+		var again <-chan time.Time
+		if at != "" {
+			if r.proxy.pass(w, req, at, kind) {
+				return
+			}
+			timer := time.NewTimer(proxyRetry)
+			defer timer.Stop()
+			again = timer.C
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-over.C:
+			problem.Write(w, req, nobody())
+			return
+		case <-req.Context().Done():
+			return
+		}
+	}
+}

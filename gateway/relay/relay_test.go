@@ -1,0 +1,226 @@
+package relay_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tatami-faas/tatami/gateway/relay"
+	"github.com/tatami-faas/tatami/internal/pki"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server is one of a cluster: what it serves itself, and what it hands on.
+type server struct {
+	relay           *relay.Relay
+	public, control *httptest.Server
+	addr            string
+	client          *http.Client
+}
+
+func newServer(t *testing.T, a *pki.Authority, name string, patience time.Duration) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{addr: l.Addr().String()}
+	l.Close()
+	k := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleServer, Name: name}, time.Hour)
+	s.relay = relay.New(relay.Config{
+		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience,
+		Local:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name+" itself") }),
+		Queued: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/async/") },
+		Guard: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") == "" {
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		},
+	}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.relay.Run(ctx) }()
+	s.public, s.control = httptest.NewServer(s.relay.Public()), httptest.NewServer(s.relay.Control())
+	s.client = &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(func() {
+		s.client.CloseIdleConnections()
+		s.public.Close()
+		s.control.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the relay's end: %v", err)
+		}
+	})
+	return s
+}
+
+// active answers with what it is asked, and how it was asked.
+func active(name string) relay.Active {
+	answer := func(kind string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+			fmt.Fprintf(w, "%s %s %s %s %q %s %q", name, kind, r.Method, r.URL.Path, b, local.Network(), r.Header.Get("Tatami-Relay"))
+		})
+	}
+	return relay.Active{Public: answer("public"), Control: answer("control")}
+}
+
+func (s *server) ask(t *testing.T, url, method, path, body, token string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func authority(t *testing.T) *pki.Authority {
+	t.Helper()
+	a, err := pki.NewAuthority(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestWhoAnswers(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	defer one.relay.Lead(active("one"))()
+	two.relay.Point(one.addr)
+	for _, c := range []struct {
+		server              *server
+		control             bool
+		method, path, token string
+		status              int
+		want                string
+	}{
+		{one, false, "POST", "/async/f", "", 200, `one public POST /async/f "body" tcp ""`},
+		{two, false, "POST", "/async/f", "", 200, `one public POST /async/f "body" tcp ""`},
+		{two, false, "POST", "/fn/f", "", 200, "two itself"},
+		{two, true, "POST", "/v1/functions", "t", 200, `one control POST /v1/functions "body" unix ""`},
+		{two, true, "POST", "/v1/functions", "", 401, ""},
+	} {
+		url := c.server.public.URL
+		if c.control {
+			url = c.server.control.URL
+		}
+		if status, got := c.server.ask(t, url, c.method, c.path, "body", c.token); status != c.status || got != c.want {
+			t.Errorf("%s: %d %s, want %d %s", c.path, status, got, c.status, c.want)
+		}
+	}
+}
+
+// A request waits for a server that leads, and reaches it whole, body and all, although the one before is gone.
+func TestARequestAwaitsWhoLeads(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	two.relay.Point(gone.Addr().String())
+	body := strings.Repeat("x", 1<<16)
+	answers := make(chan string, 1)
+	go func() {
+		_, got := two.ask(t, two.public.URL, "POST", "/async/f", body, "")
+		answers <- got
+	}()
+	// The next one is known before it is ready.
+	two.relay.Point("")
+	two.relay.Point(one.addr)
+	defer one.relay.Lead(active("one"))()
+	if got, want := <-answers, fmt.Sprintf("one public POST /async/f %q tcp \"\"", body); got != want {
+		t.Errorf("%d bytes, want %d: %.80s", len(got), len(want), got)
+	}
+}
+
+// A server that begins to lead answers those who wait at it.
+func TestAServerBeginsToLead(t *testing.T) {
+	t.Parallel()
+	one := newServer(t, authority(t), "one", time.Minute)
+	answers := make(chan string, 1)
+	go func() {
+		_, got := one.ask(t, one.public.URL, "POST", "/async/f", "b", "")
+		answers <- got
+	}()
+	end := one.relay.Lead(active("one"))
+	if got := <-answers; !strings.HasPrefix(got, "one public") {
+		t.Error(got)
+	}
+	end()
+	if _, got := one.ask(t, one.public.URL, "GET", "/fn/f", "", ""); got != "one itself" {
+		t.Error(got)
+	}
+}
+
+func TestNobodyLeads(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", 50*time.Millisecond), newServer(t, a, "two", 50*time.Millisecond)
+	if status, got := one.ask(t, one.public.URL, "POST", "/async/f", "", ""); status != http.StatusServiceUnavailable || !strings.Contains(got, "no server leads") {
+		t.Errorf("%d %s", status, got)
+	}
+	// Handed on to one that does not lead either, it is not handed on again.
+	one.relay.Point(two.addr)
+	two.relay.Point(one.addr)
+	if status, got := one.ask(t, one.public.URL, "POST", "/async/f", "", ""); status != http.StatusServiceUnavailable || !strings.Contains(got, "no server leads") {
+		t.Errorf("%d %s", status, got)
+	}
+}
+
+// Only servers hand requests on.
+func TestWhoIsNoServerGetsNothing(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one := newServer(t, a, "one", time.Minute)
+	defer one.relay.Lead(active("one"))()
+	worker := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleWorker, Name: "nod_a"}, time.Hour)
+	var conn *tls.Conn
+	var err error
+	for over := time.Now().Add(time.Minute); time.Now().Before(over); time.Sleep(5 * time.Millisecond) {
+		if conn, err = tls.Dial("tcp", one.addr, worker.Reach(pki.Only(pki.RoleServer))); err == nil || !strings.Contains(err.Error(), "refused") {
+			break
+		}
+	}
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /v1/functions HTTP/1.1\r\nHost: localhost\r\nTatami-Relay: control\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+		t.Errorf("a worker is answered: %s", resp.Status)
+	}
+}

@@ -1,0 +1,327 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
+)
+
+// ClusterConfig makes a server a member of a cluster.
+type ClusterConfig struct {
+	// Name is the cluster's: 1 to 63 small letters, digits and hyphens.
+	Name string
+	// Listen is the address at which the other servers reach this one; it is among Peers.
+	Listen string
+	// Peers are the addresses of all servers, this one included: three or five, the same on every server.
+	Peers []string
+	// Authority is the certificate authority that all servers have in common, as Authority.Encode of package pki wrote it. Needed at the first
+	// start; it is kept in the data directory.
+	Authority []byte
+}
+
+const (
+	// replicas is how many servers hold each stream.
+	replicas = 3
+	// formTimeout bounds the wait for the other servers at the start.
+	formTimeout = 5 * time.Minute
+	// formTry bounds one try to make or open the streams: a question is lost where nobody leads.
+	formTry = 10 * time.Second
+	// formPatience is how long the server that is to make the streams is waited for.
+	formPatience = 15 * time.Second
+	// formRetry is the wait between two tries to make a stream while the cluster forms.
+	formRetry = 100 * time.Millisecond
+)
+
+func (c *ClusterConfig) validate() error {
+	if err := functions.ValidateName("cluster", c.Name); err != nil {
+		return err
+	}
+	if len(c.Peers) != 3 && len(c.Peers) != 5 {
+		return fault.New(fault.CodeInvalidRequest, "peers: there are %d servers: three or five agree on what is stored", len(c.Peers)).WithField("peers")
+	}
+	for i, p := range c.Peers {
+		if err := CheckAddress("peers", p); err != nil {
+			return err
+		}
+		if slices.Contains(c.Peers[:i], p) {
+			return fault.New(fault.CodeInvalidRequest, "peers: %s is named twice", p).WithField("peers")
+		}
+	}
+	if !slices.Contains(c.Peers, c.Listen) {
+		return fault.New(fault.CodeInvalidRequest, "cluster-listen: %q is not among the peers", c.Listen).WithField("cluster-listen").
+			WithHint("every server gets the same list of peers, in which it stands itself: %s", strings.Join(c.Peers, ","))
+	}
+	return nil
+}
+
+// text is the cluster's part of the server's configuration. At the first start the number of routes is that of the servers that must agree.
+func (c *ClusterConfig) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "cluster {\n  name: %s\n  listen: %s\n  routes: [", strconv.Quote(c.Name), strconv.Quote(c.Listen))
+	for i, p := range c.Peers {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		fmt.Fprintf(&b, " %s", strconv.Quote("nats-route://"+p))
+	}
+	b.WriteString(" ]\n}\n")
+	return b.String()
+}
+
+// adoptAuthority puts the cluster's authority into the data directory, or makes sure that it is there.
+func (c *ClusterConfig) adoptAuthority(dir string) error {
+	path := filepath.Join(dir, AuthorityFile)
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(c.Authority) == 0:
+		return fault.New(fault.CodeInvalidRequest, "the certificate authority that the servers have in common is missing").WithField("cluster-secret").
+			WithHint("make it once, with tatami cluster secret --out FILE, and give the same file to every server: --cluster-secret FILE")
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := pki.ParseAuthority(c.Authority); err != nil {
+			return fault.Wrap(fault.CodeInvalidRequest, err, "cluster-secret: it cannot be read").WithField("cluster-secret")
+		}
+		if err := writeDurably(dir, AuthorityFile, c.Authority); err != nil {
+			return fmt.Errorf("writing the certificate authority: %w", err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the certificate authority: %w", err)
+	case len(c.Authority) == 0:
+		return nil
+	}
+	given, err := pki.ParseAuthority(c.Authority)
+	if err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "cluster-secret: it cannot be read").WithField("cluster-secret")
+	}
+	// One that cannot be read is told of by whoever opens it.
+	if own, err := pki.ParseAuthority(data); err == nil && own.Trust().Pin() != given.Trust().Pin() {
+		return fault.New(fault.CodeConflict, "cluster-secret: this server's data directory belongs to a cluster with another secret").WithField("cluster-secret").
+			WithHint("give the secret of the cluster that %s is of, or start on another directory", dir)
+	}
+	return nil
+}
+
+// joinCluster has the server speak to the others over TLS that both sides authenticate.
+func joinCluster(opts *server.Options, k *pki.Keeper) {
+	opts.Cluster.TLSConfig = k.Mutual(pki.Only(pki.RoleServer))
+	opts.Cluster.TLSTimeout = handshakePatience.Seconds()
+}
+
+// awaitCluster returns when the server agrees with the others on what there is.
+func (b *Bus) awaitCluster(ctx context.Context) error {
+	over := time.NewTimer(formTimeout)
+	defer over.Stop()
+	said := time.Now()
+	for !b.srv.JetStreamIsCurrent() || !b.answered(ctx) {
+		if time.Since(said) > sayEvery/4 {
+			said = time.Now()
+			b.log.Warn("waiting for the other servers of the cluster", "peers", strings.Join(b.cfg.Cluster.Peers, ","))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-over.C:
+			return fault.New(fault.CodeUnavailable, "the other servers of the cluster were not found within %s", formTimeout).
+				WithHint("look whether they run, have the same --cluster-secret, and reach each other at %s", strings.Join(b.cfg.Cluster.Peers, ", "))
+		case <-time.After(formRetry):
+		}
+	}
+	return nil
+}
+
+// answered reports whether a server that leads answers questions about the store. One that is put while nobody leads is lost.
+func (b *Bus) answered(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := b.js.AccountInfo(ctx)
+	return err == nil
+}
+
+// Await returns when a server leads the store as a whole, and each of the streams. It does at once where the server stands alone.
+func (b *Bus) Await(ctx context.Context, streams ...string) error {
+	if b.cfg.Cluster == nil {
+		return nil
+	}
+	for _, name := range streams {
+		for try := 1; !b.led(ctx, name); try++ {
+			b.log.Debug("nobody leads the stream yet", "stream", name, "try", try)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(formRetry):
+			}
+		}
+	}
+	for !b.answered(ctx) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(formRetry):
+		}
+	}
+	return nil
+}
+
+// ledPatience bounds one question for who leads a stream: it is lost where nobody does.
+const ledPatience = 300 * time.Millisecond
+
+// led reports whether a server leads a stream and answers.
+func (b *Bus) led(ctx context.Context, stream string) bool {
+	ctx, cancel := context.WithTimeout(ctx, ledPatience)
+	defer cancel()
+	st, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return false
+	}
+	c := st.CachedInfo().Cluster
+	return c != nil && c.Leader != ""
+}
+
+// form returns when every stream and bucket is there. One server makes them: of two that make the same stream at once one gets no answer.
+func (b *Bus) form(ctx context.Context, l layout) (stores, error) {
+	ctx, cancel := context.WithTimeout(ctx, formTimeout)
+	defer cancel()
+	for begun := time.Now(); ; {
+		s, err := b.formOnce(ctx, l, time.Since(begun) > formPatience)
+		if err == nil || ctx.Err() != nil {
+			return s, err
+		}
+		b.log.Debug("the cluster is not ready yet", "err", err)
+		select {
+		case <-time.After(formRetry):
+		case <-ctx.Done():
+			return s, err
+		}
+	}
+}
+
+// formOnce opens what there is, and makes it first where this server is the one to do that, or the one that is does not.
+func (b *Bus) formOnce(ctx context.Context, l layout, anyway bool) (stores, error) {
+	ctx, cancel := context.WithTimeout(ctx, formTry)
+	defer cancel()
+	if anyway || b.srv.JetStreamIsLeader() {
+		if err := l.make(ctx, b.js); err != nil {
+			return stores{}, err
+		}
+		if err := l.readWhereWritten(ctx, b.js); err != nil {
+			return stores{}, err
+		}
+	}
+	return l.bind(ctx, b.js)
+}
+
+// replicated has every stream and bucket held by several servers, and read where it is written: another server may know less.
+func (l layout) replicated() layout {
+	for i := range l.Streams {
+		l.Streams[i].Replicas, l.Streams[i].AllowDirect = replicas, false
+	}
+	for i := range l.Buckets {
+		l.Buckets[i].Replicas = replicas
+	}
+	for i := range l.Objects {
+		l.Objects[i].Replicas = replicas
+	}
+	l.Buckets = append(l.Buckets,
+		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: replicas},
+		jetstream.KeyValueConfig{
+			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.MemoryStorage, Replicas: replicas, LimitMarkerTTL: leadTTL,
+		})
+	return l
+}
+
+// make makes what is missing. Buckets that exist stay as they are: the client would have them read from any server again.
+func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
+	for _, c := range l.Streams {
+		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
+			return fmt.Errorf("making stream %s: %w", c.Name, err)
+		}
+	}
+	for _, c := range l.Buckets {
+		_, err := js.KeyValue(ctx, c.Bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			_, err = js.CreateKeyValue(ctx, c)
+		}
+		if err != nil {
+			return fmt.Errorf("making bucket %s: %w", c.Bucket, err)
+		}
+	}
+	for _, c := range l.Objects {
+		_, err := js.ObjectStore(ctx, c.Bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			_, err = js.CreateObjectStore(ctx, c)
+		}
+		if err != nil {
+			return fmt.Errorf("making object bucket %s: %w", c.Bucket, err)
+		}
+	}
+	return nil
+}
+
+// readWhereWritten turns off the reading from any server that buckets have.
+func (l layout) readWhereWritten(ctx context.Context, js jetstream.JetStream) error {
+	for _, name := range l.names() {
+		stream, err := js.Stream(ctx, name)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", name, err)
+		}
+		c := stream.CachedInfo().Config
+		if !c.AllowDirect {
+			continue
+		}
+		c.AllowDirect = false
+		if _, err := js.UpdateStream(ctx, c); err != nil {
+			return fmt.Errorf("setting up %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// bind opens every stream and bucket, once they are as readWhereWritten leaves them: whoever opens them remembers how to read.
+func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error) {
+	for _, name := range l.names() {
+		st, err := js.Stream(ctx, name)
+		if err != nil {
+			return stores{}, fmt.Errorf("opening %s: %w", name, err)
+		}
+		if st.CachedInfo().Config.AllowDirect {
+			return stores{}, fmt.Errorf("%s is not set up yet", name)
+		}
+	}
+	s := stores{buckets: map[string]jetstream.KeyValue{}, objects: map[string]jetstream.ObjectStore{}}
+	for _, c := range l.Streams {
+		st, err := js.Stream(ctx, c.Name)
+		if err != nil {
+			return stores{}, fmt.Errorf("opening stream %s: %w", c.Name, err)
+		}
+		s.put(c.Name, st)
+	}
+	for _, c := range l.Buckets {
+		kv, err := js.KeyValue(ctx, c.Bucket)
+		if err != nil {
+			return stores{}, fmt.Errorf("opening bucket %s: %w", c.Bucket, err)
+		}
+		s.buckets[c.Bucket] = kv
+	}
+	for _, c := range l.Objects {
+		o, err := js.ObjectStore(ctx, c.Bucket)
+		if err != nil {
+			return stores{}, fmt.Errorf("opening object bucket %s: %w", c.Bucket, err)
+		}
+		s.objects[c.Bucket] = o
+	}
+	return s, nil
+}

@@ -1,0 +1,295 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	mrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
+)
+
+// trio is a cluster of three servers in this process.
+type trio struct {
+	t     *testing.T
+	cfgs  [3]bus.Config
+	buses [3]*bus.Bus
+}
+
+func clusterSecret(t *testing.T) []byte {
+	t.Helper()
+	a, err := pki.NewAuthority(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := a.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+func newTrio(t *testing.T) *trio {
+	t.Helper()
+	return newTrioOf(t, t.TempDir(), clusterSecret(t))
+}
+
+// newTrioOf is newTrio with the secret, and the first server in a directory.
+func newTrioOf(t *testing.T, dir string, secret []byte) *trio {
+	t.Helper()
+	c := &trio{t: t}
+	// Addresses that no other socket gets.
+	net := fmt.Sprintf("127.%d.%d", 1+mrand.IntN(254), mrand.IntN(255))
+	var peers []string
+	for i := range c.cfgs {
+		peers = append(peers, fmt.Sprintf("%s.%d:6222", net, i+1))
+	}
+	for i := range c.cfgs {
+		c.cfgs[i] = bus.Config{
+			DataDir: t.TempDir(), Listen: fmt.Sprintf("%s.%d:4222", net, i+1),
+			Cluster: &bus.ClusterConfig{Name: "test", Listen: peers[i], Peers: peers, Authority: secret},
+		}
+	}
+	c.cfgs[0].DataDir = dir
+	c.open(0, 1, 2)
+	t.Cleanup(func() {
+		for i, b := range c.buses {
+			if t.Failed() && b != nil {
+				t.Logf("server %d let in and refused: %v", i, audited(t, b))
+			}
+		}
+		c.close(0, 1, 2)
+	})
+	return c
+}
+
+// open opens servers together, as each waits for the others.
+func (c *trio) open(which ...int) {
+	c.t.Helper()
+	var wg sync.WaitGroup
+	for _, i := range which {
+		wg.Go(func() {
+			b, err := bus.Open(c.t.Context(), c.cfgs[i], discard())
+			if err != nil {
+				c.t.Errorf("server %d: %v", i, err)
+				return
+			}
+			c.buses[i] = b
+		})
+	}
+	wg.Wait()
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
+}
+
+func (c *trio) close(which ...int) {
+	for _, i := range which {
+		if c.buses[i] != nil {
+			_ = c.buses[i].Close(context.Background())
+			c.buses[i] = nil
+		}
+	}
+}
+
+// insistently repeats what a cluster refuses while it elects.
+func insistently(t *testing.T, what string, f func() error) {
+	t.Helper()
+	var err error
+	for over := time.Now().Add(time.Minute); time.Now().Before(over); time.Sleep(20 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+// What one server stores the others have, and it stays while one of them is away; workers join whichever, with a token of another, and are
+// removed at all of them.
+func TestThreeServersAgree(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	put := func(b *bus.Bus, name string) {
+		t.Helper()
+		ref := functions.Ref{Namespace: "default", Name: name}
+		insistently(t, "storing "+name, func() error {
+			_, err := b.Functions().Put(t.Context(), bus.FunctionKey(ref), functions.Function{Schema: 1, Namespace: ref.Namespace, Name: ref.Name})
+			return err
+		})
+	}
+	has := func(b *bus.Bus, name string) {
+		t.Helper()
+		insistently(t, "reading "+name, func() error {
+			f, _, err := b.Functions().Get(t.Context(), bus.FunctionKey(functions.Ref{Namespace: "default", Name: name}))
+			if err == nil && f.Name != name {
+				t.Errorf("it is %q", f.Name)
+			}
+			return err
+		})
+	}
+	put(c.buses[0], "one")
+	has(c.buses[1], "one")
+	if err := c.buses[0].Barrier(t.Context(), c.buses[0].Functions().Stream()); err != nil {
+		t.Errorf("the barrier: %v", err)
+	}
+
+	var want []string
+	for i := range 100 {
+		subject := fmt.Sprintf("%s.h.%d", []string{"inv", "sched"}[i%2], i)
+		if i%2 > 0 {
+			want = append(want, subject)
+		}
+		insistently(t, "queuing "+subject, func() error {
+			_, err := c.buses[i%3].Store(t.Context(), &nats.Msg{Subject: subject})
+			return err
+		})
+	}
+	if err := c.buses[1].Await(t.Context(), bus.StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if err := c.buses[1].EachStored(t.Context(), bus.StreamInvocations, "sched.>", func(_ uint64, subject string, _ nats.Header) {
+		got = append(got, subject)
+	}); err != nil || !slices.Equal(got, want) {
+		t.Errorf("the queue has %q, want %q; %v", got, want, err)
+	}
+
+	_, text, err := c.buses[0].Roster().CreateToken("rack", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := join(t, bus.JoinConfig{URL: c.buses[1].ListenURL(), Token: text, DismissAfter: time.Millisecond})
+	ended := runLink(t, l)
+	if _, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: c.buses[2].ListenURL(), Token: text}, discard()); !fault.Is(err, fault.CodeDenied) {
+		t.Errorf("a second worker with the token, at another server: %v", err)
+	}
+	shared := sharedToken(t, c.buses[0])
+	if other := sharedToken(t, c.buses[2]); other != shared {
+		t.Error("the servers do not have their token in common")
+	}
+	join(t, bus.JoinConfig{URL: c.buses[2].ListenURL(), Token: shared})
+	if err := c.buses[2].Roster().Remove(l.Identity().Node, "test"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		wantCode(t, err, fault.CodeDenied)
+	case <-time.After(time.Minute):
+		t.Fatal("the worker goes on at another server than the one that removed it")
+	}
+
+	c.close(2)
+	put(c.buses[1], "two")
+	has(c.buses[0], "two")
+	c.open(2)
+	has(c.buses[2], "two")
+}
+
+// Directories are a cluster's, or of a server that stands alone: neither is opened as the other, and no secret but the cluster's is taken.
+func TestAClustersDirectoryIsItsOwn(t *testing.T) {
+	t.Parallel()
+	alone := open(t, bus.Config{})
+	dir := alone.DataDir()
+	_ = alone.Close(t.Context())
+	peers := []string{"127.0.0.1:6222", "127.0.0.2:6222", "127.0.0.3:6222"}
+	cfg := bus.Config{DataDir: dir, Listen: "127.0.0.1:0", Cluster: &bus.ClusterConfig{Name: "test", Listen: peers[0], Peers: peers, Authority: clusterSecret(t)}}
+	_, err := bus.Open(t.Context(), cfg, discard())
+	wantCode(t, err, fault.CodeConflict)
+	if f := fault.From(err); !strings.Contains(f.Hint, "tatami cluster init --from "+dir) {
+		t.Errorf("the error helps nobody: %+v", f)
+	}
+	for field, change := range map[string]func(*bus.Config){
+		"cluster":        func(c *bus.Config) { c.Cluster.Name = "No Name" },
+		"peers":          func(c *bus.Config) { c.Cluster.Peers = peers[:2] },
+		"cluster-listen": func(c *bus.Config) { c.Cluster.Listen = "127.0.0.9:6222" },
+		"nats-listen":    func(c *bus.Config) { c.Listen = "" },
+		"cluster-secret": func(c *bus.Config) { c.Cluster.Authority = nil },
+	} {
+		bad, own := cfg, *cfg.Cluster
+		bad.DataDir, bad.Cluster = t.TempDir(), &own
+		change(&bad)
+		_, err := bus.Open(t.Context(), bad, discard())
+		if f := fault.From(err); f == nil || f.Code != fault.CodeInvalidRequest || f.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// One server leads at a time; when it ends, or is gone, another one does, with a higher epoch.
+func TestOneServerLeads(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	type term struct {
+		server int
+		epoch  uint64
+		ended  <-chan struct{}
+	}
+	terms := make(chan term, 10)
+	var mu sync.Mutex
+	leads := 0
+	ends := make([]context.CancelFunc, 3)
+	done := make([]chan struct{}, 3)
+	for i, b := range c.buses {
+		ctx, cancel := context.WithCancel(context.Background())
+		ends[i], done[i] = cancel, make(chan struct{})
+		go func() {
+			defer close(done[i])
+			_ = b.Lead(ctx, "", func(ctx context.Context, epoch uint64) error {
+				mu.Lock()
+				if leads++; leads > 1 {
+					t.Errorf("%d servers lead at once", leads)
+				}
+				mu.Unlock()
+				terms <- term{i, epoch, ctx.Done()}
+				<-ctx.Done()
+				mu.Lock()
+				leads--
+				mu.Unlock()
+				return nil
+			})
+		}()
+	}
+	defer func() {
+		for i := range ends {
+			ends[i]()
+			<-done[i]
+		}
+	}()
+	next := func() term {
+		t.Helper()
+		select {
+		case tm := <-terms:
+			return tm
+		case <-time.After(time.Minute):
+			t.Fatal("nobody leads")
+			return term{}
+		}
+	}
+	first := next()
+	ends[first.server]()
+	<-done[first.server]
+	second := next()
+	if second.server == first.server || second.epoch <= first.epoch {
+		t.Errorf("after %+v leads %+v", first, second)
+	}
+	// This one goes without a word: its key ends by itself.
+	c.close(second.server)
+	third := next()
+	if third.server == second.server || third.epoch <= second.epoch {
+		t.Errorf("after %+v leads %+v", second, third)
+	}
+	select {
+	case <-second.ended:
+	case <-time.After(time.Minute):
+		t.Error("a server without the others goes on leading")
+	}
+}

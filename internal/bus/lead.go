@@ -1,0 +1,238 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+)
+
+const (
+	// leadTTL is how long the key of a server that vanished stays: another one leads after that.
+	leadTTL = 3 * time.Second
+	// leadRenew is how often whoever leads says so.
+	leadRenew = time.Second
+	// leadMargin is how long before its key ends whoever leads stops, for the clocks' sake.
+	leadMargin = 500 * time.Millisecond
+	leadKey    = "scheduler"
+)
+
+// Leader is the record of who leads.
+type Leader struct {
+	Schema int `json:"schema"`
+	// Server is its name, Boot its run.
+	Server string `json:"server"`
+	Boot   string `json:"boot"`
+	// Address is where the server takes what the others hand on to it.
+	Address string `json:"address,omitempty"`
+}
+
+// Leaders calls fn with who leads, nil for nobody, whenever that changes, until ctx ends.
+func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
+	kv := b.stores.buckets[BucketLead]
+	if kv == nil {
+		return errAlone()
+	}
+	w, err := kv.Watch(ctx, leadKey)
+	if err != nil {
+		return fmt.Errorf("watching who leads: %w", err)
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return fault.New(fault.CodeUnavailable, "who leads is not told any more")
+			case e == nil:
+			case e.Operation() != jetstream.KeyValuePut:
+				fn(nil)
+			default:
+				if l, err := Decode[Leader](e.Value()); err == nil {
+					fn(&l)
+				}
+			}
+		}
+	}
+}
+
+func errAlone() error {
+	return fault.New(fault.CodeInternal, "a server that stands alone has nobody to lead")
+}
+
+// Lead has f run whenever this server is the one of the cluster that leads, and returns when ctx ends or f fails. F's context ends when the
+// server no longer leads, before another one does. Epoch grows with every change of leader: it fences what one commands that does not know
+// yet that it was replaced. At the end the leadership is given back at once. Address is told to the others.
+func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
+	kv := b.stores.buckets[BucketLead]
+	if kv == nil {
+		return errAlone()
+	}
+	value, err := json.Marshal(Leader{Schema: Schema, Server: b.identity.ServerName, Boot: b.boot, Address: address})
+	if err != nil {
+		return err
+	}
+	c := &candidate{bus: b, kv: kv, value: value}
+	for ctx.Err() == nil {
+		epoch := c.win(ctx)
+		if epoch == 0 {
+			break
+		}
+		b.log.Info("this server leads", "epoch", epoch)
+		err = c.serve(ctx, epoch, f)
+		b.log.Info("this server leads no longer", "epoch", epoch)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// candidate is a server that wants to lead.
+type candidate struct {
+	bus   *Bus
+	kv    jetstream.KeyValue
+	value []byte
+}
+
+// win returns when the server leads, with the revision that it got by that; or 0 when ctx ends.
+func (c *candidate) win(ctx context.Context) uint64 {
+	for {
+		freed, stop := c.watch(ctx)
+		rev, err := c.kv.Create(ctx, leadKey, c.value, jetstream.KeyTTL(leadTTL))
+		if err == nil {
+			stop()
+			return rev
+		}
+		if !errors.Is(err, jetstream.ErrKeyExists) && ctx.Err() == nil {
+			c.bus.log.Debug("the leadership cannot be asked for", "err", err)
+		}
+		timer := time.NewTimer(leadRenew)
+		select {
+		case <-freed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		stop()
+		if ctx.Err() != nil {
+			return 0
+		}
+	}
+}
+
+// watch tells when nobody leads.
+func (c *candidate) watch(ctx context.Context) (freed <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	w, err := c.kv.Watch(ctx, leadKey, jetstream.UpdatesOnly())
+	if err != nil {
+		return ch, func() {}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for e := range w.Updates() {
+			if e != nil && e.Operation() != jetstream.KeyValuePut {
+				select {
+				case ch <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return ch, func() {
+		_ = w.Stop()
+		<-ended
+	}
+}
+
+// serve runs f until the leadership ends, and gives it back.
+func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Context, uint64) error) error {
+	term, end := context.WithCancel(ctx)
+	defer end()
+	done := make(chan error, 1)
+	go func() { done <- f(term, epoch) }()
+	rev := c.hold(term, epoch, done)
+	if rev == 0 {
+		end()
+		return <-done
+	}
+	// F itself has ended, or is asked to; the key is given back when nothing of it runs any more.
+	end()
+	err := <-done
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), leadRenew)
+	defer cancel()
+	if derr := c.kv.Delete(release, leadKey, jetstream.LastRevision(rev)); derr != nil {
+		c.bus.log.Warn("the leadership is not given back; it ends by itself", "err", derr)
+	}
+	return err
+}
+
+// hold renews the key until it is lost, then it returns 0, or the term is over: then it returns the key's revision. What f returned goes back
+// into done.
+func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint64 {
+	until := time.Now().Add(leadTTL - leadMargin)
+	tick := time.NewTicker(leadRenew)
+	defer tick.Stop()
+	for {
+		select {
+		case <-term.Done():
+			return rev
+		case err := <-done:
+			done <- err
+			return rev
+		case <-tick.C:
+		}
+		begun := time.Now()
+		next, err := c.renew(term, rev, until)
+		switch {
+		case err == nil:
+			rev, until = next, begun.Add(leadTTL-leadMargin)
+		case IsConflict(err) && c.own(term, &rev):
+			// The renewal before was stored, although its answer was lost.
+		case IsConflict(err):
+			c.bus.log.Warn("the leadership was lost to another server", "err", err)
+			return 0
+		case time.Until(until) <= 0:
+			c.bus.log.Warn("the leadership could not be renewed in time", "err", err)
+			return 0
+		}
+	}
+}
+
+// own reports whether the key is this server's, and at which revision.
+func (c *candidate) own(ctx context.Context, rev *uint64) bool {
+	e, err := c.kv.Get(ctx, leadKey)
+	if err != nil {
+		return false
+	}
+	l, err := Decode[Leader](e.Value())
+	if err != nil || l.Boot != c.bus.boot || e.Revision() <= *rev {
+		return false
+	}
+	*rev = e.Revision()
+	return true
+}
+
+// renew writes the key again, if nobody else did. The client's Update would lose its end.
+func (c *candidate) renew(ctx context.Context, rev uint64, until time.Time) (uint64, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	next, err := c.bus.Store(ctx, &nats.Msg{Subject: "$KV." + BucketLead + "." + leadKey, Data: c.value, Header: nats.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},
+		jetstream.MsgTTLHeader:              {strconv.Itoa(int(leadTTL / time.Second))},
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("renewing the leadership: %w", err)
+	}
+	return next, nil
+}
