@@ -18,6 +18,20 @@ func (l *jsonList) add(item func([]byte) []byte) {
 	*l = item(*l)
 }
 
+// fakeRevision is what a worker that only waits knows of a revision.
+type fakeRevision struct {
+	id                          functions.RevisionID
+	namespace, function, digest string
+	slots                       int
+	reserved                    functions.Resources
+}
+
+func newFakeRevision(r *functions.Revision) fakeRevision {
+	return fakeRevision{
+		id: r.ID, namespace: r.Namespace, function: r.Function, digest: r.Artifact.Digest, slots: r.Config.Concurrency, reserved: r.Config.Limits.Resources(),
+	}
+}
+
 // fakeInstance is an instance of a worker that only waits. It says what a real one says.
 type fakeInstance struct {
 	id   functions.InstanceID
@@ -31,11 +45,11 @@ type fakeInstance struct {
 	slots, held         int
 }
 
-func newFakeInstance(c fakeCommand, rev *functions.Revision, m *mark, now time.Time) *fakeInstance {
-	in := &fakeInstance{id: c.Instance, mark: m, slots: rev.Config.Concurrency, state: functions.InstanceStarting, since: now}
+func newFakeInstance(c fakeCommand, rev *fakeRevision, m *mark, now time.Time) *fakeInstance {
+	in := &fakeInstance{id: c.Instance, mark: m, slots: rev.slots, state: functions.InstanceStarting, since: now}
 	in.fixed = fmt.Sprintf(`{"instance":"%s","namespace":"%s","function":"%s","revision":"%s","slots":%d,"started":"%s"`,
-		c.Instance, rev.Namespace, rev.Function, rev.ID, in.slots, now.Format(time.RFC3339Nano))
-	r := rev.Config.Limits.Resources()
+		c.Instance, rev.namespace, rev.function, rev.id, in.slots, now.Format(time.RFC3339Nano))
+	r := rev.reserved
 	in.rest = fmt.Sprintf(`,"reserved":{"cpuMillis":%d,"memoryBytes":%d,"instances":%d},"usage":{"cpu":"0s","memoryBytes":0,"pids":0},"pid":4711`, r.CPU, r.Memory, r.Instances)
 	in.phases = fmt.Sprintf(`{"place":"%s","prepare":"0s","create":"28ms","start":"2ms","ready":"10ms"}`, functions.Duration(now.Sub(c.Asked)))
 	return in

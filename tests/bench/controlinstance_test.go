@@ -29,7 +29,8 @@ func TestFakeInstanceSpeaksAsARealOne(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.UTC)
 	c := fakeCommand{Instance: "ins_a", Action: bus.ActionStart, Asked: at.Add(-time.Millisecond)}
 	rev := functions.Revision{ID: "rev_a", Namespace: "ns", Function: "fn-00007", Config: functions.Config{Concurrency: 3}.WithDefaults()}
-	in := newFakeInstance(c, &rev, &mark{}, at)
+	known := newFakeRevision(&rev)
+	in := newFakeInstance(c, &known, &mark{}, at)
 	in.becomeReady(at.Add(time.Second))
 	in.reason, in.held, in.lastUsed = `it "is"`, 2, at.Add(2*time.Second)
 	phases := functions.Phases{

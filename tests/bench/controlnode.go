@@ -38,7 +38,7 @@ type fakeWorkers struct {
 	conns []*nats.Conn
 	live  atomic.Int64
 	// revisions are what was deployed, by the function's number; marks hold what was last seen of each function's start.
-	revisions []functions.Revision
+	revisions []fakeRevision
 	marks     []mark
 }
 
@@ -46,7 +46,7 @@ type fakeWorkers struct {
 type mark struct{ asked, commanded, ready time.Time }
 
 // started is the only revision of a function by its name, and its mark.
-func (w *fakeWorkers) started(name string) (*functions.Revision, *mark) {
+func (w *fakeWorkers) started(name string) (*fakeRevision, *mark) {
 	i, err := strconv.Atoi(strings.TrimPrefix(name, functionPrefix))
 	if err != nil || i < 0 || i >= len(w.marks) {
 		panic("no function of the bench: " + name)
@@ -102,7 +102,7 @@ func (b *fakeBatch) emptied() fakeBatch {
 }
 
 // newFakeWorkers connects n workers over so many connections, which start what is deployed.
-func newFakeWorkers(b *bus.Bus, n, connections int, deployed []functions.Revision) (*fakeWorkers, error) {
+func newFakeWorkers(b *bus.Bus, n, connections int, deployed []fakeRevision) (*fakeWorkers, error) {
 	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n), revisions: deployed, marks: make([]mark, len(deployed))}
 	for i := range max(min(connections, n), 1) {
 		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
@@ -223,7 +223,7 @@ func (n *fakeNode) start(c fakeCommand, now time.Time) {
 	if n.timer == nil {
 		n.timer = time.AfterFunc(beginPause, n.signal)
 	}
-	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, rev.Artifact.Digest) })
+	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, rev.digest) })
 }
 
 func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {

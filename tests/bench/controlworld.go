@@ -94,8 +94,8 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 }
 
 // deploy records functions of many namespaces, each with a revision that has the traffic.
-func (w *controlWorld) deploy(ctx context.Context, n int) ([]functions.Revision, error) {
-	deployed := make([]functions.Revision, n)
+func (w *controlWorld) deploy(ctx context.Context, n int) ([]fakeRevision, error) {
+	deployed := make([]fakeRevision, n)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	now := time.Now().UTC()
@@ -118,7 +118,7 @@ func (w *controlWorld) deploy(ctx context.Context, n int) ([]functions.Revision,
 			if _, err := w.bus.Revisions().Put(ctx, bus.RevisionKey(ref, rev.ID), rev); err != nil {
 				return err
 			}
-			deployed[i] = rev
+			deployed[i] = newFakeRevision(&rev)
 			_, err = w.bus.Functions().Put(ctx, bus.FunctionKey(ref), functions.Function{
 				Schema: functions.Schema, Namespace: ref.Namespace, Name: ref.Name, Live: rev.ID, Revisions: []functions.RevisionID{rev.ID},
 				Generation: 1, Created: now, Updated: now,
