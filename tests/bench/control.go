@@ -99,6 +99,8 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 		defer pprof.StopCPUProfile()
 	}
 	var closed, p50, p99, over, late, cpu []float64
+	var together []time.Duration
+	collected := 0
 	for range rounds {
 		if err := w.settle(ctx); err != nil {
 			return nil, err
@@ -109,7 +111,10 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 		}
 		late = append(late, millis(at(o.late, 0.99)))
 		p50, p99, cpu = append(p50, millis(at(o.added, 0.5))), append(p99, millis(at(o.added, 0.99))), append(cpu, o.cpuEach())
-		over = append(over, o.over(0.99))
+		over, together = append(over, o.over(0.99)), append(together, o.added...)
+		if o.collections > 0 {
+			collected++
+		}
 		fmt.Printf("control: of that, each by itself, p50 and p99: until called %s, until the scheduler knew %s, until the worker did %s, the sandbox over its time %s, until answered %s\n",
 			o.step(0), o.step(1), o.step(2), o.step(3), o.step(4))
 		if err := w.settle(ctx); err != nil {
@@ -124,6 +129,8 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 			p.rate, millis(at(o.added, 0.5)), millis(at(o.added, 0.99)), millis(at(o.added, 0.999)), sandboxTime, o.over(0.99), o.cpuEach(), o.collections,
 			millis(at(o.late, 0.5)), millis(at(o.late, 0.99)), p.clients, c.rate(), sandboxTime, c.over(0.5), c.cpuEach())
 	}
+	slices.Sort(together)
+	fmt.Printf("control: of all rounds together added p99 %.2f ms; the garbage collector ran in the open loops of %d of %d\n", millis(at(together, 0.99)), collected, rounds)
 	fmt.Printf("control: medians: added p50 %.2f ms, p99 %.2f ms (over %s: p99 %.2f ms), where timers that do nothing are late by %.2f ms, and %.0f µs of CPU a cold start at %.0f/s; the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n",
 		median(p50), median(p99), sandboxTime, median(over), median(late), median(cpu), p.rate, median(closed), dirigent, runtime.NumCPU())
 	return []figure{
