@@ -84,9 +84,12 @@ func need(now time.Time, level int, in Signals, s Scale, m *Memory) want {
 	stable, over := in.History.Mean(now, s.Stable())
 	surge, lately := in.History.Mean(now, s.panicWindow())
 	bySurge, byLevel := ceilDiv(surge, s.target()), ceilDiv(float64(level), float64(s.Concurrency))
-	w := steady(stable, over, s, m)
-	if byLevel > w.n || byLevel == w.n && in.Waiting > 0 {
+	n, near := steady(stable, s, m)
+	var w want
+	if byLevel > n || byLevel == n && in.Waiting > 0 {
 		w = want{byLevel, describe(in, s)}
+	} else {
+		w = want{n, describeSteady(stable, over, near, s)}
 	}
 	if s.Burst > 0 {
 		load := max(float64(level), surge)
@@ -102,20 +105,30 @@ func need(now time.Time, level int, in Signals, s Scale, m *Memory) want {
 		w.raise(m.Peak, "surge: no scaling down in it")
 		m.Peak = min(w.n, s.most())
 	}
-	w.raise(1, "kept: demand %s ago, keep-alive %s", short(now.Sub(in.LastDemand)), short(s.KeepAlive))
+	if w.n < 1 {
+		w.raise(1, "kept: demand %s ago, keep-alive %s", short(now.Sub(in.LastDemand)), short(s.KeepAlive))
+	}
 	return w
 }
 
-// steady is what the steady load needs.
-func steady(stable float64, over time.Duration, s Scale, m *Memory) want {
-	w := want{ceilDiv(stable, s.target()), fmt.Sprintf("mean concurrency %.1f over %s, %.3g per instance", stable, short(over), s.target())}
-	if w.n < m.steady {
-		if near := min(ceilDiv(stable*(1+Hysteresis), s.target()), m.steady); near > w.n {
-			w = want{near, w.why + ": too near the edge to let one go"}
+// steady is what the steady load needs; near says that it is more than that, which is too near the edge to let one go.
+func steady(stable float64, s Scale, m *Memory) (n int, near bool) {
+	n = ceilDiv(stable, s.target())
+	if n < m.steady {
+		if more := min(ceilDiv(stable*(1+Hysteresis), s.target()), m.steady); more > n {
+			n, near = more, true
 		}
 	}
-	m.steady = w.n
-	return w
+	m.steady = n
+	return n, near
+}
+
+func describeSteady(stable float64, over time.Duration, near bool, s Scale) string {
+	why := fmt.Sprintf("mean concurrency %.1f over %s, %.3g per instance", stable, short(over), s.target())
+	if near {
+		why += ": too near the edge to let one go"
+	}
+	return why
 }
 
 // bound keeps to the bounds and to the rate of the way up.
@@ -128,7 +141,9 @@ func (w *want) bound(in Signals, s Scale) {
 		w.n = max(limit, in.Current)
 		w.why += fmt.Sprintf("; at most %d at a time", limit)
 	}
-	w.raise(s.rest(), "%s", s.resting())
+	if rest := s.rest(); rest > w.n {
+		w.n, w.why = rest, s.resting()
+	}
 	if most := s.most(); w.n > most {
 		w.why += fmt.Sprintf("; scale.max is %d, %d wanted", most, w.n)
 		w.n = most
