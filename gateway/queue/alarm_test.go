@@ -28,13 +28,13 @@ func TestAlarmsComeInTheirOrder(t *testing.T) {
 	}
 	var last time.Time
 	for now := begin; now.Before(begin.Add(5 * time.Second)); now = now.Add(time.Millisecond) {
-		ids, next := a.due(now)
-		if !next.IsZero() && !next.After(now) && len(ids) < ringBatch {
+		due, next := a.due(now, 1024)
+		if !next.IsZero() && !next.After(now) && len(due) < 1024 {
 			t.Fatalf("at %s the next is due at %s", now, next)
 		}
-		for _, id := range ids {
-			at := want[id]
-			if at.IsZero() || at.After(now) || at.Before(last) {
+		for _, d := range due {
+			id, at := d.id, want[d.id]
+			if !d.at.Equal(at) || at.IsZero() || at.After(now) || at.Before(last) {
 				t.Fatalf("%q is due at %s, not at %s", id, at, now)
 			}
 			last = at
@@ -67,13 +67,16 @@ func TestAlarmsWake(t *testing.T) {
 	if !slices.Equal(got, []bool{true, false, true}) {
 		t.Errorf("%v", got)
 	}
-	for i := range ringBatch + 5 {
+	for i := range 105 {
 		a.set(functions.InvocationID([]byte{1, byte(i), byte(i >> 8)}), now)
 	}
-	if ids, next := a.due(now); len(ids) != ringBatch || next.After(now) {
+	if ids, next := a.due(now, 100); len(ids) != 100 || next.After(now) {
 		t.Errorf("%d, next %s", len(ids), next)
 	}
-	if ids, next := a.due(now); len(ids) != 5 || !next.Equal(now.Add(40*time.Second)) {
+	if ids, next := a.due(now, 0); len(ids) != 0 || next.After(now) {
+		t.Errorf("%d, next %s", len(ids), next)
+	}
+	if ids, next := a.due(now, 100); len(ids) != 5 || !next.Equal(now.Add(40*time.Second)) {
 		t.Errorf("%d, next %s", len(ids), next)
 	}
 }
