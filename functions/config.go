@@ -175,12 +175,22 @@ type Queue struct {
 type Batch struct {
 	// Size is how many at most, 2 to 1000; 0: each has a request of its own.
 	Size int `json:"size,omitempty"`
+	// Format is how they are written: BatchRequests, for which the empty one stands, or BatchEvents.
+	Format string `json:"format,omitempty"`
 	// Window is how long the first one waits for others, at most 1m; 0: it takes those that wait already.
 	Window Duration `json:"window,omitempty"`
 }
 
 // On reports whether invocations are handed over in batches.
 func (b Batch) On() bool { return b.Size > 0 }
+
+// How a batch is written.
+const (
+	// BatchRequests is a JSON array of requests.
+	BatchRequests = "json"
+	// BatchEvents is a batch of CloudEvents in JSON.
+	BatchEvents = "cloudevents"
+)
 
 const (
 	maxBatch       = 1000
@@ -384,6 +394,11 @@ func (c Config) Problems() []*fault.Error {
 	between("queue.maxPending", int64(c.Queue.MaxPending), 1, 10_000_000)
 	if b := c.Queue.Batch; b.Size != 0 {
 		between("queue.batch.size", int64(b.Size), 2, maxBatch)
+		if b.Format != "" && b.Format != BatchRequests && b.Format != BatchEvents {
+			bad("queue.batch.format", "%.40q is neither %s nor %s", b.Format, BatchRequests, BatchEvents)
+		}
+	} else if b.Format != "" {
+		bad("queue.batch.format", "it is nothing without queue.batch.size")
 	} else if b.Window != 0 {
 		bad("queue.batch.window", "it is nothing without queue.batch.size")
 	}

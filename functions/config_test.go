@@ -64,6 +64,9 @@ func TestProblemsNameTheField(t *testing.T) {
 		"queue.callbacks.allow[1]": func(c *functions.Config) {
 			c.Queue.Callbacks.Allow = []string{"https://a/b", "https://a/../b"}
 		},
+		"queue.batch.format": func(c *functions.Config) {
+			c.Queue.Batch = functions.Batch{Size: 2, Format: "xml"}
+		},
 		"queue.callbacks.allow":    func(c *functions.Config) { c.Queue.Callbacks.Allow = make([]string, 17) },
 		"queue.callbacks.secret":   func(c *functions.Config) { c.Queue.Callbacks.Secret.File = "/a" },
 		"queue.onSuccess.url":      func(c *functions.Config) { c.Queue.OnSuccess.URL = "ftp://a" },

@@ -9,7 +9,7 @@ import (
 )
 
 // KafkaSource takes the records of a topic in, as a member of a consumer group. The records of a partition are handed over in their order, run
-// one after the other, and are committed when their invocations are durable.
+// one after the other unless they are unordered, and are committed when their invocations are durable.
 type KafkaSource struct {
 	// Brokers are addresses HOST:PORT to begin with, 1 to 16.
 	Brokers []string `json:"brokers"`
@@ -18,6 +18,8 @@ type KafkaSource struct {
 	Group string `json:"group,omitempty"`
 	// Start is where a group without commits begins: StartLatest, for which the empty one stands, or StartEarliest.
 	Start string `json:"start,omitempty"`
+	// Unordered lets the invocations of a partition run side by side, and so share batches: one that is tried again comes behind later ones.
+	Unordered bool `json:"unordered,omitempty"`
 	// TLS encrypts the connections; CA is a file on the server with the certificates to trust, default the system's.
 	TLS bool   `json:"tls,omitempty"`
 	CA  string `json:"ca,omitempty"`

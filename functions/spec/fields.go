@@ -87,8 +87,9 @@ func table() []field {
 			{name: "maxAge", kind: duration, doc: "How long after its acceptance an invocation may still start an attempt.", at: func(f *File) any { return &f.Config.Queue.MaxAge }},
 			{name: "maxPending", kind: number, lo: 1, hi: 10_000_000, doc: "How many invocations may wait.", at: func(f *File) any { return &f.Config.Queue.MaxPending }},
 			{name: "durability", kind: text, pattern: "^(disk|fast)$", doc: "When an invocation is accepted: disk, when it is on disk, or fast, when the server has it: power loss may then lose what was accepted in the last seconds. Default disk.", at: func(f *File) any { return &f.Config.Queue.Durability }},
-			{name: "batch", kind: section, doc: "Hands several invocations to the function in one request, a JSON array.", fields: []field{
+			{name: "batch", kind: section, doc: "Hands several invocations to the function in one request.", fields: []field{
 				{name: "size", kind: number, lo: 2, hi: 1000, unset: true, doc: "How many at most.", at: func(f *File) any { return &f.Config.Queue.Batch.Size }},
+				{name: "format", kind: text, pattern: "^(json|cloudevents)$", doc: "json: an array of requests; cloudevents: a batch of events, application/cloudevents-batch+json. Default json.", at: func(f *File) any { return &f.Config.Queue.Batch.Format }},
 				{name: "window", kind: duration, hi: int64(time.Minute), doc: "How long the first one waits for others, at most 1m; without it those are taken that wait already.", at: func(f *File) any { return &f.Config.Queue.Batch.Window }},
 			}},
 			{name: "keepRequests", kind: boolean, doc: "Keeps the request of an invocation as long as its result, so that it can be replayed.", at: func(f *File) any { return &f.Config.Queue.KeepRequests }},

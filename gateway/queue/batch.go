@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger/cloudevents"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -129,7 +130,7 @@ func (q *Queue) performBatch(part []member, lease Lease) []outcome {
 		// The request of several goes on when one of them is cancelled.
 		cancel()
 	}
-	r, err := q.batchRequest(ctx, part)
+	r, err := q.batchRequest(ctx, part, rev.Config.Queue.Batch.Format)
 	if err != nil {
 		return all(err, false)
 	}
@@ -170,39 +171,35 @@ func (q *Queue) performBatch(part []member, lease Lease) []outcome {
 	return out
 }
 
-// batchRequest is the request of several invocations: a JSON array of them.
-func (q *Queue) batchRequest(ctx context.Context, part []member) (*http.Request, error) {
-	list := make([]batched, len(part))
+// batchRequest is the request of several invocations in a format.
+func (q *Queue) batchRequest(ctx context.Context, part []member, format string) (*http.Request, error) {
+	bodies := make([][]byte, len(part))
 	for i, m := range part {
-		body := m.inv.Body
+		bodies[i] = m.inv.Body
 		if m.inv.BodyRef != nil {
 			in, _, err := q.OpenRequest(ctx, m.inv)
 			if err != nil {
 				return nil, err
 			}
-			body, err = io.ReadAll(in)
+			bodies[i], err = io.ReadAll(in)
 			_ = in.Close()
 			if err != nil {
 				return nil, err
 			}
 		}
-		b := batched{
-			ID: m.inv.ID, Attempt: m.inv.Attempt, Method: m.inv.Method, Path: m.inv.Path, Query: m.inv.Query, Headers: m.inv.Header,
-			Encoding: "utf-8", Body: string(body),
-		}
-		if !utf8.Valid(body) {
-			b.Encoding, b.Body = "base64", base64.StdEncoding.EncodeToString(body)
-		}
-		list[i] = b
 	}
-	data, err := json.Marshal(list)
+	kind, encode := "application/json", requestsOf
+	if format == functions.BatchEvents {
+		kind, encode = cloudevents.TypeBatch, eventsOf
+	}
+	data, err := encode(part, bodies)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a batch: %w", err)
 	}
 	ref := part[0].inv.Ref()
 	r := (&http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: "http", Host: ref.Name + "." + ref.Namespace, Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {"application/json"}, headerBatch: {strconv.Itoa(len(part))}},
+		Header: http.Header{"Content-Type": {kind}, headerBatch: {strconv.Itoa(len(part))}},
 		Body:   io.NopCloser(bytes.NewReader(data)), ContentLength: int64(len(data)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
 	}).WithContext(ctx)
@@ -211,6 +208,51 @@ func (q *Queue) batchRequest(ctx context.Context, part []member) (*http.Request,
 		r.Header[headerAttempt] = []string{strconv.Itoa(part[0].inv.Attempt)}
 	}
 	return r, nil
+}
+
+// requestsOf writes a batch as an array of requests.
+func requestsOf(part []member, bodies [][]byte) ([]byte, error) {
+	list := make([]batched, len(part))
+	for i, m := range part {
+		b := batched{
+			ID: m.inv.ID, Attempt: m.inv.Attempt, Method: m.inv.Method, Path: m.inv.Path, Query: m.inv.Query, Headers: m.inv.Header,
+			Encoding: "utf-8", Body: string(bodies[i]),
+		}
+		if !utf8.Valid(bodies[i]) {
+			b.Encoding, b.Body = "base64", base64.StdEncoding.EncodeToString(bodies[i])
+		}
+		list[i] = b
+	}
+	return json.Marshal(list)
+}
+
+const (
+	// extensionID and extensionAttempt are the extensions that tell of the invocation of an event in a batch.
+	extensionID      = "tatamiinvocation"
+	extensionAttempt = "tatamiattempt"
+	// requestType is the type of the event that stands for a request without one.
+	requestType = "tatami.request"
+)
+
+// eventsOf writes a batch as CloudEvents: those that the invocations were made of, and one for each request that carries none.
+func eventsOf(part []member, bodies [][]byte) ([]byte, error) {
+	events := make([]functions.Event, len(part))
+	for i, m := range part {
+		e := &events[i]
+		if got, err := cloudevents.Read(m.inv.Header, bodies[i]); err == nil && len(got) == 1 {
+			*e = got[0]
+		} else {
+			*e = functions.Event{
+				ID: string(m.inv.ID), Source: "/functions/" + m.inv.Ref().String(), Type: requestType, Time: m.inv.Accepted,
+				DataContentType: http.Header(m.inv.Header).Get("Content-Type"), Data: bodies[i],
+			}
+		}
+		if e.Extensions == nil {
+			e.Extensions = map[string]string{}
+		}
+		e.Extensions[extensionID], e.Extensions[extensionAttempt] = string(m.inv.ID), strconv.Itoa(m.inv.Attempt)
+	}
+	return cloudevents.EncodeBatch(events)
 }
 
 // failedOf reads which invocations the function says have failed, with its reasons. An answer that cannot be understood is an error: nobody knows

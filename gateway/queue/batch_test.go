@@ -5,12 +5,14 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/trigger/cloudevents"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -222,5 +224,81 @@ func TestABatchWaitsForItsWindow(t *testing.T) {
 	w2 := start(t, w.dir, again, Config{})
 	if st, err := w2.q.Lookup(t.Context(), last, 30*time.Second); err != nil || !st.State.Terminal() {
 		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// In the form of events a batch has the events that the invocations were made of, and one for each request that carries none; the function's report
+// names invocations as ever.
+func TestABatchOfEvents(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	got := map[string][]functions.Event{}
+	run := newDataPath(t, 0, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if r.Header.Get("Content-Type") != cloudevents.TypeBatch {
+			t.Errorf("%v", r.Header)
+		}
+		events, err := cloudevents.DecodeBatch(body)
+		if err != nil {
+			t.Errorf("%v: %.300s", err, body)
+		}
+		var failed []map[string]string
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range events {
+			id := e.Extensions[extensionID]
+			got[id] = append(got[id], e)
+			if string(e.Data) == "once" && e.Extensions[extensionAttempt] == "1" {
+				failed = append(failed, map[string]string{"id": id})
+			}
+		}
+		if err := json.NewEncoder(w).Encode(map[string]any{"failed": failed}); err != nil {
+			t.Error(err)
+		}
+	}))
+	run.deploy(hello, func(c *functions.Config) { c.Queue.Batch = functions.Batch{Size: 10, Format: functions.BatchEvents} })
+	w := start(t, t.TempDir(), run, Config{})
+	binary := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"7"}, "Ce-Source": {"/shop"}, "Ce-Type": {"order"}, "Ce-Region": {"eu"}, "Content-Type": {"application/json"}}
+	ids := []functions.InvocationID{
+		w.accept(Request{Header: binary, Body: []byte(`{"n":1}`)}),
+		w.accept(Request{Header: http.Header{"Content-Type": {cloudevents.TypeEvent}}, Body: []byte(`{"specversion":"1.0","id":"8","source":"/shop","type":"order","data_base64":"/w=="}`)}),
+		w.accept(Request{Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("once")}),
+		w.accept(Request{}),
+	}
+	run.set(func() { run.free = 2 })
+	for _, id := range ids {
+		if st := w.ends(id); st.State != functions.StateSucceeded {
+			t.Errorf("%+v", st)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, want := range []functions.Event{
+		{ID: "7", Source: "/shop", Type: "order", DataContentType: "application/json", Data: []byte(`{"n":1}`)},
+		{ID: "8", Source: "/shop", Type: "order", Data: []byte{0xff}},
+		{ID: string(ids[2]), Source: "/functions/hello", Type: requestType, DataContentType: "text/plain", Data: []byte("once")},
+		{ID: string(ids[3]), Source: "/functions/hello", Type: requestType},
+	} {
+		all := got[string(ids[i])]
+		tries := 1
+		if string(want.Data) == "once" {
+			tries = 2
+		}
+		if len(all) != tries {
+			t.Fatalf("%d: %d times, not %d", i, len(all), tries)
+		}
+		e := all[0]
+		if e.ID != want.ID || e.Source != want.Source || e.Type != want.Type || e.DataContentType != want.DataContentType || string(e.Data) != string(want.Data) {
+			t.Errorf("%d: %+v", i, e)
+		}
+		if n := len(all); all[n-1].Extensions[extensionAttempt] != strconv.Itoa(n) {
+			t.Errorf("%d: %v", i, all[n-1].Extensions)
+		}
+	}
+	if r := got[string(ids[0])][0].Extensions["region"]; r != "eu" {
+		t.Errorf("an extension: %q", r)
 	}
 }

@@ -39,7 +39,7 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				t.Fatalf("binary: %v", err)
 			}
-			data, err := encode(e)
+			data, err := cloudevents.Encode(e)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -173,7 +173,7 @@ func TestStructured(t *testing.T) {
 			t.Errorf("%s: %s", body, d)
 		}
 		// And back: what is written reads as the same event.
-		again, err := encode(&want)
+		again, err := cloudevents.Encode(&want)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +243,7 @@ func TestBatches(t *testing.T) {
 	if err != nil || len(evs) != 2 || string(evs[1].Data) != "1" {
 		t.Errorf("%+v, %v", evs, err)
 	}
-	again, err := encodeBatch(evs)
+	again, err := cloudevents.EncodeBatch(evs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,11 @@ func (s *Source) handOver(ctx context.Context, fetches kgo.Fetches) bool {
 func (s *Source) insist(ctx context.Context, r *kgo.Record) bool {
 	ev := EventOf(r)
 	log := s.log.With("trigger", s.trigger.ID().String())
-	err := source.Insist(ctx, s.sink, &ev, strconv.Itoa(int(r.Partition)), log, func() {})
+	order := strconv.Itoa(int(r.Partition))
+	if s.trigger.Kafka.Unordered {
+		order = ""
+	}
+	err := source.Insist(ctx, s.sink, &ev, order, log, func() {})
 	if err == nil {
 		return true
 	}

@@ -37,6 +37,8 @@ type book struct {
 	grown    chan struct{}
 	// refuse, where set, is asked before an event is taken.
 	refuse func(*functions.Event) error
+	// unordered says that no event has an order.
+	unordered bool
 }
 
 func newBook() *book { return &book{seen: map[string]bool{}, grown: make(chan struct{})} }
@@ -49,7 +51,7 @@ func (b *book) Emit(_ context.Context, ev *functions.Event, order string) error 
 			return err
 		}
 	}
-	if order != ev.Extensions["kafkapartition"] {
+	if want := ev.Extensions["kafkapartition"]; order != want && !b.unordered || b.unordered && order != "" {
 		b.disorder = append(b.disorder, ev.ID+" in the order "+order)
 	}
 	b.events = append(b.events, *ev)
@@ -160,6 +162,20 @@ func (b *book) inOrder(t *testing.T) {
 		}
 		last[p] = n
 	}
+}
+
+func TestUnorderedRecordsHaveNoOrder(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	produce(t, c, 0, 9)
+	tr := trigger(c)
+	tr.Kafka.Unordered = true
+	b := newBook()
+	b.unordered = true
+	stop := run(t, tr, b)
+	b.until(t, "all records", func() bool { return len(b.seen) == 9 })
+	stop()
+	b.inOrder(t)
 }
 
 func TestRecordsBecomeEvents(t *testing.T) {

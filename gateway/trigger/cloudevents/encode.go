@@ -1,8 +1,7 @@
-package cloudevents_test
+package cloudevents
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"mime"
 	"strings"
@@ -12,8 +11,8 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// encode writes the event in the JSON format. It must be valid.
-func encode(e *functions.Event) ([]byte, error) {
+// Encode writes the event in the JSON format. It must be valid.
+func Encode(e *functions.Event) ([]byte, error) {
 	out := map[string]any{"specversion": functions.EventVersion, "id": e.ID, "source": e.Source, "type": e.Type}
 	for _, name := range []string{"subject", "datacontenttype", "dataschema"} {
 		if v, ok := e.Attribute(name); ok {
@@ -42,11 +41,11 @@ func encode(e *functions.Event) ([]byte, error) {
 	return data, nil
 }
 
-// encodeBatch writes a batch in the JSON format.
-func encodeBatch(events []functions.Event) ([]byte, error) {
+// EncodeBatch writes a batch in the JSON format.
+func EncodeBatch(events []functions.Event) ([]byte, error) {
 	parts := make([]json.RawMessage, 0, len(events))
 	for i := range events {
-		p, err := encode(&events[i])
+		p, err := Encode(&events[i])
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +53,7 @@ func encodeBatch(events []functions.Event) ([]byte, error) {
 	}
 	data, err := json.Marshal(parts)
 	if err != nil {
-		return nil, errors.Join(errors.New("encoding a batch"), err)
+		return nil, fmt.Errorf("encoding a batch: %w", err)
 	}
 	return data, nil
 }
