@@ -254,7 +254,7 @@ func (w *world) until(what string, ok func() bool) {
 // empty waits until the work queue holds nothing: acknowledgements are not waited for.
 func (w *world) empty() {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		info, err := w.bus.Invocations().Info(w.t.Context())
 		if err != nil {
