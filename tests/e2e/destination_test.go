@@ -24,6 +24,7 @@ import (
 func TestDestinations(t *testing.T) {
 	s := harness.Start(t)
 	type delivery struct {
+		path   string
 		header http.Header
 		body   string
 	}
@@ -38,7 +39,7 @@ func TestDestinations(t *testing.T) {
 		case <-refuse:
 			w.WriteHeader(http.StatusGone)
 		default:
-			got <- delivery{r.Header.Clone(), string(body)}
+			got <- delivery{r.URL.Path, r.Header.Clone(), string(body)}
 		}
 	}))
 	defer box.Close()
@@ -47,7 +48,7 @@ func TestDestinations(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Deploy("report", "probe", "queue: {onSuccess: {url: "+box.URL+"}}\n")
-	s.Deploy("probe", "probe", "queue: {retries: 0, onSuccess: {url: "+box.URL+", secret: {file: "+secret+"}}, onFailure: {function: report}}\n")
+	s.Deploy("probe", "probe", "queue: {retries: 0, onSuccess: {url: "+box.URL+", secret: {file: "+secret+"}}, onFailure: {function: report}, callbacks: {allow: ["+box.URL+"/jobs]}}\n")
 
 	good := async(t, s, "probe/cat", "fine")
 	d := <-got
@@ -64,6 +65,27 @@ func TestDestinations(t *testing.T) {
 	// Whoever knows the invocation's id does not get to see the delivery.
 	if resp, body := s.Get("/invocations/" + d.header.Get("Tatami-Invocation-Id")); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("%s %s", resp.Status, body)
+	}
+
+	// The caller gets it, too, where the function allows that.
+	handOver := func(callback string) *http.Response {
+		resp, _ := s.Do("POST", "/async/probe/cat", "called", http.Header{"Tatami-Callback": {callback}})
+		return resp
+	}
+	if resp := handOver(box.URL + "/elsewhere"); resp.StatusCode != http.StatusForbidden || resp.Header.Get("Tatami-Error") != "denied" {
+		t.Errorf("%s %v", resp.Status, resp.Header)
+	}
+	called := handOver(box.URL + "/jobs/1").Header.Get("Tatami-Invocation-Id")
+	paths := map[string]bool{}
+	for range 2 {
+		d := <-got
+		paths[d.path] = true
+		if d.header.Get("Tatami-Of") != called || !strings.Contains(d.body, "called") || d.header.Get("Tatami-Callback") != "" {
+			t.Errorf("%v %s", d.header, d.body)
+		}
+	}
+	if !paths["/jobs/1"] || len(paths) != 2 {
+		t.Errorf("%v", paths)
 	}
 
 	bad := async(t, s, "probe/status?code=400", "no good")
