@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -106,52 +107,81 @@ type candidate struct {
 
 // win returns when the server leads, with the revision that it got by that; or 0 when ctx ends.
 func (c *candidate) win(ctx context.Context) uint64 {
+	freed := make(chan struct{}, 1)
+	watched, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { c.watch(watched, freed) })
+	defer watching.Wait()
+	defer stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		freed, stop := c.watch(ctx)
-		rev, err := c.kv.Create(ctx, leadKey, c.value, jetstream.KeyTTL(leadTTL))
-		if err == nil {
-			stop()
-			return rev
-		}
-		if !errors.Is(err, jetstream.ErrKeyExists) && ctx.Err() == nil {
-			c.bus.log.Debug("the leadership cannot be asked for", "err", err)
-		}
-		timer := time.NewTimer(leadRenew)
 		select {
 		case <-freed:
 		case <-timer.C:
 		case <-ctx.Done():
-		}
-		timer.Stop()
-		stop()
-		if ctx.Err() != nil {
 			return 0
+		}
+		if rev := c.ask(ctx); rev > 0 {
+			return rev
+		}
+		timer.Reset(leadRenew)
+	}
+}
+
+// ask wants the key, and returns its revision where this server got it.
+func (c *candidate) ask(ctx context.Context) (rev uint64) {
+	// What is asked while nobody leads the bucket gets no answer.
+	ctx, cancel := context.WithTimeout(ctx, leadRenew)
+	defer cancel()
+	rev, err := c.kv.Create(ctx, leadKey, c.value, jetstream.KeyTTL(leadTTL))
+	switch {
+	case err == nil:
+		return rev
+	case errors.Is(err, jetstream.ErrKeyExists):
+		// It may be this server's own: of a question whose answer came too late.
+		if c.own(ctx, &rev) {
+			return rev
+		}
+	case ctx.Err() == nil:
+		c.bus.log.Debug("the leadership cannot be asked for", "err", err)
+	}
+	return 0
+}
+
+// watch tells when nobody leads, until ctx ends.
+func (c *candidate) watch(ctx context.Context, freed chan<- struct{}) {
+	for ctx.Err() == nil {
+		w, err := c.kv.Watch(ctx, leadKey, jetstream.UpdatesOnly())
+		if err == nil {
+			c.hear(ctx, w, freed)
+			_ = w.Stop()
+			continue
+		}
+		select {
+		case <-time.After(leadRenew):
+		case <-ctx.Done():
 		}
 	}
 }
 
-// watch tells when nobody leads.
-func (c *candidate) watch(ctx context.Context) (freed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
-	w, err := c.kv.Watch(ctx, leadKey, jetstream.UpdatesOnly())
-	if err != nil {
-		return ch, func() {}
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for e := range w.Updates() {
-			if e != nil && e.Operation() != jetstream.KeyValuePut {
-				select {
-				case ch <- struct{}{}:
-				default:
-				}
+func (c *candidate) hear(ctx context.Context, w jetstream.KeyWatcher, freed chan<- struct{}) {
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return
 			}
+			if e == nil || e.Operation() == jetstream.KeyValuePut {
+				continue
+			}
+			select {
+			case freed <- struct{}{}:
+			default:
+			}
+		case <-ctx.Done():
+			return
 		}
-	}()
-	return ch, func() {
-		_ = w.Stop()
-		<-ended
 	}
 }
 
@@ -180,7 +210,9 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 // hold renews the key until it is lost, then it returns 0, or the term is over: then it returns the key's revision. What f returned goes back
 // into done.
 func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint64 {
-	until := time.Now().Add(leadTTL - leadMargin)
+	until := time.NewTimer(leadTTL - leadMargin)
+	defer until.Stop()
+	over := time.Now().Add(leadTTL - leadMargin)
 	tick := time.NewTicker(leadRenew)
 	defer tick.Stop()
 	for {
@@ -190,21 +222,24 @@ func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint
 		case err := <-done:
 			done <- err
 			return rev
+		case <-until.C:
+			c.bus.log.Warn("the leadership could not be renewed in time")
+			return 0
 		case <-tick.C:
 		}
 		begun := time.Now()
-		next, err := c.renew(term, rev, until)
+		next, err := c.renew(term, rev, over)
 		switch {
 		case err == nil:
-			rev, until = next, begun.Add(leadTTL-leadMargin)
+			rev, over = next, begun.Add(leadTTL-leadMargin)
+			until.Reset(time.Until(over))
 		case IsConflict(err) && c.own(term, &rev):
 			// The renewal before was stored, although its answer was lost.
 		case IsConflict(err):
 			c.bus.log.Warn("the leadership was lost to another server", "err", err)
 			return 0
-		case time.Until(until) <= 0:
-			c.bus.log.Warn("the leadership could not be renewed in time", "err", err)
-			return 0
+		default:
+			c.bus.log.Debug("the leadership is not renewed", "err", err)
 		}
 	}
 }

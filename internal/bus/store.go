@@ -19,30 +19,18 @@ const (
 	// noStreamTries and noStreamWait are how often, and after what wait, a message is sent again that no stream took.
 	noStreamTries = 3
 	noStreamWait  = 250 * time.Millisecond
+	// electPatience is how long a cluster is given to elect a server that takes a message, and electTry how long an answer is waited for before a
+	// message is sent again that is stored once however often it is sent: what is sent while nobody leads may be lost.
+	electPatience = 10 * time.Second
+	electTry      = 2 * time.Second
 )
 
 // Store stores a message in the stream of its subject and returns its sequence. It does what the JetStream client's PublishMsg does, at
 // half of its cost: nearly every answer has one form, which needs no JSON decoder. Errors are the client's; see Fault.
 func (b *Bus) Store(ctx context.Context, m *nats.Msg) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	var resp *nats.Msg
-	for try := 1; ; try++ {
-		var err error
-		if resp, err = b.nc.RequestMsgWithContext(ctx, m); err == nil {
-			break
-		}
-		if !errors.Is(err, nats.ErrNoResponders) {
-			return 0, err
-		}
-		if try == noStreamTries {
-			return 0, jetstream.ErrNoStreamResponse
-		}
-		select {
-		case <-time.After(noStreamWait):
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
+	resp, err := b.send(ctx, m)
+	if err != nil {
+		return 0, err
 	}
 	return wordOf(resp)
 }
@@ -94,6 +82,52 @@ func explained(data []byte) (uint64, error) {
 		return 0, jetstream.ErrInvalidJSAck
 	}
 	return ack.Sequence, nil
+}
+
+// send sends a message to its stream and returns the answer.
+func (b *Bus) send(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	if b.cfg.Cluster != nil {
+		return b.insist(ctx, m)
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		resp, err := b.nc.RequestMsgWithContext(ctx, m)
+		if !errors.Is(err, nats.ErrNoResponders) {
+			return resp, err
+		}
+		if try == noStreamTries {
+			return nil, jetstream.ErrNoStreamResponse
+		}
+		select {
+		case <-time.After(noStreamWait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// insist sends a message until a server of the cluster has taken it.
+func (b *Bus) insist(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, electPatience)
+	defer cancel()
+	each, again := storeTimeout, m.Header.Get(jetstream.MsgIDHeader) != ""
+	if again {
+		each = electTry
+	}
+	for {
+		limited, cancel := context.WithTimeout(ctx, each)
+		resp, err := b.nc.RequestMsgWithContext(limited, m)
+		cancel()
+		if err == nil || ctx.Err() != nil || !again && !errors.Is(err, nats.ErrNoResponders) {
+			return resp, err
+		}
+		select {
+		case <-time.After(noStreamWait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // storedAs reads the sequence from an answer that says that a message is stored; false for one in any other form.
