@@ -78,25 +78,6 @@ func (c *cluster) leader() int {
 	return at
 }
 
-var streams = regexp.MustCompile(`time=(\S+) .*this server leads a stream" stream=(\S+)`)
-
-// leads is the server that began last to lead a stream.
-func (c *cluster) leads(stream string) int {
-	c.t.Helper()
-	at, last := -1, ""
-	for i, s := range c.servers {
-		for _, m := range streams.FindAllStringSubmatch(s.Said(), -1) {
-			if m[2] == stream && m[1] > last {
-				at, last = i, m[1]
-			}
-		}
-	}
-	if at < 0 {
-		c.t.Fatalf("no server says that it leads %s", stream)
-	}
-	return at
-}
-
 // accept hands an invocation over to a server, and returns where its result will be.
 func (c *cluster) accept(s *harness.Server, fn string) (string, error) {
 	resp, body, err := s.TryDo("POST", "/async/"+fn+"/echo", "x", nil)
