@@ -68,6 +68,9 @@ type box struct {
 	boost *time.Timer
 	// settle says that the start is over; nil where nobody asks.
 	settle func()
+	// first waits for the function's first caller until firstEnd; nil where none does.
+	first    net.Conn
+	firstEnd *time.Timer
 	// netns and process keep the network namespace and the process's identity; nil when it does not run.
 	netns, process *os.File
 	// killed says that we sent SIGKILL.
@@ -133,6 +136,7 @@ func (b *box) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dropBoostLocked()
+	b.dropFirstLocked()
 	for _, f := range []*os.File{b.process, b.netns} {
 		if f != nil {
 			f.Close()
@@ -168,6 +172,11 @@ func (b *box) signal(sig unix.Signal) error {
 
 // Dial connects to the function's port inside the sandbox.
 func (b *box) Dial(ctx context.Context) (net.Conn, error) {
+	if ctx.Err() == nil {
+		if conn := b.takeFirst(); conn != nil {
+			return conn, nil
+		}
+	}
 	b.mu.Lock()
 	netns := b.netns
 	b.mu.Unlock()

@@ -14,15 +14,16 @@ import (
 )
 
 const (
-	// stepTime is the pause between tries while a function starts that starts fast, for stepsFor. Where more wait at once each takes its time,
-	// up to stepsMost times as long.
+	// stepTime is the pause between the first tries. Where more wait at once each takes its time, up to stepsMost times as long.
 	stepTime  = 250 * time.Microsecond
-	stepsFor  = 25 * time.Millisecond
 	stepsMost = 8
-	// felt is the part of the time that has passed, one of so many, which the pauses grow to afterwards, slowPause at most: so much more on
-	// top of it is not felt.
+	// felt is the part of the time that has passed, one of so many, which the pauses grow to, slowPause at most: so much more on top of it is
+	// not felt.
 	felt      = 100
 	slowPause = 50 * time.Millisecond
+	// finePause is the longest pause that the kernel's timer measures, rearmed when the pauses have grown by one part in rearmed.
+	finePause = 4 * time.Millisecond
+	rearmed   = 8
 	// otherFamily is how many tries over IPv4 come to one over IPv6.
 	otherFamily = 8
 )
@@ -49,9 +50,9 @@ func (b *box) AwaitListening(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if open {
+		if open >= 0 {
 			b.served()
-			return nil
+			return b.keepFirst(open)
 		}
 		if err := pause.wait(ctx, b.done); err != nil {
 			return err
@@ -68,8 +69,8 @@ type probe struct {
 	fds [2]int
 }
 
-// try reports whether somebody listens, on one of the two families.
-func (p *probe) try(ctx context.Context, six bool) (bool, error) {
+// try returns a connection if somebody listens, on one of the two families; -1: nobody.
+func (p *probe) try(ctx context.Context, six bool) (int, error) {
 	i, family, to := 0, unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: p.port, Addr: [4]byte{127, 0, 0, 1}})
 	if six {
 		i, family, to = 1, unix.AF_INET6, &unix.SockaddrInet6{Port: p.port, Addr: [16]byte{15: 1}}
@@ -79,15 +80,24 @@ func (p *probe) try(ctx context.Context, six bool) (bool, error) {
 		switch {
 		case err != nil && six && ctx.Err() == nil:
 			// A kernel without it.
-			return false, nil
+			return -1, nil
 		case err != nil:
-			return false, err
+			return -1, err
 		}
 		p.fds[i] = fd
 	}
 	// After a refusal the socket may try again; a try that is under way has the next one say EALREADY.
 	err := unix.Connect(p.fds[i], to)
-	return err == nil || errors.Is(err, unix.EISCONN), nil
+	if errors.Is(err, unix.EINPROGRESS) {
+		// It says so even where the answer has come already, which is the rule here; asked once more it tells.
+		err = unix.Connect(p.fds[i], to)
+	}
+	if err != nil && !errors.Is(err, unix.EISCONN) {
+		return -1, nil
+	}
+	fd := p.fds[i]
+	p.fds[i] = -1
+	return fd, nil
 }
 
 func (p *probe) close() {
@@ -102,7 +112,8 @@ func (p *probe) close() {
 type pacer struct {
 	begun time.Time
 	timer *os.File
-	step  time.Duration
+	// step is the shortest pause, every what the timer is set to.
+	step, every time.Duration
 }
 
 func newPacer(step time.Duration) (*pacer, error) {
@@ -110,32 +121,37 @@ func newPacer(step time.Duration) (*pacer, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("timerfd_create", err)
 	}
-	every := unix.NsecToTimespec(int64(step))
-	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("timerfd_settime", err)
+	p := &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), step: step}
+	if err := p.set(step); err != nil {
+		p.close()
+		return nil, err
 	}
-	return &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), step: step}, nil
+	return p, nil
+}
+
+func (p *pacer) set(every time.Duration) error {
+	raw, err := p.timer.SyscallConn()
+	if err != nil {
+		return err
+	}
+	at := unix.NsecToTimespec(int64(every))
+	var inner error
+	err = raw.Control(func(fd uintptr) {
+		inner = unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Interval: at, Value: at}, nil)
+	})
+	p.every = every
+	return errors.Join(err, os.NewSyscallError("timerfd_settime", inner))
 }
 
 func (p *pacer) close() { p.timer.Close() }
 
 // wait pauses. It returns an error when ctx has ended or the process has, told by done.
 func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
-	passed := time.Since(p.begun)
-	if passed < stepsFor {
-		var ticks [8]byte
-		if _, err := p.timer.Read(ticks[:]); err != nil {
-			return err
-		}
-		select {
-		case <-done:
-			return errEnded
-		default:
-			return ctx.Err()
-		}
+	pause := min(max(time.Since(p.begun)/felt, p.step), slowPause)
+	if pause <= finePause {
+		return p.tick(ctx, done, pause)
 	}
-	timer := time.NewTimer(min(max(passed/felt, p.step), slowPause))
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -143,6 +159,25 @@ func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
 	case <-done:
 		return errEnded
 	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tick waits for the timer, set to about that pause.
+func (p *pacer) tick(ctx context.Context, done <-chan struct{}, pause time.Duration) error {
+	if pause >= p.every+p.every/rearmed {
+		if err := p.set(pause); err != nil {
+			return err
+		}
+	}
+	var ticks [8]byte
+	if _, err := p.timer.Read(ticks[:]); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return errEnded
+	default:
 		return ctx.Err()
 	}
 }

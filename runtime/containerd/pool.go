@@ -18,7 +18,7 @@ const (
 	// settleTime is how long after a start its function has the processors for itself at most, where it does not listen before: a language's
 	// runtime takes its time. One that listens keeps them for boostRest.
 	settleTime = 200 * time.Millisecond
-	// yieldTime is how long starts that never cease can keep the pool from being filled, while a lowShare of what it shall hold is left.
+	// yieldTime is how long starts can keep the pool from being filled, while a lowShare of what it shall hold is left.
 	yieldTime = time.Second
 	lowShare  = 16
 	// firstRetry and lastRetry are the pauses after a sandbox could not be made.
@@ -50,8 +50,7 @@ type pool struct {
 	making int
 	counts map[StartPath]uint64
 	demand demand
-	// hungry says that starts no longer keep the pool from being filled, until it is full.
-	hungry bool
+	yield  yield
 }
 
 func newPool(d *Driver, bounds poolBounds) *pool {
@@ -197,10 +196,14 @@ func (b *box) settles(f func()) {
 
 // count notes that more starts, or fewer, are under way; asked says that one asks for a sandbox of this pool.
 func (p *pool) count(n int, asked bool) {
+	now := time.Now()
 	p.mu.Lock()
 	p.starts += n
+	if n > 0 {
+		p.yield.started(now)
+	}
 	if asked {
-		p.demand.started(time.Now())
+		p.demand.started(now)
 	}
 	p.mu.Unlock()
 	p.changed()
@@ -269,15 +272,18 @@ func (p *pool) refill(ctx context.Context, root string) {
 	}
 }
 
-// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start is under way; false when ctx has ended.
+// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start that it gives way to is under way; false when
+// ctx has ended.
 func (p *pool) awaitTurn(ctx context.Context) bool {
-	var late <-chan time.Time
+	timer := time.NewTimer(yieldTime)
+	defer timer.Stop()
 	for ctx.Err() == nil {
+		now := time.Now()
 		p.mu.Lock()
-		want := p.bounds.size(p.demand.burst(time.Now()))
+		want := p.bounds.size(p.demand.burst(now))
 		wanting := len(p.idle)+p.making < want
-		p.hungry = wanting && (p.hungry || len(p.idle) <= want/lowShare)
-		turn := wanting && (p.starts == 0 || p.hungry)
+		insists := p.yield.ended(now, wanting, len(p.idle) <= want/lowShare)
+		turn := wanting && (p.starts == 0 || insists)
 		if turn {
 			p.making++
 		}
@@ -285,16 +291,10 @@ func (p *pool) awaitTurn(ctx context.Context) bool {
 		if turn {
 			return true
 		}
-		if wanting && late == nil {
-			late = time.After(yieldTime)
-		}
+		timer.Reset(yieldTime)
 		select {
 		case <-ctx.Done():
-		case <-late:
-			p.mu.Lock()
-			p.hungry = true
-			p.mu.Unlock()
-			late = nil
+		case <-timer.C:
 		case <-p.wake:
 		}
 	}

@@ -239,7 +239,9 @@ func firstConnection(ctx context.Context, pid, port int) (net.Conn, error) {
 	}
 	f := os.NewFile(uintptr(fd), "function")
 	defer f.Close()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(500 * time.Microsecond) {
+	// The thread's own pause: the Go runtime's is never shorter than a millisecond.
+	pause := unix.NsecToTimespec(int64(250 * time.Microsecond))
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; _ = unix.Nanosleep(&pause, nil) {
 		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err == nil {
 			return net.FileConn(f)
 		}
