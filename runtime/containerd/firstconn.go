@@ -16,8 +16,9 @@ import (
 // one's end, would cost a function that has just started time; one that serves connections one after the other must not wait for long.
 const firstTime = 50 * time.Millisecond
 
-// keepFirst keeps a connection to the function, which nothing was sent through, for its first caller. It takes the descriptor.
-func (b *box) keepFirst(fd int) error {
+// keepFirst keeps a connection to the function, which nothing was sent through, for its first caller, for that long. It takes the
+// descriptor.
+func (b *box) keepFirst(fd int, wait time.Duration) error {
 	f := os.NewFile(uintptr(fd), "sandbox")
 	defer f.Close()
 	conn, err := net.FileConn(f)
@@ -32,7 +33,7 @@ func (b *box) keepFirst(fd int) error {
 		return nil
 	}
 	b.first = conn
-	b.firstEnd = time.AfterFunc(firstTime, func() {
+	b.firstEnd = time.AfterFunc(wait, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if b.first == conn {

@@ -52,7 +52,7 @@ func (b *box) AwaitListening(ctx context.Context) error {
 		}
 		if open >= 0 {
 			b.served()
-			return b.keepFirst(open)
+			return b.keepFirst(open, firstTime)
 		}
 		if err := pause.wait(ctx, b.done); err != nil {
 			return err
