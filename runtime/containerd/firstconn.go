@@ -52,7 +52,7 @@ func (b *box) takeFirst() net.Conn {
 		b.firstEnd.Stop()
 	}
 	b.mu.Unlock()
-	if conn == nil || open(conn) {
+	if conn == nil || stillOpen(conn) {
 		return conn
 	}
 	conn.Close()
@@ -68,8 +68,8 @@ func (b *box) dropFirstLocked() {
 	}
 }
 
-// open reports whether the other side has neither ended the connection nor broken it.
-func open(conn net.Conn) bool {
+// stillOpen reports whether the other side has neither ended the connection nor broken it.
+func stillOpen(conn net.Conn) bool {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return false

@@ -108,7 +108,7 @@ func TestFirstConnection(t *testing.T) {
 		b.mu.Unlock()
 		theirs.Close()
 		// The end is on its way through the loopback device.
-		for begun := time.Now(); conn != nil && open(conn) && time.Since(begun) < time.Minute; {
+		for begun := time.Now(); conn != nil && stillOpen(conn) && time.Since(begun) < time.Minute; {
 			time.Sleep(time.Millisecond)
 		}
 		if b.takeFirst() != nil {
