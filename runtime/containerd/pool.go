@@ -174,11 +174,13 @@ func (d *Driver) leaveKeepers() {
 // startBegins says that a start is under way until a while after the function that it returns is called: the processors are the start's.
 func (d *Driver) startBegins(b *box, art *artifact) (made func()) {
 	asked := d.poolOf(art)
+	d.awake.count(1)
 	for _, p := range d.pools() {
 		p.count(1, p == asked)
 	}
 	return func() {
 		b.settles(sync.OnceFunc(func() {
+			d.awake.count(-1)
 			for _, p := range d.pools() {
 				p.count(-1, false)
 			}
