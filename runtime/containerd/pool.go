@@ -284,8 +284,10 @@ func (p *pool) awaitTurn(ctx context.Context) bool {
 		p.mu.Lock()
 		want := p.bounds.size(p.demand.burst(now))
 		wanting := len(p.idle)+p.making < want
-		insists := p.yield.ended(now, wanting, len(p.idle) <= want/lowShare)
-		turn := wanting && (p.starts == 0 || insists)
+		low := len(p.idle) <= want/lowShare
+		insists := p.yield.ended(now, wanting, low)
+		// Beside starts one at a time, as long as there are some left.
+		turn := wanting && (p.starts == 0 || insists && (low || p.making == 0))
 		if turn {
 			p.making++
 		}
