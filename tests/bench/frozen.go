@@ -107,7 +107,8 @@ func awaitFrozen(ctx context.Context, c *client.Client, n int) error {
 	return fmt.Errorf("not %d instances frozen, and nothing else, within 90 s: %s", n, last)
 }
 
-// benchHeld deploys many functions, calls each once, keeps some of them frozen, and looks at what that takes of the node.
+// benchHeld deploys many functions and calls each once, those first that go to zero again; then it looks at what the others, which are kept
+// frozen, take of the node, their functions included.
 func benchHeld(ctx context.Context, binary string) (figures []figure, err error) {
 	// Each instance may take the least there is; together they may want more of the processors than there are, which they never do at once. The
 	// server collects its garbage often: what deploys and calls have left in its heap is no instance's.
@@ -131,20 +132,23 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 	if err := s.AwaitZero(ctx, "first"); err != nil {
 		return nil, err
 	}
-	before, err := nodeNow()
+	empty, err := nodeNow()
 	if err != nil {
 		return nil, err
 	}
 	begun := time.Now()
-	if err := each(ctx, manyFunctions, func(ctx context.Context, i int) error {
-		return deployMany(ctx, c, i, first.Current.Artifact)
-	}); err != nil {
-		return nil, fmt.Errorf("deploy %d functions: %w", manyFunctions, err)
+	if err := callMany(ctx, s, c, first.Current.Artifact, keptFrozen, manyFunctions); err != nil {
+		return nil, err
 	}
-	deployed := time.Since(begun)
-	begun = time.Now()
-	if err := each(ctx, manyFunctions, func(ctx context.Context, i int) error { return callOnce(ctx, s, i) }); err != nil {
-		return nil, fmt.Errorf("call each of %d functions: %w", manyFunctions, err)
+	if err := awaitFrozen(ctx, c, 0); err != nil {
+		return nil, err
+	}
+	before, err := nodeNow()
+	if err != nil {
+		return nil, err
+	}
+	if err := callMany(ctx, s, c, first.Current.Artifact, 0, keptFrozen); err != nil {
+		return nil, err
 	}
 	called := time.Since(begun)
 	if err := awaitFrozen(ctx, c, keptFrozen); err != nil {
@@ -154,18 +158,31 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 	if err != nil {
 		return nil, err
 	}
-	per := float64(before.available-after.available) / keptFrozen / float64(functions.KiB)
-	fmt.Printf("  frozen: %d functions deployed in %.0f s, each called once in %.0f s; %d instances kept frozen\n", manyFunctions, deployed.Seconds(), called.Seconds(), keptFrozen)
-	fmt.Printf("  frozen: the node has %d MiB available, %d before; %d processes, %d before; %.0f KiB an instance\n",
-		after.available/functions.MiB, before.available/functions.MiB, after.processes, before.processes, per)
+	kib := func(from, to nodeState, n float64) float64 { return float64(from.available-to.available) / n / float64(functions.KiB) }
+	per := kib(before, after, keptFrozen)
+	fmt.Printf("  frozen: %d functions deployed, and each called once, in %.0f s; %d instances kept frozen\n", manyFunctions, called.Seconds(), keptFrozen)
+	fmt.Printf("  frozen: the node has %d MiB available, %d before the first deploy; %d processes, %d before; %.0f KiB a frozen instance with its function, %.0f KiB a function at zero\n",
+		after.available/functions.MiB, empty.available/functions.MiB, after.processes, empty.processes, per, kib(empty, before, manyFunctions-keptFrozen))
 	plain := func(metric, unit string, v float64) figure {
 		return figure{Bench: "cold", Metric: metric, Value: v, Unit: unit, samples: keptFrozen}
 	}
 	return []figure{
 		plain("idle_kb_per_instance", "KiB", per),
-		beside("cold", "frozen300_available_mb", "MiB", float64(after.available/functions.MiB), "before", float64(before.available/functions.MiB), 1),
-		beside("cold", "frozen300_processes", "processes", float64(after.processes), "before", float64(before.processes), 1),
+		plain("zero_kb_per_function", "KiB", kib(empty, before, manyFunctions-keptFrozen)),
+		beside("cold", "frozen300_available_mb", "MiB", float64(after.available/functions.MiB), "before", float64(empty.available/functions.MiB), 1),
+		beside("cold", "frozen300_processes", "processes", float64(after.processes), "before", float64(empty.processes), 1),
 	}, nil
+}
+
+// callMany deploys the functions of these numbers and calls each once.
+func callMany(ctx context.Context, s *server, c *client.Client, a functions.Artifact, from, to int) error {
+	if err := each(ctx, to-from, func(ctx context.Context, i int) error { return deployMany(ctx, c, from+i, a) }); err != nil {
+		return fmt.Errorf("deploy %d functions: %w", to-from, err)
+	}
+	if err := each(ctx, to-from, func(ctx context.Context, i int) error { return callOnce(ctx, s, from+i) }); err != nil {
+		return fmt.Errorf("call each of %d functions: %w", to-from, err)
+	}
+	return nil
 }
 
 // leastCPU is the least of the processors that an instance may be given, in millicores.
@@ -176,7 +193,7 @@ func manyName(i int) string { return fmt.Sprintf("many-%03d", i) }
 func deployMany(ctx context.Context, c *client.Client, i int, a functions.Artifact) error {
 	cfg := functions.Config{Concurrency: 1, Limits: functions.Limits{CPU: leastCPU, Memory: 16 * functions.MiB, Ephemeral: functions.MiB}}
 	cfg.Scale = functions.Scale{Max: 1, KeepAlive: functions.Duration(time.Second)}
-	if i >= manyFunctions-keptFrozen {
+	if i < keptFrozen {
 		cfg.Scale.KeepAlive, cfg.Scale.FreezeAfter = functions.Duration(time.Hour), functions.Duration(time.Second)
 	}
 	ref := functions.Ref{Namespace: "default", Name: manyName(i)}
