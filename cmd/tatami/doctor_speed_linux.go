@@ -50,7 +50,7 @@ func thisMachine(dataDir string) speed {
 
 // checks are those about the speed of cold starts.
 func (s speed) checks() []v1.Check {
-	out := []v1.Check{s.cgroups(), s.dynmods(), s.freezer(), s.calls(), s.idmapped(), s.entropy(), s.governor(), s.data(), s.memory()}
+	out := []v1.Check{s.cgroups(), s.dynmods(), s.freezer(), s.calls(), s.idmapped(), s.entropy(), s.governor(), s.sleep(), s.data(), s.memory()}
 	for i := range out {
 		out[i].Name = "cold starts: " + out[i].Name
 	}
@@ -207,6 +207,19 @@ func (s speed) governor() v1.Check {
 		return warning("processor", strings.Join(words, ", ")+": it runs slowly at the moment when an idle machine gets a request", "sudo cpupower frequency-set -g performance")
 	}
 	return okCheck("processor", "its governor holds nothing back")
+}
+
+// sleep looks at whether idle processors can be kept awake while a function starts.
+func (s speed) sleep() v1.Check {
+	const name = "idle processors"
+	if s.read("sys/devices/system/cpu/cpuidle/current_governor") == "" {
+		return okCheck(name, "the kernel does not tell how deeply they sleep")
+	}
+	if _, err := os.Stat(filepath.Join(s.root, "dev/cpu_dma_latency")); err != nil {
+		return warning(name, "they sleep, and /dev/cpu_dma_latency, which keeps them awake while a function starts, is missing: each step of a start waits for one to wake up",
+			"make it visible to this process, as in a container with --device /dev/cpu_dma_latency")
+	}
+	return okCheck(name, "they are kept awake while a function starts (--stay-awake)")
 }
 
 // data looks at where images lie.

@@ -95,6 +95,14 @@ func TestSpeedChecks(t *testing.T) {
 			},
 			warned: map[string]string{"processor": "powersave on 2 processors"},
 		},
+		"processors that may sleep": {
+			files:  map[string]string{"sys/devices/system/cpu/cpuidle/current_governor": "menu\n"},
+			warned: map[string]string{"idle processors": "--device /dev/cpu_dma_latency"},
+		},
+		"processors that are kept awake": {
+			files: map[string]string{"sys/devices/system/cpu/cpuidle/current_governor": "menu\n", "dev/cpu_dma_latency": ""},
+			said:  map[string]string{"idle processors": "--stay-awake"},
+		},
 		"little memory": {files: map[string]string{"proc/meminfo": "MemAvailable: 4000 kB\n"}, warned: map[string]string{"memory": "--sandbox-pool"}},
 		"nothing can be read": {
 			change: func(s *speed) { s.root, s.release = filepath.Join(s.root, "none"), "" },
