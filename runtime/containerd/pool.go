@@ -246,8 +246,12 @@ func (p *pool) take() (*spare, string) {
 // refill makes one sandbox after the other until the pool is full, whenever it is not.
 func (p *pool) refill(ctx context.Context, root string) {
 	pause := firstRetry
-	for p.awaitTurn(ctx) {
-		s, err := p.d.makeSpare(ctx, root, p.mapped)
+	for {
+		urgent, ok := p.awaitTurn(ctx)
+		if !ok {
+			return
+		}
+		s, err := p.d.makeSpare(ctx, root, p.mapped, urgent)
 		p.mu.Lock()
 		p.making--
 		p.mu.Unlock()
@@ -274,9 +278,9 @@ func (p *pool) refill(ctx context.Context, root string) {
 	}
 }
 
-// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start that it gives way to is under way; false when
-// ctx has ended.
-func (p *pool) awaitTurn(ctx context.Context) bool {
+// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start that it gives way to is under way, and whether
+// the next starts wait for it; not ok: ctx has ended.
+func (p *pool) awaitTurn(ctx context.Context) (urgent, ok bool) {
 	timer := time.NewTimer(yieldTime)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -288,12 +292,14 @@ func (p *pool) awaitTurn(ctx context.Context) bool {
 		insists := p.yield.ended(now, wanting, low)
 		// Beside starts one at a time, as long as there are some left.
 		turn := wanting && (p.starts == 0 || insists && (low || p.making == 0))
+		// The last of a burst go before those that are made for the next one.
+		urgent = len(p.idle) == 0 || insists && (!low || p.yield.long(now))
 		if turn {
 			p.making++
 		}
 		p.mu.Unlock()
 		if turn {
-			return true
+			return urgent, true
 		}
 		timer.Reset(yieldTime)
 		select {
@@ -302,7 +308,7 @@ func (p *pool) awaitTurn(ctx context.Context) bool {
 		case <-p.wake:
 		}
 	}
-	return false
+	return false, false
 }
 
 // trim gives up sandboxes of a pool that has become too large, a tenth of what is too much at a time.

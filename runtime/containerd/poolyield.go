@@ -32,6 +32,9 @@ func (y *yield) ended(now time.Time, wanting, low bool) bool {
 	case y.behind.IsZero():
 		y.behind = now
 	}
-	y.over = wanting && (low || now.Sub(y.behind) >= yieldTime) || y.over && now.Sub(y.last) <= yieldTime
+	y.over = wanting && low || y.long(now) || y.over && now.Sub(y.last) <= yieldTime
 	return y.over
 }
+
+// long reports whether sandboxes have been wanting for yieldTime.
+func (y *yield) long(now time.Time) bool { return !y.behind.IsZero() && now.Sub(y.behind) >= yieldTime }

@@ -25,8 +25,9 @@ const (
 	// spareMemory and sparePIDs bound a waiting sandbox.
 	spareMemory = 16 * functions.MiB
 	sparePIDs   = 32
-	// spareCPU makes the making of a waiting sandbox give way to every function.
-	spareCPU = 2
+	// spareCPU makes the making of a waiting sandbox give way to every function; urgentCPU is for one that the next starts wait for.
+	spareCPU  = 2
+	urgentCPU = 1024
 	// spareScratch is more than the few small files that a waiting sandbox's tmpfs has.
 	spareScratch = 256 * functions.KiB
 	// spareTime bounds the making of a waiting sandbox.
@@ -80,7 +81,8 @@ func (s *spare) stopWatch() error {
 }
 
 // makeSpare makes a sandbox as the OCI runtime would for a function, with the init waiting in its place; mapped with a user namespace.
-func (d *Driver) makeSpare(ctx context.Context, root string, mapped bool) (_ *spare, err error) {
+// An urgent one does not give way to functions.
+func (d *Driver) makeSpare(ctx context.Context, root string, mapped, urgent bool) (_ *spare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, spareTime)
 	defer cancel()
 	id := functions.NewInstanceID()
@@ -94,7 +96,7 @@ func (d *Driver) makeSpare(ctx context.Context, root string, mapped bool) (_ *sp
 		}
 	}()
 	sc := d.scratch(sid)
-	spec, err := d.spareSpec(id, sc)
+	spec, err := d.spareSpec(id, sc, urgent)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +182,7 @@ func (d *Driver) spawn(ctx context.Context, s *spare, spec *specs.Spec) error {
 }
 
 // spareSpec is a function's specification with another process: everything that the function finds around it is the same.
-func (d *Driver) spareSpec(id functions.InstanceID, sc scratch) (*specs.Spec, error) {
+func (d *Driver) spareSpec(id functions.InstanceID, sc scratch, urgent bool) (*specs.Spec, error) {
 	art := &artifact{image: sandbox.Image{Entrypoint: []string{"init"}}}
 	spec, err := d.ociSpec(art, sandbox.Spec{ID: id, Limits: functions.Limits{CPU: 1000, Memory: spareMemory, PIDs: sparePIDs}}, sc)
 	if err != nil {
@@ -188,6 +190,10 @@ func (d *Driver) spareSpec(id functions.InstanceID, sc scratch) (*specs.Spec, er
 	}
 	// A function's limit could not be set while one for memory and swap together is below it.
 	spec.Linux.Resources.Memory.Swap = nil
-	spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: new(uint64(spareCPU))}
+	shares := uint64(spareCPU)
+	if urgent {
+		shares = urgentCPU
+	}
+	spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	return spec, nil
 }
