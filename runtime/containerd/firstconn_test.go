@@ -3,6 +3,7 @@
 package containerd
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -50,7 +51,7 @@ func awaitEnd(t *testing.T, c net.Conn) {
 	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d, %v instead of the end", n, err)
 	}
 }

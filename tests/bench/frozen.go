@@ -158,7 +158,9 @@ func benchHeld(ctx context.Context, binary string) (figures []figure, err error)
 	if err != nil {
 		return nil, err
 	}
-	kib := func(from, to nodeState, n float64) float64 { return float64(from.available-to.available) / n / float64(functions.KiB) }
+	kib := func(from, to nodeState, n float64) float64 {
+		return float64(from.available-to.available) / n / float64(functions.KiB)
+	}
 	per := kib(before, after, keptFrozen)
 	fmt.Printf("  frozen: %d functions deployed, and each called once, in %.0f s; %d instances kept frozen\n", manyFunctions, called.Seconds(), keptFrozen)
 	fmt.Printf("  frozen: the node has %d MiB available, %d before the first deploy; %d processes, %d before; %.0f KiB a frozen instance with its function, %.0f KiB a function at zero\n",
