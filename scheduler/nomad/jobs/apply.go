@@ -1,0 +1,104 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/scheduler/nomad"
+)
+
+// Job is a job as Nomad's API takes it.
+type Job = api.Job
+
+// Plan is what applying a job would change.
+type Plan struct {
+	Job string `json:"job"`
+	// Change is none, added or edited.
+	Change string `json:"change"`
+	// Index is the job's as planned: it is applied only if it is still the same.
+	Index uint64 `json:"index"`
+	// Unplaced says that something would find no node; Warnings are Nomad's own.
+	Unplaced bool   `json:"unplaced,omitempty"`
+	Warnings string `json:"warnings,omitempty"`
+}
+
+// PlanJob asks Nomad what a job would change, without changing anything. The number of workers that there are stays.
+func PlanJob(ctx context.Context, c *api.Client, j *api.Job) (Plan, error) {
+	out := Plan{Job: *j.ID, Change: "added"}
+	there, _, err := c.Jobs().Info(*j.ID, (&api.QueryOptions{}).WithContext(ctx))
+	switch err = nomad.Explain(err, "reading the job "+*j.ID); {
+	case fault.Is(err, fault.CodeNotFound):
+	case err != nil:
+		return out, err
+	default:
+		out.Index = *there.JobModifyIndex
+		keepCounts(j, there)
+	}
+	answer, _, err := c.Jobs().Plan(j, true, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return out, nomad.Explain(err, "planning the job "+*j.ID)
+	}
+	if answer.JobModifyIndex != out.Index {
+		return out, fault.New(fault.CodeConflict, "the job %s changed while it was planned", *j.ID).WithHint("plan it again")
+	}
+	if answer.Diff != nil {
+		out.Change = strings.ToLower(answer.Diff.Type)
+	}
+	out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings
+	return out, nil
+}
+
+// keepCounts takes over how many of each group there are, within its bounds.
+func keepCounts(j, there *api.Job) {
+	for _, g := range j.TaskGroups {
+		i := slices.IndexFunc(there.TaskGroups, func(o *api.TaskGroup) bool { return *o.Name == *g.Name })
+		if i < 0 || g.Scaling == nil || there.TaskGroups[i].Count == nil {
+			continue
+		}
+		n := min(max(int64(*there.TaskGroups[i].Count), *g.Scaling.Min), *g.Scaling.Max)
+		g.Count = ptr(int(n))
+	}
+}
+
+// Apply makes the job what was planned, unless it changed since.
+func Apply(ctx context.Context, c *api.Client, j *api.Job, p Plan) error {
+	_, _, err := c.Jobs().RegisterOpts(j, &api.RegisterOptions{EnforceIndex: true, ModifyIndex: p.Index}, (&api.WriteOptions{}).WithContext(ctx))
+	return nomad.Explain(err, "making the job "+*j.ID)
+}
+
+// ApplyPolicy makes the policy of the servers, and attaches it to their job. It needs a management token; where Nomad has no ACLs there is nothing to do.
+func ApplyPolicy(ctx context.Context, c *api.Client, job string) error {
+	p := &api.ACLPolicy{Name: job, Description: "The servers of Tatami resize the job of their workers", Rules: Policy(), JobACL: &api.JobACL{Namespace: "default", JobID: job}}
+	_, err := c.ACLPolicies().Upsert(p, (&api.WriteOptions{}).WithContext(ctx))
+	var status api.UnexpectedResponseError
+	if errors.As(err, &status) && strings.Contains(status.Body(), "ACL support disabled") {
+		return nil
+	}
+	return nomad.Explain(err, "making the policy "+job)
+}
+
+// StoreSecret puts an item into a job's variable, beside what is there. A variable that somebody else changes meanwhile is a conflict.
+func StoreSecret(ctx context.Context, c *api.Client, job, item, value string) error {
+	v, _, err := c.Variables().Peek(Variable(job), (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nomad.Explain(err, "reading the variable "+Variable(job))
+	}
+	if v == nil {
+		v = api.NewVariable(Variable(job))
+	}
+	if v.Items[item] == value {
+		return nil
+	}
+	v.Items[item] = value
+	_, _, err = c.Variables().CheckedUpdate(v, (&api.WriteOptions{}).WithContext(ctx))
+	var conflict api.ErrCASConflict
+	if errors.As(err, &conflict) {
+		return fault.Wrap(fault.CodeConflict, err, "nomad: the variable %s was changed meanwhile", Variable(job)).WithHint("apply again")
+	}
+	return nomad.Explain(err, "writing the variable "+Variable(job))
+}

@@ -1,0 +1,165 @@
+package jobs_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/scheduler/nomad"
+	"github.com/tatami-faas/tatami/scheduler/nomad/jobs"
+	"github.com/tatami-faas/tatami/tests/fakenomad"
+)
+
+// shown are the options of the files in deploy/nomad.
+var shown = jobs.Options{Workers: jobs.WorkerOptions{Min: 1}, Servers: jobs.ServerOptions{Peers: []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}}}
+
+// The files that operators read are what the command makes. UPDATE_GOLDEN=1 writes them anew.
+func TestTheFilesAreWhatIsRendered(t *testing.T) {
+	t.Parallel()
+	worker, err := jobs.Worker(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := jobs.Server(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w, s bytes.Buffer
+	if err := jobs.WriteHCL(&w, worker); err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.WriteHCL(&s, server); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"worker.nomad.hcl": w.String(), "server.nomad.hcl": s.String(), "policy.hcl": jobs.Policy()} {
+		file := filepath.Join("../../../deploy/nomad", name)
+		if os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have, err := os.ReadFile(file)
+		if err != nil || string(have) != text {
+			t.Errorf("%s is not what `tatami nomad render` makes (UPDATE_GOLDEN=1 writes it anew): %v", name, err)
+		}
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	t.Parallel()
+	for field, o := range map[string]jobs.Options{
+		"max":          {Workers: jobs.WorkerOptions{Min: 3, Max: 2}},
+		"count":        {Workers: jobs.WorkerOptions{Count: 11}},
+		"cores":        {Workers: jobs.WorkerOptions{Cores: 1, CPU: 100}},
+		"memory":       {Workers: jobs.WorkerOptions{Memory: 100}},
+		"kill-timeout": {Workers: jobs.WorkerOptions{KillTimeout: 1}},
+		"checksum":     {Artifact: "https://example.com/tatami"},
+	} {
+		if _, err := jobs.Worker(o); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for _, peers := range [][]string{nil, {"10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.2", "c"}, {"10.0.0.1", "10.0.0.2", "::1"}} {
+		if _, err := jobs.Server(jobs.Options{Servers: jobs.ServerOptions{Peers: peers}}); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != "server-peers" {
+			t.Errorf("%v: %v", peers, err)
+		}
+	}
+}
+
+func cluster(t *testing.T) (*fakenomad.Cluster, *api.Client) {
+	t.Helper()
+	f := fakenomad.New(fakenomad.Config{})
+	t.Cleanup(f.Close)
+	c, err := nomad.At(f.URL(), fakenomad.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, c
+}
+
+func worker(t *testing.T, o jobs.Options) *api.Job {
+	t.Helper()
+	j, err := jobs.Worker(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func TestPlanAndApply(t *testing.T) {
+	t.Parallel()
+	_, c := cluster(t)
+	apply := func(o jobs.Options, change string, count int) {
+		t.Helper()
+		j := worker(t, o)
+		p, err := jobs.PlanJob(t.Context(), c, j)
+		if err != nil || p.Change != change || p.Job != "tatami-worker" {
+			t.Fatalf("%+v, %v; want %s", p, err, change)
+		}
+		if err := jobs.Apply(t.Context(), c, j, p); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := c.Jobs().Info("tatami-worker", nil); err != nil || *got.TaskGroups[0].Count != count {
+			t.Errorf("%d workers, want %d: %v", *got.TaskGroups[0].Count, count, err)
+		}
+	}
+	apply(jobs.Options{}, "added", 1)
+	apply(jobs.Options{}, "none", 1)
+	three := 3
+	if _, _, err := c.Jobs().Scale("tatami-worker", nomad.DefaultGroup, &three, "a test", false, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	// What the servers made of the number stays, as far as the bounds let it.
+	apply(jobs.Options{Workers: jobs.WorkerOptions{Memory: 8192}}, "edited", 3)
+	apply(jobs.Options{Workers: jobs.WorkerOptions{Max: 2}}, "edited", 2)
+
+	j := worker(t, jobs.Options{})
+	p, err := jobs.PlanJob(t.Context(), c, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(jobs.Options{Workers: jobs.WorkerOptions{Memory: 1024}}, "edited", 2)
+	if err := jobs.Apply(t.Context(), c, j, p); !fault.Is(err, fault.CodeConflict) {
+		t.Errorf("a plan that is out of date: %v", err)
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	f, c := cluster(t)
+	for _, s := range [][2]string{{"token", "one"}, {"token", "two"}, {"other", "three"}, {"other", "three"}} {
+		if err := jobs.StoreSecret(t.Context(), c, "tatami-worker", s[0], s[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, _, err := c.Variables().Read(jobs.Variable("tatami-worker"), nil)
+	if err != nil || v.Items["token"] != "two" || v.Items["other"] != "three" {
+		t.Errorf("%v, %v", v, err)
+	}
+	stale := *v
+	stale.ModifyIndex--
+	if _, _, err := c.Variables().CheckedUpdate(&stale, nil); err == nil || !strings.Contains(err.Error(), "cas conflict") {
+		t.Errorf("an old index: %v", err)
+	}
+	reader, err := nomad.At(f.URL(), f.Allow("variables:read"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.StoreSecret(t.Context(), reader, "tatami-worker", "token", "x"); !fault.Is(err, fault.CodeDenied) {
+		t.Errorf("whoever may only read: %v", err)
+	}
+	if err := jobs.ApplyPolicy(t.Context(), c, "tatami"); err != nil {
+		t.Error(err)
+	}
+	if err := jobs.ApplyPolicy(t.Context(), reader, "tatami"); !fault.Is(err, fault.CodeDenied) {
+		t.Errorf("whoever may only read: %v", err)
+	}
+}
