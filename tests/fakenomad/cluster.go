@@ -123,9 +123,13 @@ func (c *Cluster) Streams() int {
 	return len(c.streams)
 }
 
-// Close stops every task and the server, and returns when all have ended.
+// Close stops every task and the server, and returns when all have ended. A second call does nothing.
 func (c *Cluster) Close() {
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
 	c.closed = true
 	for _, a := range c.allocs {
 		a.DesiredStatus = api.AllocDesiredStatusStop

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -65,14 +66,13 @@ func (c *Cluster) wait(a *alloc, cmd *exec.Cmd) (over bool) {
 		defer close(done)
 		_ = cmd.Wait()
 	}()
-	group := -cmd.Process.Pid
 	c.mu.Lock()
 	killing := a.killing
 	c.mu.Unlock()
 	select {
 	case <-done:
 	case <-killing:
-		_ = syscall.Kill(group, syscall.SIGKILL)
+		killAll(a.ID)
 		<-done
 	case <-a.stopping:
 		patience := 5 * time.Second
@@ -85,15 +85,31 @@ func (c *Cluster) wait(a *alloc, cmd *exec.Cmd) (over bool) {
 		case <-time.After(patience):
 		case <-killing:
 		}
-		_ = syscall.Kill(group, syscall.SIGKILL)
+		killAll(a.ID)
 		<-done
 		return true
 	}
-	// Whatever the process left in its group goes with it, as with Nomad's cgroup.
-	_ = syscall.Kill(group, syscall.SIGKILL)
+	killAll(a.ID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return a.ended || c.findNode(a.NodeID).dead
+}
+
+// killAll kills the processes of an allocation, those among them that their parent did not wait for, as Nomad kills the task's cgroup. They are known
+// by what they were given; what a container runs has an environment of its own, as it has a cgroup of its own, and lives on.
+func killAll(id string) {
+	mark := []byte("NOMAD_ALLOC_ID=" + id + "\x00")
+	for again := true; again; {
+		again = false
+		files, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, f := range files {
+			env, err := os.ReadFile(f)
+			pid, bad := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			if err == nil && bad == nil && pid > 1 && bytes.Contains(env, mark) && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				again = true
+			}
+		}
+	}
 }
 
 func (c *Cluster) report(a *alloc, status string) {
@@ -127,7 +143,7 @@ func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
 		}
 	}
 	env := map[string]string{
-		"NOMAD_ALLOC_ID": a.ID, "NOMAD_ALLOC_INDEX": fmt.Sprint(a.index), "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": a.JobID,
+		"NOMAD_ALLOC_ID": a.ID, "NOMAD_SHORT_ALLOC_ID": a.ID[:8], "NOMAD_ALLOC_INDEX": fmt.Sprint(a.index), "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": a.JobID,
 		"NOMAD_GROUP_NAME": a.TaskGroup, "NOMAD_TASK_NAME": task.Name, "NOMAD_NAMESPACE": "default", "NOMAD_DC": "dc1", "NOMAD_REGION": "global",
 		"NOMAD_ALLOC_DIR": filepath.Join(dir, "alloc"), "NOMAD_TASK_DIR": filepath.Join(taskDir, "local"), "NOMAD_SECRETS_DIR": filepath.Join(taskDir, "secrets"),
 		"NOMAD_MEMORY_LIMIT": fmt.Sprint(*task.Resources.MemoryMB), "NOMAD_CPU_LIMIT": fmt.Sprint(*task.Resources.CPU), "NOMAD_CPU_CORES": " ",
@@ -150,9 +166,14 @@ func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
 			return env[strings.TrimPrefix(name, "env.")]
 		})
 	}
+	var extra []string
 	for _, t := range task.Templates {
-		if err := c.render(t, taskDir, expand); err != nil {
+		text, err := c.render(t, taskDir, expand)
+		if err != nil {
 			return nil, err
+		}
+		if t.Envvars != nil && *t.Envvars {
+			extra = append(extra, strings.Fields(text)...)
 		}
 	}
 	command, _ := task.Config["command"].(string)
@@ -161,7 +182,7 @@ func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
 	for _, arg := range args {
 		cmd.Args = append(cmd.Args, expand(fmt.Sprint(arg)))
 	}
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Env = append(extra, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
 	for k, v := range task.Env {
 		cmd.Env = append(cmd.Env, k+"="+expand(v))
 	}
@@ -173,8 +194,8 @@ func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// render writes a template's file. Of what templates can do it knows variables and services.
-func (c *Cluster) render(t *api.Template, taskDir string, expand func(string) string) error {
+// render writes a template's file, and returns its text. Of what templates can do it knows variables and services.
+func (c *Cluster) render(t *api.Template, taskDir string, expand func(string) string) (string, error) {
 	parsed, err := template.New("").Funcs(template.FuncMap{
 		"nomadVar": func(path string) (map[string]string, error) {
 			v := c.variables[path]
@@ -186,17 +207,17 @@ func (c *Cluster) render(t *api.Template, taskDir string, expand func(string) st
 		"nomadService": func(name string) []*api.ServiceRegistration { return c.services(name) },
 	}).Parse(*t.EmbeddedTmpl)
 	if err != nil {
-		return err
+		return "", err
 	}
 	var out bytes.Buffer
 	if err := parsed.Execute(&out, nil); err != nil {
-		return err
+		return "", err
 	}
 	mode := os.FileMode(0o644)
 	if t.Perms != nil && *t.Perms != "" {
 		if _, err := fmt.Sscanf(*t.Perms, "%o", &mode); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return os.WriteFile(filepath.Join(taskDir, expand(*t.DestPath)), out.Bytes(), mode)
+	return out.String(), os.WriteFile(filepath.Join(taskDir, expand(*t.DestPath)), out.Bytes(), mode)
 }
