@@ -70,20 +70,24 @@ func TestTimeLimits(t *testing.T) {
 	t.Parallel()
 	const short, long = 50 * time.Millisecond, time.Hour
 	for name, c := range map[string]struct {
-		cfg  http1.Config
-		text string
+		cfg http1.Config
+		// next follows once the answer to text was read: a connection that ends with something unread takes its answer with it.
+		text, next string
 	}{
-		"silent":      {http1.Config{HeaderTimeout: short, IdleTimeout: long}, ""},
-		"half a head": {http1.Config{HeaderTimeout: short, IdleTimeout: long}, "GET /fn/x HT"},
-		"idle":        {http1.Config{HeaderTimeout: long, IdleTimeout: short}, "GET /fn/x" + tail},
-		"half a next": {http1.Config{HeaderTimeout: short, IdleTimeout: long}, "GET /fn/x" + tail + "GET /f"},
+		"silent":      {http1.Config{HeaderTimeout: short, IdleTimeout: long}, "", ""},
+		"half a head": {http1.Config{HeaderTimeout: short, IdleTimeout: long}, "GET /fn/x HT", ""},
+		"idle":        {http1.Config{HeaderTimeout: long, IdleTimeout: short}, "GET /fn/x" + tail, ""},
+		"half a next": {http1.Config{HeaderTimeout: short, IdleTimeout: long}, "GET /fn/x" + tail, "GET /f"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, addr := start(t, c.cfg, hello)
-			_, br := dial(t, addr, c.text)
+			conn, br := dial(t, addr, c.text)
 			if strings.Contains(c.text, tail) {
 				answer(t, br)
+			}
+			if _, err := io.WriteString(conn, c.next); err != nil {
+				t.Fatal(err)
 			}
 			ended(t, br)
 		})
