@@ -17,15 +17,21 @@ import (
 
 // appendString appends a JSON text.
 func appendString(b []byte, s string) []byte {
+	begun := len(b)
+	b = append(b, '"')
+	done := 0
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+		switch c := s[i]; {
+		case c < ' ' || c > '~':
 			// The encoder never fails on a text.
 			quoted, _ := json.Marshal(s)
-			return append(b, quoted...)
+			return append(b[:begun], quoted...)
+		case c == '"' || c == '\\':
+			b = append(append(b, s[done:i]...), '\\')
+			done = i
 		}
 	}
-	b = append(b, '"')
-	b = append(b, s...)
+	b = append(b, s[done:]...)
 	return append(b, '"')
 }
 
@@ -235,7 +241,7 @@ func (r *reader) member(inv *functions.Invocation, name string) int {
 	return 0
 }
 
-// reader reads JSON without spaces, escapes and null. Odd is set by what is otherwise, and what is read then means nothing.
+// reader reads JSON without spaces, null, and escapes but those of quotes and backslashes. Odd is set by what is otherwise, and what is read then means nothing.
 type reader struct {
 	data []byte
 	odd  bool
@@ -269,9 +275,34 @@ func (r *reader) text() []byte {
 			r.data = r.data[i+1:]
 			return s
 		}
-		if c < ' ' || c > '~' || c == '\\' {
+		if c == '\\' {
+			return r.escaped(i)
+		}
+		if c < ' ' || c > '~' {
 			break
 		}
+	}
+	r.odd = true
+	return nil
+}
+
+// escaped takes the rest of a text whose first escape is at i.
+func (r *reader) escaped(i int) []byte {
+	out := append(make([]byte, 0, i+64), r.data[:i]...)
+	for ; i < len(r.data); i++ {
+		c := r.data[i]
+		switch {
+		case c == '"':
+			r.data = r.data[i+1:]
+			return out
+		case c == '\\' && i+1 < len(r.data) && (r.data[i+1] == '"' || r.data[i+1] == '\\'):
+			i++
+			c = r.data[i]
+		case c < ' ' || c > '~' || c == '\\':
+			r.odd = true
+			return nil
+		}
+		out = append(out, c)
 	}
 	r.odd = true
 	return nil

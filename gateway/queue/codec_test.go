@@ -51,6 +51,8 @@ func TestRecordsAreThoseOfEncodingJSON(t *testing.T) {
 			inv.BodyRef = &functions.BodyRef{Object: "o"}
 		case 5:
 			inv.RedriveOf = "inv_y"
+		case 6:
+			inv.Callback = "https://example.com/a"
 		}
 		mine, err := encodeInvocation(&inv)
 		if err != nil {
@@ -109,6 +111,27 @@ func TestRecordsAreThoseOfEncodingJSON(t *testing.T) {
 	})
 }
 
+// What the gateway itself says of where a request came from has quotes, and is read by hand all the same.
+func TestUsualRecordsAreReadByHand(t *testing.T) {
+	t.Parallel()
+	want := functions.Invocation{
+		Schema: functions.Schema, ID: "inv_a", Namespace: "default", Function: "hello", Trigger: "http", Method: "POST", Path: "/", Header: map[string][]string{
+			"Forwarded": {`for="127.0.0.1:4711";host="a\"`, `"`, `\"\\`}, "If-Match": {`"x"`},
+		}, Accepted: time.Unix(1, 5).UTC(), Deadline: time.Unix(2, 0).UTC(), Attempt: 1,
+	}
+	data, err := encodeInvocation(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := readInvocation(data)
+	if d := cmp.Diff(want, got); !ok || d != "" {
+		t.Errorf("%v (-want +got):\n%s", ok, d)
+	}
+	if theirs, err := json.Marshal(&want); err != nil || string(theirs) != string(data) {
+		t.Errorf("%v\n%s\n%s", err, theirs, data)
+	}
+}
+
 // Whatever is read here is what encoding/json reads.
 func FuzzReadInvocation(f *testing.F) {
 	inv := functions.Invocation{
@@ -123,6 +146,7 @@ func FuzzReadInvocation(f *testing.F) {
 	f.Add([]byte(`{"schema":1,"id":"a","id":"b"}`))
 	f.Add([]byte(`{"schema":1,"header":{"a":[]},"attempt":007}`))
 	f.Add([]byte(`{"schema":1,"body":"aGk"}`))
+	f.Add([]byte(`{"schema":1,"id":"a\"\\b","path":"\\u0041"}`))
 	f.Add([]byte(`{"schema":2}`))
 	f.Add([]byte(`{"schema":1,"accepted":"2026-01-01T00:00:00+00:00"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
