@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -18,6 +19,8 @@ import (
 const (
 	// proxyRetry is the wait before a server that leads, and is not reached, is tried again.
 	proxyRetry = 200 * time.Millisecond
+	// proxyBegin bounds the wait for a server to want the body: it looks first whether it leads.
+	proxyBegin = time.Minute
 	// proxyConnect bounds the connecting: a server that vanished is given up before it is replaced.
 	proxyConnect = 2 * time.Second
 )
@@ -31,7 +34,9 @@ type proxy struct {
 // passing is what a request that is handed on carries along.
 type passing struct {
 	at, kind string
-	// unmet is set where the server was not reached, so that nothing of the request was sent.
+	// mark is what a server answers with that does not lead; nobody else knows it.
+	mark string
+	// unmet is set where a server that leads was not reached, so that nobody has seen the body.
 	unmet bool
 }
 
@@ -41,7 +46,7 @@ type passingKey struct{}
 var errUnmet = errors.New("the server that leads is not reached")
 
 func newProxy(config *tls.Config) *proxy {
-	p := &proxy{transport: &http.Transport{DisableCompression: true, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 64, Protocols: new(http.Protocols)}}
+	p := &proxy{transport: &http.Transport{DisableCompression: true, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 64, Protocols: new(http.Protocols), ExpectContinueTimeout: proxyBegin}}
 	// A connection for each request under way: an upgrade is passed on too.
 	p.transport.Protocols.SetHTTP1(true)
 	dialer := &tls.Dialer{Config: config.Clone()}
@@ -62,6 +67,16 @@ func newProxy(config *tls.Config) *proxy {
 			r.Out.Host = r.In.Host
 			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
 			r.Out.Header.Set(headerKind, to.kind)
+			r.Out.Header.Set(headerMark, to.mark)
+			if r.In.ContentLength != 0 {
+				r.Out.Header.Set("Expect", "100-continue")
+			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.StatusCode == http.StatusMisdirectedRequest && resp.Header.Get(headerMark) == resp.Request.Context().Value(passingKey{}).(*passing).mark {
+				return errUnmet
+			}
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, errUnmet) {
@@ -77,7 +92,7 @@ func newProxy(config *tls.Config) *proxy {
 
 // pass has the server at an address answer; false where it was not reached, and nothing was sent or answered.
 func (p *proxy) pass(w http.ResponseWriter, r *http.Request, at, kind string) bool {
-	to := &passing{at: at, kind: kind}
+	to := &passing{at: at, kind: kind, mark: rand.Text()}
 	// The transport closes the body even when it did not read it.
 	out := r.WithContext(context.WithValue(r.Context(), passingKey{}, to))
 	if r.Body != nil && r.Body != http.NoBody {

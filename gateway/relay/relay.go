@@ -50,11 +50,16 @@ type Relay struct {
 // Headers of requests that are handed on.
 const (
 	headerKind  = "Tatami-Relay"
+	headerMark  = "Tatami-Relay-Mark"
 	kindPublic  = "public"
 	kindControl = "control"
 )
 
-const defaultPatience = 10 * time.Second
+const (
+	defaultPatience = 10 * time.Second
+	// takeOver is how long a server that is asked, and does not lead, waits for that before it says so.
+	takeOver = time.Second
+)
 
 // New makes a relay; it starts nothing.
 func New(cfg Config, log *slog.Logger) *Relay {
@@ -110,13 +115,15 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
-// serve answers what another server hands on. It is not handed on again.
+// serve answers what another server hands on. It is not handed on again: the other server looks anew for who leads.
 func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
-	kind := req.Header.Get(headerKind)
+	kind, mark := req.Header.Get(headerKind), req.Header.Get(headerMark)
 	req.Header.Del(headerKind)
+	req.Header.Del(headerMark)
 	a := r.await(req.Context())
 	if a == nil {
-		problem.Write(w, req, nobody())
+		w.Header().Set(headerMark, mark)
+		w.WriteHeader(http.StatusMisdirectedRequest)
 		return
 	}
 	if kind == kindControl {
@@ -130,7 +137,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 
 // await returns what this server serves while it leads; one that is about to is waited for. Nil where it is not.
 func (r *Relay) await(ctx context.Context) *Active {
-	over := time.NewTimer(r.cfg.Patience)
+	over := time.NewTimer(min(r.cfg.Patience, takeOver))
 	defer over.Stop()
 	for {
 		r.mu.Lock()

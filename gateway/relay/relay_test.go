@@ -167,6 +167,25 @@ func TestARequestAwaitsWhoLeads(t *testing.T) {
 	}
 }
 
+// A server that no longer leads, and is asked, has the request go to the one that does, body and all.
+func TestARequestIsNotLeftWhereNobodyLeads(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two, old := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute), newServer(t, a, "old", time.Minute)
+	defer one.relay.Lead(active("one"))()
+	two.relay.Point(old.addr)
+	body := strings.Repeat("x", 1<<20)
+	answers := make(chan string, 1)
+	go func() {
+		_, got := two.ask(t, two.public.URL, "POST", "/async/f", body, "")
+		answers <- got
+	}()
+	two.relay.Point(one.addr)
+	if got, want := <-answers, fmt.Sprintf("one public POST /async/f %q tcp \"\"", body); got != want {
+		t.Errorf("%d bytes, want %d: %.80s", len(got), len(want), got)
+	}
+}
+
 // A server that begins to lead answers those who wait at it.
 func TestAServerBeginsToLead(t *testing.T) {
 	t.Parallel()

@@ -374,7 +374,13 @@ func (b *Bus) Barrier(ctx context.Context, streams ...string) error {
 }
 
 // BarrierThen is Barrier for whoever does not wait: then is called once with the error, if there is one, and must not wait.
-func (b *Bus) BarrierThen(then func(error), streams ...string) { b.barrier.then(then, streams) }
+func (b *Bus) BarrierThen(then func(error), streams ...string) {
+	if b.barrier == nil {
+		then(b.failure.get())
+		return
+	}
+	b.barrier.then(then, streams)
+}
 
 // Failed is closed when a sync failed, or a write of the server: nothing may be accepted any more, and only a new process can tell what
 // is on disk.

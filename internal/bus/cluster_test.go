@@ -141,6 +141,11 @@ func TestThreeServersAgree(t *testing.T) {
 	if err := c.buses[0].Barrier(t.Context(), c.buses[0].Functions().Stream()); err != nil {
 		t.Errorf("the barrier: %v", err)
 	}
+	passed := make(chan error, 1)
+	c.buses[0].BarrierThen(func(err error) { passed <- err }, bus.StreamInvocations)
+	if err := <-passed; err != nil {
+		t.Errorf("the barrier: %v", err)
+	}
 
 	var want []string
 	for i := range 100 {
@@ -152,6 +157,10 @@ func TestThreeServersAgree(t *testing.T) {
 			_, err := c.buses[i%3].Store(t.Context(), &nats.Msg{Subject: subject})
 			return err
 		})
+	}
+	durable := &nats.Msg{Subject: "inv.h.durable", Header: nats.Header{"Nats-Msg-Id": {"durable"}}}
+	if err := c.buses[2].StoreDurably(t.Context(), durable, bus.StreamInvocations); err != nil {
+		t.Errorf("storing durably: %v", err)
 	}
 	if err := c.buses[1].Await(t.Context(), bus.StreamInvocations); err != nil {
 		t.Fatal(err)

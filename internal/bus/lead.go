@@ -46,24 +46,38 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 		return fmt.Errorf("watching who leads: %w", err)
 	}
 	defer func() { _ = w.Stop() }()
+	var last Leader
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
+			if !ok {
 				return fault.New(fault.CodeUnavailable, "who leads is not told any more")
-			case e == nil:
-			case e.Operation() != jetstream.KeyValuePut:
+			}
+			l, known := leaderOf(e)
+			if !known || l == last {
+				continue
+			}
+			if last = l; l == (Leader{}) {
 				fn(nil)
-			default:
-				if l, err := Decode[Leader](e.Value()); err == nil {
-					fn(&l)
-				}
+			} else {
+				fn(&l)
 			}
 		}
 	}
+}
+
+// leaderOf reads an entry of the bucket; empty where nobody leads, false where it does not tell.
+func leaderOf(e jetstream.KeyValueEntry) (Leader, bool) {
+	if e == nil {
+		return Leader{}, false
+	}
+	if e.Operation() != jetstream.KeyValuePut {
+		return Leader{}, true
+	}
+	l, err := Decode[Leader](e.Value())
+	return l, err == nil
 }
 
 func errAlone() error {

@@ -42,6 +42,11 @@ func (b *Bus) StoreThen(m *nats.Msg, then func(sequence uint64, err error)) { b.
 // StoreDurably stores a message as Store does and returns when that is on disk, with what else was stored in the streams named. Errors of both are
 // told apart by their codes: see Fault, Barrier. After an error the message may be stored all the same.
 func (b *Bus) StoreDurably(ctx context.Context, m *nats.Msg, streams ...string) error {
+	if b.cfg.Cluster != nil {
+		// An election is waited for; what is stored then is with most of the servers.
+		_, err := b.Store(ctx, m)
+		return err
+	}
 	// One wait for both: the caller's goroutine is woken once.
 	done := make(chan error, 1)
 	b.StoreThen(m, func(_ uint64, err error) {
