@@ -105,7 +105,14 @@ func hostileWith(t *testing.T, cfg Config, fn functions.Config, answer func(net.
 func healthy(t *testing.T, addr string, held *atomic.Int64) {
 	t.Helper()
 	awaitHeld(t, held, 0)
-	if status, _ := exchange(t, addr, "GET /fn/hello/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != 200 {
+	// Other attacks go on beside: on a loaded machine a request may run out of its time for their sake, and is made again.
+	status := 0
+	for range 10 {
+		if status, _ = exchange(t, addr, "GET /fn/hello/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != http.StatusGatewayTimeout {
+			break
+		}
+	}
+	if status != http.StatusOK {
 		t.Errorf("the next request: %d", status)
 	}
 }

@@ -1,11 +1,13 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -125,9 +127,6 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 // List describes every object.
 func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
 	infos, err := o.list(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, o.fail(err, "listing", "")
 	}
@@ -141,14 +140,55 @@ func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
 // listPatience is how long the first try to list may take; each further one may take twice as long.
 const listPatience = 2 * time.Second
 
-// list lists the objects. The library waits for as many as there were when it asked: where some go meanwhile, it waits in vain.
+// list lists the objects. The server says how many there were when it was asked, and the list is whole when so many have come: where some go
+// meanwhile, that is waited for in vain.
 func (o *Objects) list(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
 	for patience := listPatience; ; patience *= 2 {
 		limited, cancel := context.WithTimeout(ctx, patience)
-		infos, err := o.store.List(limited)
+		infos, err := o.listOnce(limited)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return infos, err
+		}
+	}
+}
+
+func (o *Objects) listOnce(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
+	w, err := o.store.Watch(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, err
+	}
+	defer endWatch(w)
+	var infos []*jetstream.ObjectInfo
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case info, open := <-w.Updates():
+			if !open {
+				return nil, cmp.Or(ctx.Err(), error(nats.ErrBadSubscription))
+			}
+			if info == nil {
+				return infos, nil
+			}
+			infos = append(infos, info)
+		}
+	}
+}
+
+// endWatch ends a watch. The library's goroutine behind it ends only when all that came has been taken; it closes the channel then, but not where the
+// subscription had ended before the library looked for its end.
+func endWatch(w jetstream.ObjectWatcher) {
+	_ = w.Stop()
+	enough := time.After(listPatience)
+	for {
+		select {
+		case _, open := <-w.Updates():
+			if !open {
+				return
+			}
+		case <-enough:
+			return
 		}
 	}
 }
@@ -198,8 +238,8 @@ func (o *Objects) reclaim(ctx context.Context) (int, error) {
 	if len(info.State.Subjects) == 0 {
 		return 0, nil
 	}
-	whole, err := o.store.List(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+	whole, err := o.list(ctx)
+	if err != nil {
 		return 0, o.fail(err, "listing", "")
 	}
 	for _, w := range whole {
