@@ -7,8 +7,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A client that starts this goroutine while its connection closes waits on no channel: the library's own leak.
-	// A server that ends while it makes a stream leaves that stream's goroutines, and the clock that all share: the library's own, too.
+	// What the libraries leave behind: the client, where it starts this goroutine while its connection closes; the server, where it opens a file of its
+	// own or makes a stream while it stops, with the clock that all share.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"),
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
