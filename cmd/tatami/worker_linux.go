@@ -29,16 +29,21 @@ type workerConfig struct {
 	Join      string
 	TokenFile string
 	Listen    string
+	Sweep     bool
 }
 
 func (c *workerConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, workerPlaces)
 	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222; of a cluster, its servers, separated by commas")
 	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as `tatami token create` makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
+	f.BoolVar(&c.Sweep, "sweep", false, "run no worker: end what one that was killed has left running in these directories, and leave")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address of this machine at which gateways reach the instances; port 0 picks a free one")
 }
 
 func (c *workerConfig) validate() error {
+	if c.Sweep {
+		return c.nodeConfig.validate()
+	}
 	if c.Join == "" {
 		return fault.New(fault.CodeInvalidRequest, "--join: no server is named").WithField("join").
 			WithHint("start one with `tatami up --nats-listen 127.0.0.1:4222`, and give the address that it prints")
@@ -79,6 +84,9 @@ func newWorkerCmd(a *app) *cobra.Command {
 		log, err := cfg.logger(a.stderr)
 		if err != nil {
 			return err
+		}
+		if cfg.Sweep {
+			return sweep(cmd.Context(), cfg, log, a.stdout)
 		}
 		given, err := readAllocation(os.Getenv, runtime.NumCPU())
 		if err != nil {

@@ -62,6 +62,35 @@ EOT
       }
     }
 
+    task "sweep" {
+      driver = "raw_exec"
+
+      lifecycle {
+      }
+
+      config {
+        args    = [
+          "worker",
+          "--sweep",
+          "--data-dir", "/var/lib/tatami-worker",
+          "--run-dir", "/run/tatami-worker",
+          "--node-name", "${node.unique.name}",
+          "--log-format", "json",
+        ]
+        command = "/usr/local/bin/tatami"
+      }
+
+      resources {
+        cpu    = 100
+        memory = 256
+      }
+
+      logs {
+        max_files     = 5
+        max_file_size = 20
+      }
+    }
+
     restart {
       interval = "5m0s"
       attempts = 10

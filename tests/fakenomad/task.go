@@ -18,6 +18,7 @@ import (
 
 // run runs an allocation's task, again and again while it is to run, and says how it is.
 func (c *Cluster) run(a *alloc, on *node) {
+	main := a.group.Tasks[0]
 	if !c.cfg.Run {
 		c.report(a, api.AllocClientStatusRunning)
 		c.mu.Lock()
@@ -32,7 +33,7 @@ func (c *Cluster) run(a *alloc, on *node) {
 		return
 	}
 	for {
-		cmd, err := c.prepare(a, on)
+		cmd, err := c.prepare(a, main, on)
 		if err == nil {
 			err = cmd.Start()
 		}
@@ -43,6 +44,7 @@ func (c *Cluster) run(a *alloc, on *node) {
 		}
 		c.report(a, api.AllocClientStatusRunning)
 		if c.wait(a, cmd) {
+			c.after(a, on)
 			c.report(a, api.AllocClientStatusComplete)
 			return
 		}
@@ -52,9 +54,29 @@ func (c *Cluster) run(a *alloc, on *node) {
 		}
 		select {
 		case <-a.stopping:
+			c.after(a, on)
 			c.report(a, api.AllocClientStatusComplete)
 			return
 		case <-time.After(delay):
+		}
+	}
+}
+
+// after runs the tasks that come after the others, unless the machine is gone.
+func (c *Cluster) after(a *alloc, on *node) {
+	c.mu.Lock()
+	dead := on.dead
+	c.mu.Unlock()
+	for _, t := range a.group.Tasks {
+		if dead || t.Lifecycle == nil || t.Lifecycle.Hook != api.TaskLifecycleHookPoststop {
+			continue
+		}
+		cmd, err := c.prepare(a, t, on)
+		if err == nil {
+			err = cmd.Run()
+		}
+		if err != nil {
+			fmt.Fprintf(c.log(), "task %s of allocation %s: %v\n", t.Name, a.ID, err)
 		}
 	}
 }
@@ -131,10 +153,9 @@ func (c *Cluster) log() io.Writer {
 }
 
 // prepare makes a task's directories, its files and its command.
-func (c *Cluster) prepare(a *alloc, on *node) (*exec.Cmd, error) {
+func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	task := a.group.Tasks[0]
 	dir := filepath.Join(c.cfg.Dir, a.ID[len(a.ID)-6:])
 	taskDir := filepath.Join(dir, task.Name)
 	for _, d := range []string{"alloc", filepath.Join(task.Name, "local"), filepath.Join(task.Name, "secrets")} {

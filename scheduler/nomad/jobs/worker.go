@@ -45,7 +45,7 @@ func Worker(o Options) (*api.Job, error) {
 			DestPath:     ptr("secrets/join.env"), Envvars: ptr(true), ChangeMode: ptr(noop),
 		})
 	}
-	g := api.NewTaskGroup(nomad.DefaultGroup, w.Count).AddTask(t)
+	g := api.NewTaskGroup(nomad.DefaultGroup, w.Count).AddTask(t).AddTask(o.sweep())
 	g.Scaling = &api.ScalingPolicy{Enabled: ptr(true), Min: ptr(int64(w.Min)), Max: ptr(int64(w.Max))}
 	if !w.Shared {
 		g.Constrain(&api.Constraint{Operand: api.ConstraintDistinctHosts, RTarget: "true"})
@@ -59,6 +59,17 @@ func Worker(o Options) (*api.Job, error) {
 	j := api.NewServiceJob(w.Job, w.Job, "", 50)
 	j.Region, j.Priority, j.Datacenters = nil, nil, o.Datacenters
 	return j.AddTaskGroup(g), nil
+}
+
+// sweep is the task that ends what a worker has left that could not end it itself.
+func (o *Options) sweep() *api.Task {
+	w := &o.Workers
+	t := o.task("sweep", append([]string{
+		"worker", "--sweep", "--data-dir", w.DataDir, "--run-dir", w.RunDir, "--node-name", "${node.unique.name}", "--log-format", "json",
+	}, w.Flags...))
+	t.Lifecycle = &api.TaskLifecycle{Hook: api.TaskLifecycleHookPoststop}
+	t.Resources = &api.Resources{CPU: ptr(100), MemoryMB: ptr(256)}
+	return t
 }
 
 // task makes a task that runs tatami as root, as it must to make containers.
