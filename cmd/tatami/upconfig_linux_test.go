@@ -66,6 +66,8 @@ func TestBadSettings(t *testing.T) {
 		"a negative pool":     {file: "sandbox-pool: -1\n", says: "sandbox-pool"},
 		"no data directory":   {args: []string{"--data-dir", ""}, says: "data-dir"},
 		"nobody to run it":    {args: []string{"--no-worker"}, says: "no-worker"},
+		"nowhere to join":     {args: []string{"--nomad-job", "workers"}, says: "nomad-job"},
+		"in no time":          {args: []string{"--nomad-up-after", "1ms"}, says: "nomad-up-after"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := loadUp(t, c.args, nil, c.file)
