@@ -21,9 +21,9 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-for m in overlay veth crc16 mbcache jbd2 ext4; do insmod /modules/$m.ko || echo "test-v2: no module $m"; done
+for m in overlay veth crc16 crc32c_generic mbcache jbd2 ext4; do insmod /modules/$m.ko || echo "test-v2: no module $m"; done
 # Layers whose owners are to seem others lie on a file system that can do that; this kernel's tmpfs cannot.
-insmod /modules/brd.ko rd_nr=1 rd_size=1048576 && mke2fs /dev/ram0 >/dev/null && mount -t ext4 /dev/ram0 /tmp && chmod 1777 /tmp || echo "test-v2: no disk"
+insmod /modules/brd.ko rd_nr=1 rd_size=1048576 && mke2fs /dev/ram0 >/dev/null && mount -t ext4 /dev/ram0 /tmp && chmod 1777 /tmp || { echo "test-v2: no disk"; echo "test-v2: some failed"; poweroff -f; }
 ip link set lo up
 ulimit -n 65536
 only=$(sed -n 's/.*tatami\.run=\([^ ]*\).*/\1/p' /proc/cmdline)

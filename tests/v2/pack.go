@@ -18,7 +18,7 @@ var guest []byte
 // modules are what the suites need of the kernel that is not built into it, in the order of loading.
 var modules = []string{
 	"kernel/fs/overlayfs/overlay.ko", "kernel/drivers/net/veth.ko",
-	"kernel/lib/crc16.ko", "kernel/fs/mbcache.ko", "kernel/fs/jbd2/jbd2.ko", "kernel/fs/ext4/ext4.ko", "kernel/drivers/block/brd.ko",
+	"kernel/lib/crc16.ko", "kernel/crypto/crc32c_generic.ko", "kernel/fs/mbcache.ko", "kernel/fs/jbd2/jbd2.ko", "kernel/fs/ext4/ext4.ko", "kernel/drivers/block/brd.ko",
 }
 
 // pack writes the machine's files as the kernel reads them: the format is cpio's "newc".
