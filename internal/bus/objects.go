@@ -166,7 +166,7 @@ func (o *Objects) listOnce(ctx context.Context) ([]*jetstream.ObjectInfo, error)
 			return nil, ctx.Err()
 		case info, open := <-w.Updates():
 			if !open {
-				return nil, cmp.Or(ctx.Err(), error(nats.ErrBadSubscription))
+				return nil, cmp.Or(ctx.Err(), nats.ErrBadSubscription)
 			}
 			if info == nil {
 				return infos, nil
