@@ -47,14 +47,18 @@ func (d *Driver) gvisor(p *plan) error {
 	return nil
 }
 
-// Lacks are the features that this node does not have now, each with the reason.
+// Lacks are the features that this node does not have now, each with the reason and, where one is known, with the remedy.
 func (d *Driver) Lacks() map[functions.Feature]string {
 	lacks := map[functions.Feature]string{}
 	if _, err := findProgram("runsc"); err != nil {
 		lacks[functions.FeatureGVisor] = "runsc is not installed"
 	}
 	if err := d.egress.Obstacle(); err != nil {
-		lacks[functions.FeatureEgress] = err.Error()
+		reason := err.Error()
+		if f := fault.From(err); f != nil && f.Hint != "" {
+			reason += "; " + f.Hint
+		}
+		lacks[functions.FeatureEgress] = reason
 	}
 	return lacks
 }

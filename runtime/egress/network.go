@@ -199,11 +199,8 @@ func (n *Network) start() error {
 	if n.up {
 		return nil
 	}
-	if in, err := overlap(n.cfg.Range); err != nil {
+	if err := n.cfg.rangeIsFree(); err != nil {
 		return err
-	} else if in != "" {
-		return fault.New(fault.CodeUnavailable, "the addresses %s for functions with egress are in use: %s", n.cfg.Range, in).
-			WithHint("name another private range with --egress-range")
 	}
 	if err := n.refresh(true); err != nil {
 		return err

@@ -3,7 +3,6 @@
 package egress
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // Probe tries everything that a link takes in a network namespace that goes away with it, and says what this machine cannot do. It needs
@@ -20,12 +21,22 @@ func Probe(cfg Config) error {
 	if _, err := cfg.nameservers(resolvFiles()); err != nil {
 		return err
 	}
-	if in, err := overlap(cfg.Range); err != nil || in != "" {
-		return errors.Join(err, fmt.Errorf("the addresses %s are in use: %s", cfg.Range, in))
+	if err := cfg.rangeIsFree(); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	go tryAll(cfg, done)
 	return <-done
+}
+
+// rangeIsFree says what the machine has of the range already.
+func (c Config) rangeIsFree() error {
+	in, err := overlap(c.Range)
+	if err != nil || in == "" {
+		return err
+	}
+	return fault.New(fault.CodeUnavailable, "the addresses %s for functions with egress are in use: %s", c.Range, in).
+		WithHint("name another private range with --egress-range")
 }
 
 // tryAll ends locked, so that its thread does, and with it the namespace.

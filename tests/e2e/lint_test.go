@@ -69,7 +69,7 @@ func TestLintFiles(t *testing.T) {
 				{Name: "go.mod", Data: []byte("module github.com/tatami-faas/tatami\n\ngo 1.26\n")},
 				{Name: "worker/worker.go", Data: []byte("// Package worker is a part.\npackage worker\n")},
 			}
-			for _, p := range []string{"placement", "autoscale", "keepalive", "state", "reconcile"} {
+			for _, p := range []string{"placement", "autoscale", "keepalive", "fleet", "state", "reconcile"} {
 				files = append(files, txtar.File{Name: "scheduler/" + p + "/doc.go", Data: []byte("// Package " + p + " is pure.\npackage " + p + "\n")})
 			}
 			files = append(files, txtar.File{Name: tc.file, Data: []byte(tc.text)})

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func TestReadmeSentences(t *testing.T) {
 				t.Errorf("`tatami %s`: there is no flag %s", m[1], w)
 			}
 		}
-		if len(called) == len(words) || words[0] == "up" || words[0] == "worker" || !strings.Contains(operating, m[0]) {
+		if len(called) == len(words) || slices.Contains([]string{"up", "worker", "server", "cluster"}, words[0]) || !strings.Contains(operating, m[0]) {
 			continue
 		}
 		for _, cmd := range expand(stands.Replace(m[1])) {
