@@ -137,6 +137,22 @@ func (c *nodeConfig) load(cmd *cobra.Command, p places) error {
 	return applySettings(cmd.LocalFlags(), file, named)
 }
 
+// settle completes what the flags of a command say by environment and file, checks it, and returns the log that it asks for.
+func settle(cmd *cobra.Command, c interface {
+	load(cmd *cobra.Command, p places) error
+	validate() error
+	logger(w io.Writer) (*slog.Logger, error)
+}, p places, stderr io.Writer,
+) (*slog.Logger, error) {
+	if err := c.load(cmd, p); err != nil {
+		return nil, err
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c.logger(stderr)
+}
+
 func (c *nodeConfig) logger(w io.Writer) (*slog.Logger, error) {
 	return obs.NewLogger(w, obs.LogConfig{Level: c.LogLevel, Format: c.LogFormat})
 }

@@ -100,13 +100,7 @@ func newServerCmd(a *app) *cobra.Command {
 		cmd.PreRunE = func(*cobra.Command, []string) error { return err }
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := cfg.load(cmd, serverPlaces); err != nil {
-			return err
-		}
-		if err := cfg.validate(); err != nil {
-			return err
-		}
-		log, err := cfg.logger(a.stderr)
+		log, err := settle(cmd, &cfg, serverPlaces, a.stderr)
 		if err != nil {
 			return err
 		}

@@ -28,13 +28,7 @@ func newUpCmd(a *app) *cobra.Command {
 	}
 	cfg.flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := cfg.load(cmd, upPlaces); err != nil {
-			return err
-		}
-		if err := cfg.validate(); err != nil {
-			return err
-		}
-		log, err := cfg.logger(a.stderr)
+		log, err := settle(cmd, &cfg, upPlaces, a.stderr)
 		if err != nil {
 			return err
 		}

@@ -75,13 +75,7 @@ func newWorkerCmd(a *app) *cobra.Command {
 	}
 	cfg.flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := cfg.load(cmd, workerPlaces); err != nil {
-			return err
-		}
-		if err := cfg.validate(); err != nil {
-			return err
-		}
-		log, err := cfg.logger(a.stderr)
+		log, err := settle(cmd, &cfg, workerPlaces, a.stderr)
 		if err != nil {
 			return err
 		}
