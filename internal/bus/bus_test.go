@@ -314,3 +314,24 @@ func TestResultsExpire(t *testing.T) {
 		}
 	}
 }
+
+// A watch that its caller gives up in the middle leaves nothing behind. The package's tests end with a look for such remains.
+func TestWatchGivenUp(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	const records = 1200
+	for i := range records {
+		if _, err := b.Quotas().Put(t.Context(), fmt.Sprintf("ns%d", i), functions.Quota{Schema: 1, Namespace: fmt.Sprintf("ns%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := b.Quotas().Watch(ctx, "", func(bus.Event[functions.Quota]) { cancel() }); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := b.Quotas().Keys(t.Context(), ""); err != nil || len(got) != records {
+		t.Errorf("%d keys are listed: %v", len(got), err)
+	}
+}

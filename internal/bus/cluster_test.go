@@ -203,6 +203,45 @@ func TestThreeServersAgree(t *testing.T) {
 	has(c.buses[2], "two")
 }
 
+// Whichever server is asked lists and tells what another one has just stored, and nothing that is deleted.
+func TestEveryServerKnowsWhatWasStored(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	for i := range 150 {
+		ref := functions.Ref{Namespace: "default", Name: fmt.Sprintf("fn%d", i)}
+		key := bus.FunctionKey(ref)
+		var rev uint64
+		insistently(t, "storing "+key, func() (err error) {
+			rev, err = c.buses[i%3].Functions().Put(t.Context(), key, functions.Function{Schema: 1, Namespace: ref.Namespace, Name: ref.Name})
+			return err
+		})
+		var keys []string
+		insistently(t, "listing", func() (err error) {
+			keys, err = c.buses[(i+1)%3].Functions().Keys(t.Context(), "")
+			return err
+		})
+		if len(keys) != 1 || keys[0] != key {
+			t.Fatalf("after %s was stored the keys are %q", key, keys)
+		}
+		told := uint64(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		insistently(t, "watching", func() error {
+			return c.buses[(i+2)%3].Functions().Watch(ctx, key, func(e bus.Event[functions.Function]) {
+				if told = max(told, e.Revision); e.Synced {
+					cancel()
+				}
+			})
+		})
+		if told != rev {
+			t.Fatalf("%s was stored as %d, and a watch told of %d before what it called all", key, rev, told)
+		}
+		insistently(t, "deleting "+key, func() error { return c.buses[i%3].Functions().Delete(t.Context(), key) })
+		if l, err := c.buses[(i+1)%3].Functions().List(t.Context(), "default.*"); err != nil || len(l) > 0 {
+			t.Fatalf("after %s was deleted there is %+v; %v", key, l, err)
+		}
+	}
+}
+
 // Directories are a cluster's, or of a server that stands alone: neither is opened as the other, and no secret but the cluster's is taken.
 func TestAClustersDirectoryIsItsOwn(t *testing.T) {
 	t.Parallel()

@@ -3,11 +3,12 @@ package bus
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -131,66 +132,25 @@ func (o *Objects) List(ctx context.Context) ([]ObjectInfo, error) {
 		return nil, o.fail(err, "listing", "")
 	}
 	out := make([]ObjectInfo, 0, len(infos))
-	for _, i := range infos {
-		out = append(out, ObjectInfo{i.Name, int64(i.Size), i.ModTime})
+	for i := range infos {
+		out = append(out, ObjectInfo{infos[i].Name, int64(infos[i].Size), infos[i].ModTime})
 	}
 	return out, nil
 }
 
-// listPatience is how long the first try to list may take; each further one may take twice as long.
-const listPatience = 2 * time.Second
-
-// list lists the objects. The server says how many there were when it was asked, and the list is whole when so many have come: where some go
-// meanwhile, that is waited for in vain.
-func (o *Objects) list(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
-	for patience := listPatience; ; patience *= 2 {
-		limited, cancel := context.WithTimeout(ctx, patience)
-		infos, err := o.listOnce(limited)
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return infos, err
+func (o *Objects) list(ctx context.Context) ([]jetstream.ObjectInfo, error) {
+	var out []jetstream.ObjectInfo
+	var failed error
+	err := o.bus.eachStored(ctx, o.Stream(), "$O."+o.bucket+".M.>", true, func(m storedMessage) {
+		info := jetstream.ObjectInfo{}
+		if err := json.Unmarshal(m.body, &info); err != nil {
+			failed = fmt.Errorf("reading what describes an object of %s: %w", o.bucket, err)
+		} else if !info.Deleted {
+			info.ModTime = m.time
+			out = append(out, info)
 		}
-	}
-}
-
-func (o *Objects) listOnce(ctx context.Context) ([]*jetstream.ObjectInfo, error) {
-	w, err := o.store.Watch(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, err
-	}
-	defer endWatch(w)
-	var infos []*jetstream.ObjectInfo
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case info, open := <-w.Updates():
-			if !open {
-				return nil, cmp.Or(ctx.Err(), nats.ErrBadSubscription)
-			}
-			if info == nil {
-				return infos, nil
-			}
-			infos = append(infos, info)
-		}
-	}
-}
-
-// endWatch ends a watch. The library's goroutine behind it ends only when all that came has been taken; it closes the channel then, but not where the
-// subscription had ended before the library looked for its end.
-func endWatch(w jetstream.ObjectWatcher) {
-	_ = w.Stop()
-	enough := time.After(listPatience)
-	for {
-		select {
-		case _, open := <-w.Updates():
-			if !open {
-				return
-			}
-		case <-enough:
-			return
-		}
-	}
+	})
+	return out, cmp.Or(failed, err)
 }
 
 // Sync returns when what was written to the bucket before the call is on disk.

@@ -24,9 +24,24 @@ const (
 // EachStored calls fn with the sequence, the subject and the header of each message of a stream that matches, in their order, without a consumer: it
 // works on a work queue, too. What comes while it reads may be among them.
 func (b *Bus) EachStored(ctx context.Context, stream, match string, fn func(seq uint64, subject string, h nats.Header)) error {
+	return b.eachStored(ctx, stream, match, false, func(m storedMessage) { fn(m.seq, m.subject, m.header) })
+}
+
+// storedMessage is a message as a stream has it; without its body where that was not asked for.
+type storedMessage struct {
+	seq     uint64
+	subject string
+	header  nats.Header
+	time    time.Time
+	body    []byte
+}
+
+// eachStored is EachStored, with the bodies where they are wanted. No watch of the library does it: it ends early, or never, where messages go while
+// it reads.
+func (b *Bus) eachStored(ctx context.Context, stream, match string, bodies bool, fn func(storedMessage)) error {
 	doing := "reading what is stored in " + stream
 	if b.cfg.Cluster != nil {
-		if err := b.eachWhereWritten(ctx, stream, match, fn); err != nil {
+		if err := b.eachWhereWritten(ctx, stream, match, bodies, fn); err != nil {
 			return b.storeFault(err, doing)
 		}
 		return nil
@@ -56,16 +71,9 @@ func (b *Bus) EachStored(ctx context.Context, stream, match string, fn func(seq 
 // storedAtOnce is how many messages of a cluster's stream are asked for at the same time.
 const storedAtOnce = 32
 
-// storedMessage is a message of which the body was not kept.
-type storedMessage struct {
-	seq     uint64
-	subject string
-	header  nats.Header
-}
-
 // eachWhereWritten is EachStored of a cluster: the server that leads the stream gives one message at a time, and the others may know less. So the
 // sequences are split among several who ask.
-func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, fn func(uint64, string, nats.Header)) error {
+func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, bodies bool, fn func(storedMessage)) error {
 	st, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return err
@@ -80,7 +88,7 @@ func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, fn fun
 	for i := range parts {
 		from := state.FirstSeq + uint64(i)*each
 		g.Go(func() (err error) {
-			parts[i], err = readRange(gctx, st, match, from, from+each)
+			parts[i], err = readRange(gctx, st, match, bodies, from, from+each)
 			return err
 		})
 	}
@@ -89,14 +97,14 @@ func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, fn fun
 	}
 	for _, part := range parts {
 		for _, m := range part {
-			fn(m.seq, m.subject, m.header)
+			fn(m)
 		}
 	}
 	return nil
 }
 
 // readRange reads the messages that match of the sequences at or above from, and below to.
-func readRange(ctx context.Context, st jetstream.Stream, match string, from, to uint64) (out []storedMessage, err error) {
+func readRange(ctx context.Context, st jetstream.Stream, match string, bodies bool, from, to uint64) (out []storedMessage, err error) {
 	for from < to {
 		m, err := st.GetMsg(ctx, from, jetstream.WithGetMsgSubject(match))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -106,7 +114,11 @@ func readRange(ctx context.Context, st jetstream.Stream, match string, from, to 
 			return nil, err
 		}
 		if m.Sequence < to {
-			out = append(out, storedMessage{m.Sequence, m.Subject, m.Header})
+			got := storedMessage{m.Sequence, m.Subject, m.Header, m.Time, nil}
+			if bodies {
+				got.body = m.Data
+			}
+			out = append(out, got)
 		}
 		from = m.Sequence + 1
 	}
@@ -114,7 +126,7 @@ func readRange(ctx context.Context, st jetstream.Stream, match string, from, to 
 }
 
 // readBatch takes one batch in; more says whether there are messages from next on.
-func readBatch(ctx context.Context, batch <-chan *nats.Msg, from uint64, fn func(uint64, string, nats.Header)) (next uint64, more bool, err error) {
+func readBatch(ctx context.Context, batch <-chan *nats.Msg, from uint64, fn func(storedMessage)) (next uint64, more bool, err error) {
 	timer := time.NewTimer(storedPatience)
 	defer timer.Stop()
 	for next = from; ; timer.Reset(storedPatience) {
@@ -139,7 +151,11 @@ func readBatch(ctx context.Context, batch <-chan *nats.Msg, from uint64, fn func
 		if err != nil {
 			return next, false, fmt.Errorf("a stored message has no sequence: %w", err)
 		}
-		fn(seq, m.Header.Get("Nats-Subject"), m.Header)
+		at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+		if err != nil {
+			return next, false, fmt.Errorf("a stored message has no time: %w", err)
+		}
+		fn(storedMessage{seq, m.Header.Get("Nats-Subject"), m.Header, at, m.Data})
 		next = seq + 1
 	}
 }

@@ -156,107 +156,64 @@ func (t *Table[T]) DeleteRevision(ctx context.Context, key string, revision uint
 // List returns the records whose keys match, which is a key with the wildcards '*' for one word and '>' for the rest; "" matches all.
 // They come in the order of their last change.
 func (t *Table[T]) List(ctx context.Context, match string) ([]Entry[T], error) {
-	if match == "" {
-		match = ">"
-	}
-	w, err := t.kv.Watch(ctx, match, jetstream.IgnoreDeletes())
+	all, err := t.all(ctx, match)
 	if err != nil {
-		return nil, t.fail(err, "listing", match)
+		return nil, err
 	}
-	defer func() { _ = w.Stop() }()
-	out := []Entry[T]{}
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, fault.New(fault.CodeUnavailable, "listing %s: the bus is closed", t.bucket)
-			}
-			if e == nil {
-				return out, nil
-			}
-			v, err := Decode[T](e.Value())
-			if err != nil {
-				return nil, fmt.Errorf("reading %s %s: %w", t.bucket, e.Key(), err)
-			}
-			out = append(out, Entry[T]{e.Key(), v, e.Revision()})
-		case <-ctx.Done():
-			return nil, fault.Wrap(fault.CodeUnavailable, ctx.Err(), "listing %s", t.bucket)
+	out := make([]Entry[T], len(all))
+	for i, e := range all {
+		v, err := Decode[T](e.Value())
+		if err != nil {
+			return nil, fmt.Errorf("reading %s %s: %w", t.bucket, e.Key(), err)
 		}
+		out[i] = Entry[T]{e.Key(), v, e.Revision()}
 	}
+	return out, nil
 }
 
 // Keys returns the keys that match as List has it, in the order of their last change, without reading the records.
 func (t *Table[T]) Keys(ctx context.Context, match string) ([]string, error) {
-	if match == "" {
-		match = ">"
-	}
-	w, err := t.kv.Watch(ctx, match, jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+	all, err := t.all(ctx, match, jetstream.MetaOnly())
 	if err != nil {
-		return nil, t.fail(err, "listing", match)
+		return nil, err
 	}
-	defer func() { _ = w.Stop() }()
-	var out []string
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, fault.New(fault.CodeUnavailable, "listing %s: the bus is closed", t.bucket)
-			}
-			if e == nil {
-				return out, nil
-			}
-			out = append(out, e.Key())
-		case <-ctx.Done():
-			return nil, fault.Wrap(fault.CodeUnavailable, ctx.Err(), "listing %s", t.bucket)
-		}
+	out := make([]string, len(all))
+	for i, e := range all {
+		out[i] = e.Key()
 	}
+	return out, nil
 }
 
 // Watch calls fn with what exists and matches, then with one event that has Synced set, then with every change, in order, until ctx
-// ends, and returns nil then. fn runs on the caller's goroutine. A record that cannot be read is logged and left out.
+// ends, and returns nil then. By the Synced event, all that was stored when Watch was called has been told. fn runs on the caller's goroutine.
+// A record that cannot be read is logged and left out.
 func (t *Table[T]) Watch(ctx context.Context, match string, fn func(Event[T])) error {
-	if match == "" {
-		match = ">"
-	}
-	w, err := t.kv.Watch(ctx, match)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
+	// before has what was told until then, which may go again meanwhile.
+	before := map[string]bool{}
+	return t.view(ctx, "watching", match, func(e jetstream.KeyValueEntry) bool {
+		if e == nil {
+			before = nil
+			fn(Event[T]{Synced: true})
+			return true
 		}
-		return t.fail(err, "watching", match)
-	}
-	defer func() { _ = w.Stop() }()
-	synced := false
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return fault.New(fault.CodeUnavailable, "watching %s: the bus is closed", t.bucket)
+		ev := Event[T]{Entry: Entry[T]{Key: e.Key(), Revision: e.Revision()}}
+		if e.Operation() != jetstream.KeyValuePut {
+			if ev.Deleted = true; before == nil || before[ev.Key] {
+				fn(ev)
 			}
-			if e == nil {
-				synced = true
-				fn(Event[T]{Synced: true})
-				continue
-			}
-			ev := Event[T]{Entry: Entry[T]{Key: e.Key(), Revision: e.Revision()}}
-			if e.Operation() != jetstream.KeyValuePut {
-				if ev.Deleted = true; synced {
-					fn(ev)
-				}
-				continue
-			}
-			if ev.Value, err = Decode[T](e.Value()); err != nil {
-				t.bus.log.Error("a record cannot be read", "bucket", t.bucket, "key", e.Key(), "err", err)
-				continue
-			}
-			fn(ev)
-		case <-ctx.Done():
-			return nil
+			return true
 		}
-	}
+		if before != nil {
+			before[ev.Key] = true
+		}
+		var err error
+		if ev.Value, err = Decode[T](e.Value()); err != nil {
+			t.bus.log.Error("a record cannot be read", "bucket", t.bucket, "key", e.Key(), "err", err)
+			return true
+		}
+		fn(ev)
+		return true
+	})
 }
 
 // Sync returns when what was written to the table before the call is on disk.

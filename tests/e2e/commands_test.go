@@ -106,7 +106,9 @@ func TestBench(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &f); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
-		if f.Value <= 0 || f.Unit == "" || f.Baseline != "" && (f.BaselineValue <= 0 || f.Ratio <= 0) {
+		// What memory the machine lost between two moments may be nothing at all, beside so few instances.
+		memory := strings.Contains(f.Metric, "_mb") || strings.Contains(f.Metric, "_kb_")
+		if f.Value <= 0 && !memory || f.Value < 0 || f.Unit == "" || f.Baseline != "" && (f.BaselineValue <= 0 || f.Ratio <= 0) {
 			t.Errorf("a figure without a value: %s", line)
 		}
 		got[f.Bench+" "+f.Metric+" "+f.Baseline] = true
