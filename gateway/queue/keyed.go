@@ -225,19 +225,23 @@ func (q *Queue) renameBody(ctx context.Context, inv *functions.Invocation) error
 // settleKeys looks at the keys that an earlier process left open: an invocation that is not stored is stored, as it is in the record, and one that was
 // called and has no answer is not known to have ended.
 func (q *Queue) settleKeys(ctx context.Context) {
-	settled := 0
-	err := q.bus.Keys().Open(ctx, func(hash string) error {
+	settled, left := 0, 0
+	err := q.bus.Keys().Open(ctx, func(hash string) {
 		ok, err := q.settleKey(ctx, hash)
-		if ok {
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			left++
+			q.log.Debug("an idempotency key of an earlier run is left as it is", "key", hash, "err", err)
+		case ok:
 			settled++
 		}
-		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		q.log.Warn("idempotency keys of an earlier run are not looked through: each is when it is used again", "err", err)
+		q.log.Warn("idempotency keys of an earlier run are not all looked at: each is when it is used again", "err", err)
 	}
-	if settled > 0 {
-		q.log.Info("idempotency keys that a stop left open are settled", "count", settled)
+	if settled+left > 0 {
+		q.log.Info("idempotency keys that a stop left open are settled", "count", settled, "left", left)
 	}
 }
 

@@ -125,7 +125,8 @@ func (w *world) pendingWith(r Request, whole bool) functions.KeyRecord {
 	return rec
 }
 
-// What a process left pending that was killed in between is stored at the next start, once, though nobody repeats the request.
+// What a process left pending that was killed in between is stored at the next start, once, though nobody repeats the request. A record that cannot
+// be read keeps none of the others from it.
 func TestAPendingKeyIsStoredAtTheStart(t *testing.T) {
 	t.Parallel()
 	var c calls
@@ -133,6 +134,10 @@ func TestAPendingKeyIsStoredAtTheStart(t *testing.T) {
 	run.deploy(hello, nil)
 	dir := t.TempDir()
 	w := start(t, dir, run, Config{})
+	newer := functions.KeyRecord{Schema: 99, State: functions.KeyPending, Until: time.Now().Add(time.Hour)}
+	if _, err := w.bus.Keys().Put(t.Context(), keyHash(hello, "", "newer"), &newer, 0); err != nil {
+		t.Fatal(err)
+	}
 	now := w.pendingWith(Request{Ref: hello, Key: "now", Body: []byte("a")}, true)
 	late := w.pendingWith(Request{Ref: hello, Key: "late", NotBefore: time.Now().Add(time.Hour)}, true)
 	old := w.pendingWith(Request{Ref: hello, Key: "old", Deadline: time.Now().Add(time.Millisecond)}, true)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,6 +239,51 @@ func TestEveryServerKnowsWhatWasStored(t *testing.T) {
 		insistently(t, "deleting "+key, func() error { return c.buses[i%3].Functions().Delete(t.Context(), key) })
 		if l, err := c.buses[(i+1)%3].Functions().List(t.Context(), "default.*"); err != nil || len(l) > 0 {
 			t.Fatalf("after %s was deleted there is %+v; %v", key, l, err)
+		}
+	}
+}
+
+// Of many who write a record at once, at any of the servers, one does, and the others are told that it was changed.
+func TestOneOfManyWrites(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	insistently(t, "the first record", func() error {
+		_, err := c.buses[0].Functions().Put(t.Context(), "first", functions.Function{Schema: 1})
+		return err
+	})
+	rec := functions.KeyRecord{Schema: 1, State: functions.KeyAccepted, Until: time.Now().Add(time.Hour)}
+	insistently(t, "the first key", func() error {
+		_, err := c.buses[0].Keys().Put(t.Context(), "first", &rec, 0)
+		return err
+	})
+	for i := range 20 {
+		name := fmt.Sprintf("record%d", i)
+		var wg sync.WaitGroup
+		var created, kept atomic.Int32
+		var unsure atomic.Bool
+		tell := func(err error, won *atomic.Int32) {
+			switch {
+			case err == nil:
+				won.Add(1)
+			case strings.Contains(err.Error(), "wrong last sequence"):
+				t.Errorf("%s: %v", name, err)
+			case !fault.Is(err, fault.CodeConflict):
+				// An election of a slow machine.
+				unsure.Store(true)
+			}
+		}
+		for n := range 12 {
+			b := c.buses[n%3]
+			wg.Go(func() {
+				_, err := b.Functions().Create(t.Context(), name, functions.Function{Schema: 1, Name: name})
+				tell(err, &created)
+				_, err = b.Keys().Put(t.Context(), name, &rec, 0)
+				tell(err, &kept)
+			})
+		}
+		wg.Wait()
+		if a, b := created.Load(), kept.Load(); a > 1 || b > 1 || a+b < 2 && !unsure.Load() {
+			t.Errorf("%s was created %d times and its key %d times", name, a, b)
 		}
 	}
 }

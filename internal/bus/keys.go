@@ -79,17 +79,13 @@ func (k *Keys) Delete(ctx context.Context, hash string) error {
 }
 
 // Open calls fn with the hash of each record that is pending or running, of those that were there when it began.
-func (k *Keys) Open(ctx context.Context, fn func(hash string) error) error {
-	var failed error
-	err := k.bus.eachHeader(ctx, StreamKeys, subjectKeys+".>", func(subject string, h nats.Header) {
+func (k *Keys) Open(ctx context.Context, fn func(hash string)) error {
+	return k.bus.eachHeader(ctx, StreamKeys, subjectKeys+".>", func(subject string, h nats.Header) {
 		switch functions.KeyState(h.Get(keyHeaderState)) {
 		case functions.KeyPending, functions.KeyRunning:
-			if failed == nil {
-				failed = fn(subject[len(subjectKeys)+1:])
-			}
+			fn(subject[len(subjectKeys)+1:])
 		}
 	})
-	return errors.Join(err, failed)
 }
 
 func keyMessage(hash string, rec *functions.KeyRecord, revision uint64) (*nats.Msg, error) {

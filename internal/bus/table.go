@@ -238,5 +238,13 @@ func IsConflict(err error) bool {
 		return true
 	}
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	// A stream with copies says it otherwise while another message of the subject is on its way to them.
+	case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
+		return true
+	}
+	return false
 }
