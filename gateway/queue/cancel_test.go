@@ -66,9 +66,9 @@ func TestWhatRunsHasItsRequestClosed(t *testing.T) {
 	run.deploy(hello, nil)
 	w := start(t, t.TempDir(), run, Config{})
 	id := w.accept(Request{})
-	<-began
+	receive(t, began, "the attempt begins")
 	w.cancels(id)
-	<-closed
+	receive(t, closed, "its request is closed")
 	st := w.ends(id)
 	if len(st.Attempts) != 1 || st.Attempts[0].Error != string(fault.CodeConflict) || st.Result.Status != 0 {
 		t.Errorf("%+v", st)
@@ -186,7 +186,7 @@ func TestADelayedInvocationWaitsForItsTime(t *testing.T) {
 	if d := w.q.Depth(hello); d.Scheduled != 1 || d.Pending != 0 {
 		t.Errorf("depth %+v", d)
 	}
-	if got := <-at; got.Before(due) {
+	if got := receive(t, at, "it runs"); got.Before(due) {
 		t.Errorf("it ran %v before its time", due.Sub(got))
 	}
 	if st := w.ends(id); st.State != functions.StateSucceeded || st.Attempts[0].Number != 1 {

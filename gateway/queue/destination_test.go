@@ -221,15 +221,15 @@ func TestTheRecordGoesToAFunctionAndToASubject(t *testing.T) {
 	if st := w.ends(id); st.State != functions.StateDead {
 		t.Fatalf("%+v", st)
 	}
-	r := <-heard
+	r := receive(t, heard, "the record comes to the function")
 	second := functions.InvocationID(r.Header.Get(headerInvocation))
-	if rec := record(t, <-bodies); rec.ID != id || rec.Status != 422 || rec.Body != "" || rec.BodySize != maxCarried+1 || rec.BodyLocation == "" {
+	if rec := record(t, receive(t, bodies, "the record")); rec.ID != id || rec.Status != 422 || rec.Body != "" || rec.BodySize != maxCarried+1 || rec.BodyLocation == "" {
 		t.Errorf("%+v", rec)
 	}
 	if st := w.ends(second); st.State != functions.StateSucceeded || st.Ref != report || second != functions.DeliveryID(report, id) {
 		t.Errorf("%+v", st)
 	}
-	m := <-published
+	m := receive(t, published, "the record comes to the subject")
 	if m.Subject != "dest.default.done.reports" || record(t, m.Data).ID != second || m.Header.Get(headerOf) != string(second) || m.Header.Get(HeaderDepth) != "2" {
 		t.Errorf("%s %v %s", m.Subject, m.Header, m.Data)
 	}

@@ -28,7 +28,7 @@ func TestManyRunOnceEachOnAsManySlotsAsThereAre(t *testing.T) {
 			close(all)
 		}
 		// The first seven wait for one another.
-		<-all
+		hold(r, all)
 	}))
 	run.deploy(hello, nil)
 	w := start(t, t.TempDir(), run, Config{})
@@ -225,11 +225,11 @@ func TestAnAttemptEndsAtTheFunctionsTimeout(t *testing.T) {
 func TestALongAttemptIsNotDeliveredAgain(t *testing.T) {
 	t.Parallel()
 	var c calls
-	begun, end := make(chan struct{}, 10), make(chan struct{})
+	begun, end := make(chan struct{}, 10), make(chan struct{}, 10)
 	run := newDataPath(t, 4, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		c.add(r)
 		begun <- struct{}{}
-		<-end
+		hold(r, end)
 	}))
 	run.deploy(hello, nil)
 	const wait = 500 * time.Millisecond
@@ -238,7 +238,7 @@ func TestALongAttemptIsNotDeliveredAgain(t *testing.T) {
 	const tries = 6
 	for try := 1; ; try++ {
 		id := w.accept(Request{})
-		<-begun
+		receive(t, begun, "the attempt begins")
 		if st, err := w.q.Lookup(t.Context(), id, 0); err != nil || st.State != functions.StateRunning || st.Started.IsZero() {
 			t.Errorf("%+v, error %v", st, err)
 		}
@@ -264,11 +264,11 @@ func TestALongAttemptIsNotDeliveredAgain(t *testing.T) {
 func TestTheFirstTerminalRecordStands(t *testing.T) {
 	t.Parallel()
 	begun, end := make(chan struct{}), make(chan struct{})
-	run := newDataPath(t, 1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(begun); <-end }))
+	run := newDataPath(t, 1, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { close(begun); hold(r, end) }))
 	run.deploy(hello, nil)
 	w := start(t, t.TempDir(), run, Config{})
 	id := w.accept(Request{})
-	<-begun
+	receive(t, begun, "the attempt begins")
 	first := functions.Result{Schema: 1, ID: id, Namespace: "default", Function: "hello", State: functions.StateCancelled,
 		Reason: "somebody was faster", Attempts: []functions.Attempt{}, Finished: time.Now().UTC()}
 	if _, err := w.bus.Results().Create(t.Context(), bus.ResultKey(id), first); err != nil {
@@ -351,8 +351,9 @@ func TestRunDrainsAndCutsWhatTakesTooLong(t *testing.T) {
 	dir := t.TempDir()
 	w := start(t, dir, run, Config{Drain: 2 * time.Second})
 	short, long := w.accept(Request{Path: "/short"}), w.accept(Request{Path: "/long"})
-	<-begun
-	<-begun
+	for range 2 {
+		receive(t, begun, "both attempts begin")
+	}
 	w.stop()
 	w = start(t, dir, run, Config{})
 	if st := w.ends(short); len(st.Attempts) != 1 || c.of(short) != 1 {

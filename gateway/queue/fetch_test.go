@@ -89,7 +89,7 @@ func TestWhatIsInHandGoesBack(t *testing.T) {
 	run := newDataPath(t, 1, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		c.add(r)
 		begun <- struct{}{}
-		<-end
+		hold(r, end)
 	}))
 	run.deploy(hello, nil)
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func TestWhatIsInHandGoesBack(t *testing.T) {
 	for range 20 {
 		ids = append(ids, w.accept(Request{}))
 	}
-	<-begun
+	receive(t, begun, "an attempt begins")
 	w.until("a message is in hand", func() bool {
 		w.q.mu.Lock()
 		defer w.q.mu.Unlock()
@@ -108,7 +108,7 @@ func TestWhatIsInHandGoesBack(t *testing.T) {
 	go func() { w.stop(); close(stopped) }()
 	w.until("the lanes have ended", func() bool { return w.q.lanesCtx.Err() != nil })
 	close(end)
-	<-stopped
+	receive(t, stopped, "the queue has ended")
 	w = start(t, dir, run, Config{})
 	for _, id := range ids {
 		if st := w.ends(id); st.State != functions.StateSucceeded || len(st.Attempts) != 1 || c.of(id) != 1 {
@@ -125,7 +125,7 @@ func TestOneFunctionNeverDelaysAnother(t *testing.T) {
 	run := newDataPath(t, 8, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/hang":
-			<-end
+			hold(r, end)
 		case "/poison":
 			w.WriteHeader(500)
 		}
@@ -204,7 +204,7 @@ func TestShortAttemptsFetchAhead(t *testing.T) {
 		}()
 	}
 	for range many {
-		<-accepted
+		receive(t, accepted, "all are accepted")
 	}
 	asked := w.requests()
 	w.q.mu.Lock()

@@ -10,8 +10,8 @@ import (
 
 func TestFollowTellsEachState(t *testing.T) {
 	t.Parallel()
-	begun, end := make(chan struct{}), make(chan struct{})
-	run := newDataPath(t, 0, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { begun <- struct{}{}; <-end }))
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	run := newDataPath(t, 0, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { begun <- struct{}{}; hold(r, end) }))
 	run.deploy(hello, nil)
 	w := start(t, t.TempDir(), run, Config{})
 	id := w.accept(Request{})
@@ -19,19 +19,19 @@ func TestFollowTellsEachState(t *testing.T) {
 	go func() {
 		done <- w.q.Follow(t.Context(), id, func(st Status) error { told <- st.State; return nil })
 	}()
-	if st := <-told; st != functions.StateAccepted {
+	if st := receive(t, told, "a state is told"); st != functions.StateAccepted {
 		t.Errorf("first told %s", st)
 	}
 	run.set(func() { run.free = 1 })
-	<-begun
-	if st := <-told; st != functions.StateRunning {
+	receive(t, begun, "the attempt begins")
+	if st := receive(t, told, "a state is told"); st != functions.StateRunning {
 		t.Errorf("then told %s", st)
 	}
 	close(end)
-	if st := <-told; st != functions.StateSucceeded {
+	if st := receive(t, told, "a state is told"); st != functions.StateSucceeded {
 		t.Errorf("at last told %s", st)
 	}
-	if err := <-done; err != nil {
+	if err := receive(t, done, "following ends"); err != nil {
 		t.Error(err)
 	}
 	err := w.q.Follow(t.Context(), "inv_nobody", func(Status) error { return nil })

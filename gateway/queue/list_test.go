@@ -39,7 +39,7 @@ func TestTheNewestDeadLetters(t *testing.T) {
 			put(hello, n)
 		}
 	}
-	<-w.bus.JetStream().PublishAsyncComplete()
+	receive(t, w.bus.JetStream().PublishAsyncComplete(), "all are stored")
 	want := func(ref functions.Ref, limit int, reasons ...int) {
 		t.Helper()
 		got, err := w.q.Dead(t.Context(), ref, limit)
@@ -66,7 +66,7 @@ func TestTheNewestDeadLetters(t *testing.T) {
 func TestListOfWhatRuns(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	run := newDataPath(t, 2, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	run := newDataPath(t, 2, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hold(r, release) }))
 	run.deploy(hello, nil)
 	w := start(t, t.TempDir(), run, Config{})
 	for range 20 {

@@ -108,7 +108,7 @@ func TestARepetitionMeetsTheFirst(t *testing.T) {
 		})
 		done <- err
 	}()
-	<-running
+	receive(t, running, "the call begins")
 	_, err := w.once(Request{}, answered)
 	wantCode(t, err, fault.CodeConflict)
 	if fault.From(err).RetryAfter <= 0 {
@@ -116,7 +116,7 @@ func TestARepetitionMeetsTheFirst(t *testing.T) {
 	}
 	leave()
 	close(answer)
-	if err := <-done; err != nil {
+	if err := receive(t, done, "the call ends"); err != nil {
 		t.Fatal(err)
 	}
 	a, err := w.once(Request{}, answered)
@@ -226,9 +226,9 @@ func TestTheEndOfTheQueueWaitsForCallsAndCutsThem(t *testing.T) {
 		})
 		done <- err
 	}()
-	<-running
+	receive(t, running, "the call begins")
 	w.stop()
-	if err := <-done; err != nil {
+	if err := receive(t, done, "the call ends"); err != nil {
 		t.Error(err)
 	}
 	_, err := w.q.Once(context.Background(), Request{Ref: hello, Key: "l"}, func(context.Context, Call) (int, http.Header, Outcome) {

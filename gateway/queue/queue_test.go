@@ -195,7 +195,7 @@ func startOn(t testing.TB, bcfg bus.Config, run DataPath, cfg Config) *world {
 	w.run, _ = run.(*testDataPath)
 	w.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := receive(t, done, "Run ends"); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 		if err := b.Close(context.Background()); err != nil {
@@ -239,6 +239,26 @@ func (w *world) ends(id functions.InvocationID) Status {
 		w.t.Fatalf("%s is %s after the wait: %+v", id, st.State, st)
 	}
 	return st
+}
+
+// receive takes what comes from a channel, or its end.
+func receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatalf("not so within 20s: %s", what)
+		panic("not reached")
+	}
+}
+
+// hold keeps a function from answering until it may, or nobody waits for the answer any more.
+func hold(r *http.Request, end <-chan struct{}) {
+	select {
+	case <-end:
+	case <-r.Context().Done():
+	}
 }
 
 // until waits for a condition.

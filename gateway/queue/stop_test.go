@@ -90,7 +90,7 @@ func TestACancelledAttemptThatGoesOnIsStopped(t *testing.T) {
 			}
 			w := startPath(t, p, Config{CancelGrace: 20 * time.Millisecond})
 			id := w.accept(Request{Path: "/long"})
-			<-began
+			receive(t, began, "the attempt begins")
 			w.cancels(id)
 			if st := w.ends(id); st.State != functions.StateCancelled || st.Result.Status != 0 {
 				t.Errorf("%+v", st)

@@ -29,9 +29,9 @@ func TestWhatIsNotOnDiskIsNotAcknowledged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			running, answer := make(chan struct{}, 10), make(chan struct{})
-			run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				running <- struct{}{}
-				<-answer
+				hold(r, answer)
 				w.WriteHeader(c.status)
 			}))
 			run.deploy(hello, func(cfg *functions.Config) {
@@ -55,7 +55,7 @@ func TestWhatIsNotOnDiskIsNotAcknowledged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-running
+			receive(t, running, "the attempt begins")
 			// The server holds its files open and goes on writing; what is to be synced cannot be found.
 			blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", c.stream(b), "msgs")
 			if err := os.Rename(blocks, blocks+"-gone"); err != nil {

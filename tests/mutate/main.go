@@ -166,7 +166,7 @@ func needsRoot(pkg string) bool { return strings.HasPrefix(pkg, "./tests/") }
 
 // goTest tests packages that all need root or all need none.
 func goTest(ctx context.Context, dir string, packages ...string) (string, error) {
-	args := []string{"test", "-vet=off", "-short", "-failfast", "-timeout", "90s"}
+	args := []string{"test", "-vet=off", "-short", "-failfast", "-timeout", "3m"}
 	if needsRoot(packages[0]) {
 		args = append(args, "-tags", "e2e")
 	}
