@@ -93,6 +93,9 @@ func sourceText(t *functions.Trigger) string {
 	}
 	if k := t.Kafka; k != nil {
 		parts = append(parts, "the topic "+k.Topic+" of "+strings.Join(k.Brokers, ", "))
+		if k.Unordered {
+			parts = append(parts, "unordered")
+		}
 	}
 	if n := t.NATS; n != nil {
 		what := "the subject " + n.Subject

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +25,7 @@ type addition struct {
 	jitter  time.Duration
 	webhook functions.WebhookSource
 	secret  functions.SecretRef
-	nats    functions.NATSSource
+	brokers brokers
 }
 
 func newTriggerAddCmd(a *app) *cobra.Command {
@@ -37,6 +36,7 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 		Long: "Makes a trigger of a function in the same namespace, or replaces it as a whole. Each event of its source that all filters take becomes one queued\n" +
 			"invocation. A filter is ATTRIBUTE=VALUE, ATTRIBUTE^=PREFIX, ATTRIBUTE$=SUFFIX or ATTRIBUTE!=VALUE; a file can hold all that there is (--file).",
 		Example: "  tatami trigger add mail send --nats nats://nats:4222 --stream MAIL --start earliest\n" +
+			"  tatami trigger add orders ship --kafka kafka:9092 --topic orders --tls --sasl scram-sha-256 --user tatami --secret-file /etc/tatami/kafka.secret\n" +
 			"  tatami trigger add nightly report --cron '30 3 * * 1-5' --zone Europe/Berlin --overlap forbid\n" +
 			"  tatami trigger add orders greet --event --filter type=com.example.order --filter 'source^=/shop/'\n" +
 			"  tatami trigger add orders greet --file trigger.yaml",
@@ -65,17 +65,9 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 	f.StringVar(&ad.cron.Overlap, "overlap", "", "where the invocation before has not ended: allow, forbid or replace (default allow)")
 	f.StringVar(&ad.cron.CatchUp, "catch-up", "", "make up for firings that were missed: last, none or all (default last)")
 	f.StringVar(&ad.webhook.Style, "webhook", "", "take requests to /hooks/TRIGGER that are signed in this style: github or stripe")
-	f.StringVar(&ad.secret.File, "secret-file", "", "file on the server that holds the secret of the web hook, or the password of the NATS user")
+	f.StringVar(&ad.secret.File, "secret-file", "", "file on the server that holds the secret of the web hook, or the password of the user at NATS or Kafka")
 	f.StringVar(&ad.secret.Env, "secret-env", "", "environment variable of the server that holds it, TATAMI_SECRET_...")
-	f.StringSliceVar(&ad.nats.Servers, "nats", nil, "take messages of this NATS server in, such as nats://nats:4222")
-	f.StringVar(&ad.nats.Subject, "subject", "", "the messages' subject; of a stream the default is all")
-	f.StringVar(&ad.nats.Stream, "stream", "", "take them from this JetStream stream, acknowledged when they are durable")
-	f.StringVar(&ad.nats.Group, "group", "", "queue group, or durable consumer (default tatami_NAMESPACE_TRIGGER)")
-	f.StringVar(&ad.nats.Start, "start", "", "where a consumer begins that is made anew: latest or earliest (default latest)")
-	f.BoolVar(&ad.nats.TLS, "tls", false, "encrypt the connection to the NATS server")
-	f.StringVar(&ad.nats.CA, "ca", "", "file on the server with the certificates to trust (default the system's)")
-	f.StringVar(&ad.nats.Credentials, "creds", "", "file on the server with the NATS user's credentials")
-	f.StringVar(&ad.nats.User, "user", "", "name of the NATS user, with --secret-file or --secret-env")
+	ad.brokers.register(f)
 	f.StringArrayVar(&ad.filters, "filter", nil, "take only events that fit, such as type=com.example.order; may be repeated")
 	f.StringVar(&ad.trigger.Path, "path", "", "path below the function at which it gets the events (default /)")
 	f.BoolVar(&ad.trigger.Reply, "reply", false, "publish the event that the function answers with")
@@ -130,13 +122,14 @@ func (ad *addition) read(name, function string) (functions.Trigger, error) {
 	return t, t.Validate()
 }
 
-// secretSources sets the sources that may need a secret.
+// secretSources sets the sources that may need a secret: there is one secret, and it is a web hook's first.
 func (ad *addition) secretSources(t *functions.Trigger) {
-	if !reflect.DeepEqual(ad.nats, functions.NATSSource{}) {
-		if ad.webhook.Style == "" {
-			ad.nats.Password, ad.secret = ad.secret, functions.SecretRef{}
-		}
-		t.NATS = &ad.nats
+	password := ad.secret
+	if ad.webhook.Style != "" {
+		password = functions.SecretRef{}
+	}
+	if ad.brokers.set(t, password) && ad.webhook.Style == "" {
+		return
 	}
 	if ad.webhook.Secret = ad.secret; ad.webhook != (functions.WebhookSource{}) {
 		t.Webhook = &ad.webhook
