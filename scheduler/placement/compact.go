@@ -105,15 +105,15 @@ func (e *Engine) Vacate(ref NodeRef) bool {
 func (e *Engine) empty(i int32, held []int32) []Move {
 	n := &e.nodes[i]
 	size := func(k int32) int64 {
-		a := &e.reservations[k].amount
-		return a.CPU*n.cpuWeight + a.Memory*n.memoryWeight
+		v := &e.reservations[k]
+		return v.cpu*n.cpuWeight + v.memory*n.memoryWeight
 	}
 	slices.SortFunc(held, func(a, b int32) int { return cmp.Or(cmp.Compare(size(b), size(a)), cmp.Compare(a, b)) })
 	moves := make([]Move, 0, len(held))
 	for _, k := range held {
 		v := &e.reservations[k]
-		r := Request{Resources: v.amount, Architecture: e.architectures[v.architecture], Digest: v.digest, Needs: v.needs, Affinity: v.affinity}
-		e.ask(&r)
+		e.ask(&Request{Resources: v.amount(), Architecture: e.architectures[v.architecture], Digest: v.digest, Affinity: v.affinity})
+		e.q.needs = v.needs
 		e.search()
 		if e.q.best == 0 {
 			for _, m := range slices.Backward(moves) {

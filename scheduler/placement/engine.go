@@ -92,8 +92,6 @@ type Engine struct {
 	// capacity is of all open nodes.
 	capacity functions.Resources
 
-	// cpuFloors and memoryFloors are the smallest values of the levels.
-	cpuFloors, memoryFloors [levels]int64
 	// usual is the cost that requests of a CPU level found lately.
 	usual [levels]int64
 
@@ -123,16 +121,12 @@ type artifact struct {
 
 // NewEngine returns an engine without nodes.
 func NewEngine() *Engine {
-	e := &Engine{
+	return &Engine{
 		nodes: make([]node, 1), rough: make([]rough, 1), about: make([]about, 1), order: make([]int64, 1), pages: make([]page, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
 		artifacts: make([]artifact, 1), recent: make([][homesLooked]int32, 1), byDigest: map[string]int32{},
 		namespaces: []namespace{{quota: functions.Quota{}.Over(functions.Quota{})}}, byName: map[string]int32{}, reservations: make([]reservation, 1),
 	}
-	for i := range levels {
-		e.cpuFloors[i], e.memoryFloors[i] = floor(i, levelBits), floor(i, levelBits)<<20
-	}
-	return e
 }
 
 // Ref returns the node with the id; zero when there is none.

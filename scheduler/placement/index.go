@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"math"
 	"math/bits"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -41,32 +42,32 @@ type classKey struct {
 
 // class indexes the nodes of one kind that take instances.
 type class struct {
-	// What most searches read is in the first cache line. The weights of a free millicore and byte are the smallest among the nodes; the largest follow.
-	// They bound, so they need not shrink.
-	rows              uint64
-	minCPU, minMemory int64
-	// largest is the largest capacity of a node, by dimension.
-	largestCPU, largestMemory int64
-	cols                      []uint64
+	// What most searches read is in the first cache line, what those read that look into cells in the second.
+	rows uint64
+	// perCPU and perMemory are how much a node may have free for a cost, the most of all nodes: they bound, so they need not shrink.
+	perCPU, perMemory float64
+	cols              *[levels]uint64
+	key               classKey
 
+	// The weights of a free millicore and byte are the largest among the nodes; the smallest follow.
 	maxCPU, maxMemory int64
 	cells             []entry
 	width             int
 	// uniform says that all nodes weigh alike: a node's rank by what it has free is its rank by score, whatever the request.
 	uniform      bool
 	largestSlots int32
-	key          classKey
 	// members counts the nodes of the class, open those of them that take instances if there is room.
-	members, open int
+	members, open int32
+	// largest is the largest capacity of a node, by dimension.
+	largestCPU, largestMemory int64
+	minCPU, minMemory         int64
+	_                         [24]byte
 }
 
 // newClass returns an empty class for nodes up to a capacity.
 func newClass(key classKey, cpu, memory int64) class {
 	height, width := cpuLevel(cpu)+1, memoryLevel(memory)+1
-	return class{
-		key: key, minCPU: one, minMemory: one, width: width,
-		cols: make([]uint64, height), cells: make([]entry, height*width),
-	}
+	return class{key: key, minCPU: one, minMemory: one, width: width, cols: new([levels]uint64), cells: make([]entry, height*width)}
 }
 
 func (c *class) admit(n *node, open bool, all functions.Resources) {
@@ -76,6 +77,7 @@ func (c *class) admit(n *node, open bool, all functions.Resources) {
 	}
 	c.minCPU, c.maxCPU = min(c.minCPU, n.cpuWeight), max(c.maxCPU, n.cpuWeight)
 	c.minMemory, c.maxMemory = min(c.minMemory, n.memoryWeight), max(c.maxMemory, n.memoryWeight)
+	c.perCPU, c.perMemory = perCost(c.minCPU), perCost(c.minMemory)
 	c.largestCPU, c.largestMemory = max(c.largestCPU, all.CPU), max(c.largestMemory, all.Memory)
 	c.largestSlots = max(c.largestSlots, slots(all.Instances))
 	c.uniform = c.minCPU == c.maxCPU && c.minMemory == c.maxMemory
@@ -94,8 +96,20 @@ type node struct {
 	count int32
 }
 
+// perCost is how much may be free for a cost where so much weighs so much. What weighs nothing may all be free.
+func perCost(weight int64) float64 { return 1 / max(float64(weight), 2) }
+
+// within is what may be free at most, of which so much is asked for, for no more than a cost. It rounds up, for a search looks no further.
+func within(asked, cost int64, per float64) int64 { return asked + int64(float64(cost)*per) + 1 }
+
+func (c *class) cpuWithin(q *query) int64    { return within(q.cpu, q.cost, c.perCPU) }
+func (c *class) memoryWithin(q *query) int64 { return within(q.memory, q.cost, c.perMemory) }
+
 // from returns the first bits of a bitmap that are set at or after a level.
 func from(bitmap uint64, level int) uint64 { return bitmap >> (level & 63) << (level & 63) }
+
+// upTo returns the bits up to a level.
+func upTo(level int) uint64 { return math.MaxUint64 >> (63 - level&63) }
 
 // rough is the cell that a node is in, zero where it takes nothing, and what else is asked of many nodes. So small are they that those of all nodes
 // stay near.
@@ -125,7 +139,9 @@ func weights(cpu, memory int64) (c, m int64) {
 // entryOf is what leads to a node.
 func (e *Engine) entryOf(i int32) entry {
 	n := &e.nodes[i]
-	return entry{n.cost(0, 0), room{n.cpu, n.memory, n.slots, i}}
+	x := entry{n.cost(0, 0), roomOf(n.cpu, n.memory)}
+	x.of = i
+	return x
 }
 
 // enter puts a node into its class's index, unless it takes nothing.

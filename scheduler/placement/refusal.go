@@ -37,17 +37,17 @@ func (e *Engine) Refusal(r *Request, c Choice) Refusal {
 	f.Never = f.nodes > 0 && e.unheard == 0
 	for _, i := range e.ranked {
 		c := &e.classes[i]
-		f.closed += c.members - c.open
+		f.closed += int(c.members - c.open)
 		_, admitted := e.admits(c)
 		switch {
 		case q.needs&c.key.lacks != 0:
-			f.lacking += c.open
+			f.lacking += int(c.open)
 		case !admitted:
-			f.unfit += c.open
+			f.unfit += int(c.open)
 		case q.cpu > c.largestCPU || q.memory > c.largestMemory || q.slots > c.largestSlots:
-			f.small += c.open
+			f.small += int(c.open)
 		default:
-			f.full += c.open
+			f.full += int(c.open)
 			f.Never = false
 		}
 	}

@@ -5,15 +5,24 @@ import "github.com/tatami-faas/tatami/functions"
 // Reservation names what is reserved for one instance. It is never used again for another; zero is none.
 type Reservation uint64
 
-// reservation is what one instance holds of a node and of its namespace's quota.
+// reservation is what one instance holds of a node and of its namespace's quota, and what it was made for, in one cache line: there are many, and
+// each is read once.
 type reservation struct {
-	amount          functions.Resources
-	node, namespace int32
-	generation      uint32
-	architecture    int32
-	needs           []functions.Feature
-	affinity        *Affinity
-	digest          string
+	cpu, memory                int64
+	instances, node, namespace int32
+	generation                 uint32
+	affinity                   *Affinity
+	digest                     string
+	architecture               int32
+	needs                      features
+}
+
+func (v *reservation) amount() functions.Resources {
+	return functions.Resources{CPU: v.cpu, Memory: v.memory, Instances: int64(v.instances)}
+}
+
+func (v *reservation) set(amount functions.Resources) {
+	v.cpu, v.memory, v.instances = amount.CPU, amount.Memory, slots(amount.Instances)
 }
 
 // Reserve places a request and holds what it takes: the decision and the reservation are one step.
@@ -46,14 +55,15 @@ func (e *Engine) hold(i int32, r *Request, namespace int32) Reservation {
 	if namespace == 0 {
 		namespace = e.internNamespace(r.Namespace)
 	}
-	v.amount, v.namespace = demand(r), namespace
-	v.affinity, v.architecture, v.digest, v.needs = r.Affinity, e.internArchitecture(r.Architecture), r.Digest, r.Needs
+	v.set(demand(r))
+	v.namespace = namespace
+	v.affinity, v.digest, v.architecture, v.needs = r.Affinity, r.Digest, e.internArchitecture(r.Architecture), needed(r.Needs)
 	v.generation++
 	e.namespaces[v.namespace].count++
 	e.live++
 	v.node = i
 	e.nodes[i].count++
-	e.account(v, v.amount)
+	e.account(v, v.amount())
 	return Reservation(uint64(v.generation)<<32 | uint64(k))
 }
 
@@ -97,7 +107,7 @@ func (e *Engine) Release(r Reservation) bool {
 func (e *Engine) free(k int32) {
 	v := &e.reservations[k]
 	e.nodes[v.node].count--
-	e.account(v, functions.Resources{}.Sub(v.amount))
+	e.account(v, functions.Resources{}.Sub(v.amount()))
 	i := v.namespace
 	*v = reservation{generation: v.generation}
 	e.noReservations = append(e.noReservations, k)
@@ -114,8 +124,8 @@ func (e *Engine) Adjust(r Reservation, amount functions.Resources) bool {
 	}
 	v := &e.reservations[k]
 	amount = demand(&Request{Resources: amount})
-	more := amount.Sub(v.amount)
-	v.amount = amount
+	more := amount.Sub(v.amount())
+	v.set(amount)
 	e.account(v, more)
 	return true
 }
@@ -123,7 +133,7 @@ func (e *Engine) Adjust(r Reservation, amount functions.Resources) bool {
 // Held returns the node and the amount of a reservation; the node is zero when the reservation is no more.
 func (e *Engine) Held(r Reservation) (NodeRef, functions.Resources) {
 	v := &e.reservations[e.find(r)]
-	return NodeRef(v.node), v.amount
+	return NodeRef(v.node), v.amount()
 }
 
 // Move carries a reservation to another node that it fits. It reports false, and does nothing, when it does not or is no more.
@@ -132,7 +142,7 @@ func (e *Engine) Move(r Reservation, to NodeRef) bool {
 	if k == 0 || !e.valid(to) {
 		return false
 	}
-	if v := &e.reservations[k]; !e.rough[to].open || !v.amount.Fits(e.Free(to)) {
+	if v := &e.reservations[k]; !e.rough[to].open || !v.amount().Fits(e.Free(to)) {
 		return false
 	}
 	e.move(k, int32(to))
@@ -142,8 +152,8 @@ func (e *Engine) Move(r Reservation, to NodeRef) bool {
 func (e *Engine) move(k, to int32) {
 	v := &e.reservations[k]
 	e.nodes[v.node].count--
-	e.take(v.node, functions.Resources{}.Sub(v.amount))
+	e.take(v.node, functions.Resources{}.Sub(v.amount()))
 	v.node = to
 	e.nodes[to].count++
-	e.take(to, v.amount)
+	e.take(to, v.amount())
 }

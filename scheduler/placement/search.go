@@ -48,8 +48,10 @@ func (c Choice) Placed() bool { return c.Node != 0 }
 
 // query is a decision under way.
 type query struct {
-	cpu, memory  int64
-	slots        int32
+	cpu, memory int64
+	slots       int32
+	// room is what a node must have at least to be looked at.
+	room         room
 	row, col     int
 	namespace    int32
 	architecture int32
@@ -104,16 +106,17 @@ func (e *Engine) settle(r *Request) pull {
 	return none
 }
 
-// demand is what a request takes: an instance takes a slot at least.
+// demand is what a request takes: an instance takes a slot at least, and no more than are counted.
 func demand(r *Request) functions.Resources {
 	d := r.Resources
-	return functions.Resources{CPU: max(d.CPU, 0), Memory: max(d.Memory, 0), Instances: max(d.Instances, 1)}
+	return functions.Resources{CPU: max(d.CPU, 0), Memory: max(d.Memory, 0), Instances: int64(slots(max(d.Instances, 1)))}
 }
 
 func (e *Engine) ask(r *Request) *query {
 	d := demand(r)
 	e.q = query{cpu: d.CPU, memory: d.Memory, slots: slots(d.Instances), namespace: e.byName[r.Namespace], needs: needed(r.Needs), affinity: r.Affinity, cost: math.MaxInt64}
 	q := &e.q
+	q.room = roomOf(q.cpu, q.memory)
 	q.row, q.col = cpuLevel(q.cpu), memoryLevel(q.memory)
 	if r.Architecture != "" {
 		q.architecture = noArchitecture
@@ -163,34 +166,25 @@ func (e *Engine) sweep() {
 	}
 }
 
+// scan looks into the cells of a class that may hold something better, those of the least free CPU first.
 func (e *Engine) scan(c *class) {
 	q := &e.q
-	rows := from(c.rows, q.row)
+	rows := from(c.rows, q.row) & upTo(cpuLevel(c.cpuWithin(q)))
 	if rows == 0 {
-		return
-	}
-	cpu := max(e.cpuFloors[bits.TrailingZeros64(rows)]-q.cpu, 0) * c.minCPU
-	if cpu > q.cost || q.cpu > c.largestCPU || q.memory > c.largestMemory {
 		return
 	}
 	penalty, ok := e.admits(c)
 	if !ok {
 		return
 	}
-	most := q.cpu*c.maxCPU + q.memory*c.maxMemory
+	near := from(upTo(memoryLevel(c.memoryWithin(q))), q.col)
 	for ; rows != 0; rows &= rows - 1 {
 		row := bits.TrailingZeros64(rows)
-		bound := penalty + max(e.cpuFloors[row]-q.cpu, 0)*c.minCPU
-		if bound > q.cost {
-			return
-		}
-		for cols := from(c.cols[row], q.col); cols != 0; cols &= cols - 1 {
+		for cols := c.cols[row] & near; cols != 0; cols &= cols - 1 {
 			col := bits.TrailingZeros64(cols)
-			if bound+max(e.memoryFloors[col]-q.memory, 0)*c.minMemory > q.cost {
-				break
-			}
 			cell := &c.cells[row*c.width+col]
-			if cell.free-most+penalty > q.cost || cell.cpu < q.cpu || cell.memory < q.memory {
+			most := q.cpu*c.maxCPU + q.memory*c.maxMemory
+			if cell.free-most+penalty > q.cost || !cell.holds(&q.room) {
 				continue
 			}
 			if cell.of < 0 {
@@ -230,7 +224,7 @@ func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 		}
 		x := &p.rooms[i]
 		switch {
-		case x.cpu < q.cpu || x.memory < q.memory || x.slots < q.slots:
+		case !x.holds(&q.room):
 		case x.of < 0:
 			if e.visit(c, e.pageOf(x.of), penalty, most) {
 				return true
@@ -245,7 +239,8 @@ func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 // consider takes a node with room for CPU and memory if it fits and is better, and reports whether none that follows in its cell can be better.
 func (e *Engine) consider(c *class, free int64, x *room, penalty, most int64) (done bool) {
 	q := &e.q
-	if x.slots < q.slots || q.apart && e.nodes[x.of].peers > 0 {
+	n := &e.nodes[x.of]
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
 		return false
 	}
 	labelled := c.key.labels != 0 || q.affinity == nil
@@ -256,7 +251,7 @@ func (e *Engine) consider(c *class, free int64, x *room, penalty, most int64) (d
 	}
 	cost := free - most + penalty
 	if !c.uniform {
-		cost = e.nodes[x.of].cost(q.cpu, q.memory) + penalty
+		cost = n.cost(q.cpu, q.memory) + penalty
 	}
 	if cost < q.cost || cost == q.cost && e.order[x.of] < e.order[q.best] {
 		q.best, q.cost = x.of, cost

@@ -1,33 +1,50 @@
 package placement
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // entry leads to a node, to a page of entries, or to nothing: a cell of the index is one, and so is what a page holds. It says of what it leads to
-// the least free share and the most of each resource, so that what cannot be chosen is passed over unread.
+// the least free share and about the most of each resource, so that what cannot be chosen is passed over unread.
 type entry struct {
 	// free is the sum of the free shares.
 	free int64
 	room
 }
 
+// room is so coarse that a page is small; a node says exactly what it has free.
 type room struct {
-	cpu, memory int64
-	slots       int32
+	// cpu is in millicores, memory in grains, what is left of one counting as one. More than fits is as much as fits.
+	cpu, memory uint32
 	// of is a node; a page where negative.
 	of int32
 }
 
-// widen makes room for what another leads to.
-func (r *room) widen(by *room) {
-	r.cpu, r.memory, r.slots = max(r.cpu, by.cpu), max(r.memory, by.memory), max(r.slots, by.slots)
+// grainBits is of how many bytes a grain is, as a power of two.
+const grainBits = 16
+
+// roomOf is the room of resources that are not negative: what is no more of each never has a larger one.
+func roomOf(cpu, memory int64) room {
+	grains := memory >> grainBits
+	if memory&(1<<grainBits-1) != 0 {
+		grains++
+	}
+	return room{cpu: uint32(min(cpu, math.MaxUint32)), memory: uint32(min(grains, math.MaxUint32))}
 }
+
+// holds reports whether all of another may fit.
+func (r *room) holds(other *room) bool { return r.cpu >= other.cpu && r.memory >= other.memory }
+
+// widen makes room for what another leads to.
+func (r *room) widen(by *room) { r.cpu, r.memory = max(r.cpu, by.cpu), max(r.memory, by.memory) }
 
 // A page has up to pageEntries entries, so that it fills whole cache lines, and no fewer than pageFew unless it is a root. Two become one where that
 // leaves room for a few more. So few pages are deeper than pagesDeep that there are never so many nodes.
 const (
-	pageEntries = 15
-	pageFew     = 4
-	pageJoined  = 12
+	pageEntries = 12
+	pageFew     = 3
+	pageJoined  = 9
 	pagesDeep   = 16
 )
 
@@ -37,7 +54,7 @@ type page struct {
 	free  [pageEntries]int64
 	count int
 	rooms [pageEntries]room
-	_     [24]byte
+	_     [8]byte
 }
 
 func (p *page) leads() bool { return p.rooms[0].of < 0 }
@@ -213,7 +230,7 @@ func (e *Engine) cut(x, n *entry) {
 		p.remove(at)
 	}
 	// Unless the node was the largest, what is largest stays.
-	if n.cpu == x.cpu || n.memory == x.memory || n.slots == x.slots {
+	if n.cpu == x.cpu || n.memory == x.memory {
 		*x = p.sum(x.of)
 	}
 	x.free = p.free[0]
