@@ -66,8 +66,9 @@ type contender struct {
 	policy policy
 	// rates and slow are a value a round: decisions a second, and the 99th percentile of a decision in µs.
 	rates, slow []float64
-	allocs      float64
-	refused     int
+	// allocs are the allocations a decision, a value a piece of a round: what else there is in the process allocates now and then.
+	allocs  []float64
+	refused int
 }
 
 // speedContenders fills the same fleet by the index, turns it over, and gives the baselines a copy of the outcome.
@@ -107,6 +108,9 @@ func speedContenders(n, turnovers int) (index, scan, two *contender) {
 	return index, copyTo(0), copyTo(2)
 }
 
+// pieces is how many parts a round is measured in.
+const pieces = 10
+
 // batch is how many ends and placements are drawn ahead of those that are timed.
 const batch = 256
 
@@ -143,14 +147,18 @@ func (c *contender) turn(count int) time.Duration {
 // round measures the rate, and then the slowest hundredth, of about count decisions.
 func (c *contender) round(count int) {
 	f := c.fleet
-	count = max(count/batch, 1) * batch
-	var before, after runtime.MemStats
+	piece := max(count/pieces/batch, 1) * batch
+	count = pieces * piece
 	runtime.GC()
-	runtime.ReadMemStats(&before)
-	took := c.turn(count)
-	runtime.ReadMemStats(&after)
+	var took time.Duration
+	for range pieces {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		took += c.turn(piece)
+		runtime.ReadMemStats(&after)
+		c.allocs = append(c.allocs, float64(after.Mallocs-before.Mallocs)/float64(piece))
+	}
 	c.rates = append(c.rates, float64(count)/took.Seconds())
-	c.allocs = max(c.allocs, float64(after.Mallocs-before.Mallocs)/float64(count))
 	c.refill()
 	slow := make([]float64, count)
 	for i := range count {

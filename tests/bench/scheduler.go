@@ -59,7 +59,7 @@ func benchDecisions() []figure {
 			beside("scheduler", metric, "1/s", rate, "two-sample", median(two[k].rates), rounds))
 		fmt.Printf("scheduler: %d nodes: %d live at load %.2f, %.3f µs of CPU a decision, p99 %.2f µs, %d refused\n",
 			n, len(index[k].fleet.live), index[k].fleet.load(), 1e6/rate, median(index[k].slow), index[k].refused)
-		allocs = max(allocs, index[k].allocs)
+		allocs = max(allocs, median(index[k].allocs))
 	}
 	fmt.Printf("scheduler: flatness: a decision at 10000 nodes takes %.2f times that at 100\n", median(index[0].rates)/median(index[2].rates))
 	slow := median(index[2].slow)
