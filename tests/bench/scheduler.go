@@ -30,7 +30,7 @@ func schedulerMain(args []string) int {
 // How many decisions a contender takes a round.
 const (
 	decisionsIndexed = 200_000
-	decisionsScan    = 5_000
+	decisionsScan    = 5_120
 )
 
 // benchDecisions measures decisions a second of CPU time, ends included, at three sizes, the contenders and sizes taking turns.
