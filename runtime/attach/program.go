@@ -13,15 +13,28 @@ import (
 // change what the next one runs.
 type Program struct{ file *os.File }
 
+// aboveFiles is more than the descriptors that a started process is given: it names the program by a descriptor's number, which none of them may
+// have taken before it is run.
+const aboveFiles = 64
+
 // NewProgram makes it; ErrNoInit where the init was not built in.
 func NewProgram() (*Program, error) {
 	raw, err := Init()
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("tatami-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	return programOf(raw)
+}
+
+func programOf(raw []byte) (*Program, error) {
+	low, err := unix.MemfdCreate("tatami-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	defer unix.Close(low)
+	fd, err := unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, aboveFiles)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	p := &Program{os.NewFile(uintptr(fd), "tatami-init")}
 	if _, err := p.file.Write(raw); err != nil {

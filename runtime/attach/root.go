@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,16 +38,16 @@ type point struct {
 }
 
 // NewRoot makes an overlay, nosuid and nodev, that is mounted nowhere. lower has the topmost layer first. Where mapping is a user
-// namespace, the layers' files are owned as its users see them.
+// namespace, the layers' files are owned as its users see them; kernels before 6.15 have such layers lie somewhere until Close: then a directory
+// "layers" is made for them beside upper.
 func NewRoot(lower []string, upper, work string, mapping *os.File) (*Root, error) {
 	r := &Root{mount: -1}
 	if mapping != nil {
-		layers, err := mapAll(lower, mapping)
-		if r.layers = layers; err != nil {
+		if err := r.layers.add(lower, mapping, filepath.Join(filepath.Dir(upper), "layers")); err != nil {
 			r.Close()
 			return nil, err
 		}
-		lower = layers.paths()
+		lower = r.layers.paths()
 	}
 	if err := r.make(lower, upper, work); err != nil {
 		r.Close()
@@ -80,40 +80,6 @@ func (r *Root) make(lower []string, upper, work string) error {
 	}
 	r.mount = mount
 	return nil
-}
-
-// views are layers seen with other owners: mounts that are nowhere but in their descriptors.
-type views []int
-
-// mapAll makes a view of each layer. What was made is returned with an error, too.
-func mapAll(lower []string, mapping *os.File) (views, error) {
-	var v views
-	for _, dir := range lower {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		if err != nil {
-			return v, &fs.PathError{Op: "open_tree", Path: dir, Err: err}
-		}
-		v = append(v, fd)
-		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(mapping.Fd())}
-		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-			return v, fmt.Errorf("map the owners of the layer %s: %w", dir, err)
-		}
-	}
-	return v, nil
-}
-
-func (v views) paths() []string {
-	out := make([]string, len(v))
-	for i, fd := range v {
-		out[i] = "/proc/self/fd/" + strconv.Itoa(fd)
-	}
-	return out
-}
-
-func (v views) close() {
-	for _, fd := range v {
-		unix.Close(fd)
-	}
 }
 
 // setLower names the layers in one value as long as that fits, as every kernel takes it; else one by one, which Linux 6.7 takes.
