@@ -14,8 +14,9 @@ import (
 
 // views are layers seen with other owners: mounts that are nowhere but in their descriptors, or at one place, one on top of the other.
 type views struct {
-	fds    []int
-	placed bool
+	fds []int
+	// placed is how many of them lie there.
+	placed int
 }
 
 // add makes a view of each layer. What was made is kept with an error, too.
@@ -61,7 +62,7 @@ func (v *views) lieAt(place string) error {
 		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return &fs.PathError{Op: "mount", Path: place, Err: err}
 		}
-		v.placed = true
+		v.placed++
 	}
 	return nil
 }
@@ -77,8 +78,8 @@ func (v *views) paths() []string {
 func pathOf(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 func (v *views) close() {
-	if v.placed {
-		// The others lie on the first. Should it stay, it goes with what the place lies in.
+	for range v.placed {
+		// What lies on the others, each time. Should one stay, it goes with what the place lies in.
 		_ = unix.Unmount(pathOf(v.fds[0]), unix.MNT_DETACH)
 	}
 	for _, fd := range v.fds {

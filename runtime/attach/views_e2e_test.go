@@ -44,7 +44,7 @@ func TestViewsThatLieSomewhere(t *testing.T) {
 	r := &Root{mount: -1}
 	defer r.Close()
 	must(r.layers.add(lower, mappingTo(t, owner), path("layers")))
-	if !r.layers.placed {
+	if r.layers.placed == 0 {
 		must(r.layers.lieAt(path("layers")))
 	}
 	must(r.make(r.layers.paths(), path("upper"), path("work")))
