@@ -18,23 +18,25 @@ import (
 
 // syncer is what the barrier needs of the operating system.
 type syncer interface {
-	// file makes the data of the file at path durable; fs.ErrNotExist where it is gone.
-	file(path string) error
+	// file makes the data of the file at path durable and tells which file that is: one that takes its place under the same name is another. ""
+	// says that the filesystem does not tell; the error is fs.ErrNotExist where the file is gone.
+	file(path string) (which string, err error)
 	// dir makes the entries of the directory at path durable.
 	dir(path string) error
 }
 
 type fileSyncer struct{}
 
-func (fileSyncer) file(path string) error { return syncData(path) }
-func (fileSyncer) dir(path string) error  { return syncPath(path) }
+func (fileSyncer) file(path string) (string, error) { return syncData(path) }
+func (fileSyncer) dir(path string) error            { return syncPath(path) }
 
 // barrier is the group commit over the server's block files.
 //
 // The server writes a message into the stream's newest block file before it acknowledges it, and syncs none of them: so a sync of the
 // blocks that may have been written since the last one makes all of it durable. Blocks have growing numbers and only the newest is
 // appended to; those that may hold unsynced messages are the newest one at the last sync and all that came after. Files are opened by
-// path for each sync, because the server replaces a block's file when it compacts it.
+// path for each sync, because the server replaces a block's file when it compacts it. To have the new file's data on disk is not enough then: until the
+// directory's entry is there, too, power loss brings the old file back, in which the messages of the last moment were never synced.
 type barrier struct {
 	root    string
 	sync    syncer
@@ -219,6 +221,8 @@ type blocks struct {
 	dir string
 	// newest is the number of the newest block that was synced.
 	newest int
+	// files tells which files were synced as the blocks from newest on, with their entries in the directory.
+	files map[int]string
 	// known are the numbers from newest on as last read, valid while the directory's time of change stays modified.
 	known    []int
 	modified time.Time
@@ -234,20 +238,31 @@ func (s *blocks) sync(sy syncer) error {
 	if err != nil {
 		return err
 	}
-	grown := false
+	files := make(map[int]string, len(found))
+	entered := true
 	for _, n := range found {
-		err := sy.file(filepath.Join(s.dir, strconv.Itoa(n)+".blk"))
-		// A block that is gone held only messages that were removed.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		which, err := sy.file(filepath.Join(s.dir, strconv.Itoa(n)+".blk"))
+		if errors.Is(err, fs.ErrNotExist) {
+			// A block that is gone held only messages that were removed.
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		if n > s.newest {
-			s.newest, grown = n, true
+		files[n] = which
+		if which == "" || which != s.files[n] {
+			entered = false
 		}
 	}
-	if grown {
-		return sy.dir(s.dir)
+	if !entered {
+		if err := sy.dir(s.dir); err != nil {
+			return err
+		}
 	}
+	for n := range files {
+		s.newest = max(s.newest, n)
+	}
+	s.files = files
 	return nil
 }
 

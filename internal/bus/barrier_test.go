@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -23,14 +26,21 @@ type recorder struct {
 	err  error
 	// gate, where set, is received from before each sync of a file; begun is sent to.
 	gate, begun chan struct{}
+	// mute has it not tell which file it was.
+	mute bool
 }
 
-func (r *recorder) file(path string) error {
+func (r *recorder) file(path string) (string, error) {
 	if r.gate != nil {
 		r.begun <- struct{}{}
 		<-r.gate
 	}
-	return r.note("file", path)
+	if err := r.note("file", path); err != nil || r.mute {
+		return "", err
+	}
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return strconv.FormatUint(st.Ino, 10), err
 }
 
 func (r *recorder) dir(path string) error { return r.note("dir", path) }
@@ -298,15 +308,65 @@ func TestTheFilesOfARealSyncAreOpenedByPath(t *testing.T) {
 	s := fileSyncer{}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "1.blk")
-	if err := s.file(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.file(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is gone: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.file(path), s.dir(dir), syncFilesystem(dir)); err != nil {
+	first, err := s.file(path)
+	if err := errors.Join(err, s.dir(dir), syncFilesystem(dir)); err != nil {
 		t.Error(err)
 	}
+	if again, err := s.file(path); err != nil || again != first {
+		t.Errorf("the same file is %x and %x, %v", first, again, err)
+	}
+	// However often it is replaced, and whatever numbers the filesystem gives again.
+	seen := map[string]bool{first: true}
+	for range 20 {
+		if err := errors.Join(os.WriteFile(path+".new", []byte("y"), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+		which, err := s.file(path)
+		if err != nil || which != "" && seen[which] {
+			t.Errorf("another file is %x again, %v", which, err)
+		}
+		seen[which] = true
+	}
+}
+
+// A block whose file the server has replaced is on disk when the entry of the new one is.
+func TestBarrierSyncsTheEntryOfAReplacedBlock(t *testing.T) {
+	t.Parallel()
+	x := newBench(t)
+	x.make("A", 1)
+	x.barrier("A")
+	x.barrier("A")
+	x.synced("dir A msgs", "file A 1.blk", "file A 1.blk")
+	replace := func(n int) {
+		t.Helper()
+		x.make("A", 99)
+		if err := os.Rename(x.path("A", 99), x.path("A", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(1)
+	x.barrier("A")
+	x.synced("dir A msgs", "file A 1.blk")
+	x.barrier("A")
+	x.synced("file A 1.blk")
+	// The one that was newest is replaced when the next one is there.
+	x.make("A", 2)
+	replace(1)
+	x.barrier("A")
+	x.synced("dir A msgs", "file A 1.blk", "file A 2.blk")
+	x.barrier("A")
+	x.synced("file A 2.blk")
+	// Where the filesystem does not tell, it may always have been.
+	x.rec.mute = true
+	x.barrier("A")
+	x.barrier("A")
+	x.synced("dir A msgs", "dir A msgs", "file A 2.blk", "file A 2.blk")
 }
 
 func TestTheServersWriteErrorsAreTheEndToo(t *testing.T) {

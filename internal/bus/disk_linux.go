@@ -9,18 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncData makes a file's data, and what is needed to read it back, durable.
-func syncData(path string) error {
+// syncData makes a file's data, and what is needed to read it back, durable. It tells which file that is, "" where the filesystem does not.
+func syncData(path string) (which string, err error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	err = retryInterrupted(func() error { return unix.Fdatasync(fd) })
+	if err == nil {
+		which = fileOf(fd)
+	}
 	_ = unix.Close(fd)
 	if err != nil {
-		return &os.PathError{Op: "fdatasync", Path: path, Err: err}
+		return "", &os.PathError{Op: "fdatasync", Path: path, Err: err}
 	}
-	return nil
+	return which, nil
+}
+
+// fileOf is the filesystem's handle of an open file: unlike the inode's number it is not given to a later file. "" where there are none.
+func fileOf(fd int) string {
+	handle, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return ""
+	}
+	return string(handle.Bytes())
 }
 
 // syncPath makes a file or a directory durable.

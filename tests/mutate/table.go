@@ -93,6 +93,10 @@ var mutations = []mutation{
 		"internal/bus/barrier.go", "err = s.sync(b.sync)\n", "_ = s\n", "./tests/power",
 	},
 	{
+		"power loss: a replaced block whose name is not on disk",
+		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./tests/power",
+	},
+	{
 		"power loss: a dead invocation without its letter",
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
 	},
@@ -111,7 +115,11 @@ var mutations = []mutation{
 	},
 	{
 		"a new directory entry that is not synced",
-		"internal/bus/barrier.go", "return sy.dir(s.dir)", "return nil", "./internal/bus",
+		"internal/bus/barrier.go", "if !entered {", "if !entered && len(found) == 0 {", "./internal/bus",
+	},
+	{
+		"a replaced block whose name is not on disk",
+		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./internal/bus",
 	},
 	{
 		"a newer schema that is read",

@@ -1,0 +1,79 @@
+//go:build e2e
+
+package power
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// The server replaces a block's file with one that it has written anew, whose content may be on disk before its name is. What was stored in the block
+// just before is there after a cut all the same, once a barrier has passed.
+func TestACutAfterABlockWasReplaced(t *testing.T) {
+	im := newImage(t, 64)
+	log := filepath.Join(t.TempDir(), "attempts")
+	b, _, err := open(t.Context(), im.dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := func(subject string) {
+		t.Helper()
+		if _, err := b.Store(t.Context(), &nats.Msg{Subject: subject, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("inv.hash.first")
+	if err := b.Barrier(t.Context(), bus.StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	store("inv.hash.second")
+	block := filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs", "1.blk")
+	if err := replaceSynced(block); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Barrier(t.Context(), bus.StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	im.cut()
+	// It cannot write its last words.
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
+	if b, _, err = open(t.Context(), im.dir, log); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"inv.hash.first", "inv.hash.second"} {
+		if _, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject); err != nil {
+			t.Errorf("%s was on disk before the cut: %v", subject, err)
+		}
+	}
+	if err := b.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// replaceSynced replaces a file with a copy whose content, but not whose name, is on disk.
+func replaceSynced(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, bytes.NewReader(data))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
