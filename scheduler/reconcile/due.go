@@ -76,11 +76,12 @@ func (r *Reconciler) at(f *state.Function, t time.Time) { r.due.add(f.Ref, t) }
 const (
 	// fullPass is how often every function is looked at, where they are not too many; those with something under way are looked at each tick.
 	fullPass = time.Second
-	// passAtOnce is up to how many functions a tick looks at for that. Of more of them it looks at passSlice, and as many follow every
-	// passPause, so that no input waits for long.
-	passAtOnce = 256
-	passSlice  = 32
-	passPause  = 5 * time.Millisecond
+	// passAtOnce is up to how many functions a tick looks at for that. Of more of them it looks at passSlice, and as many follow every passPause, so
+	// that no input waits for long. Of passStretch it asks no more than whether they are at rest.
+	passAtOnce  = 256
+	passStretch = 256
+	passSlice   = 32
+	passPause   = 5 * time.Millisecond
 	// restingEvery is the pass that looks at functions at rest too, where there are many: there is nothing to decide for them, only words to be
 	// brought up to date.
 	restingEvery = 8
@@ -90,30 +91,33 @@ const (
 type pass struct {
 	// begun is when it began, next when it goes on.
 	begun, next time.Time
-	left        []functions.Ref
+	// left is how many are still to be gone through: the first ones of the state's list, so that none is missed when others come and go.
+	left int
 	// number counts the passes.
 	number int
 }
 
-// begin starts a pass over all functions if the last one is over and began a while ago.
-func (p *pass) begin(now time.Time, all map[functions.Ref]*state.Function) {
-	if len(p.left) > 0 || now.Sub(p.begun) < fullPass-fullPass/20 {
+// begin starts a pass over so many functions if the last one is over and began a while ago.
+func (p *pass) begin(now time.Time, all int) {
+	if p.left > 0 || now.Sub(p.begun) < fullPass-fullPass/20 {
 		return
 	}
-	p.begun = now
+	p.begun, p.left = now, all
 	p.number++
-	every := len(all) <= passAtOnce || p.number%restingEvery == 0
-	for ref, f := range all {
-		if every || !f.Resting() {
-			p.left = append(p.left, ref)
-		}
-	}
 }
 
-// take returns at most n of those that are left.
-func (p *pass) take(now time.Time, n int) []functions.Ref {
-	at := max(len(p.left)-n, 0)
-	out := p.left[at:]
-	p.left, p.next = p.left[:at], now.Add(passPause)
+// take goes through a stretch of those that are left and returns at most n that are to be looked at.
+func (p *pass) take(now time.Time, all []*state.Function, n int) (out []functions.Ref) {
+	every := len(all) <= passAtOnce || p.number%restingEvery == 0
+	p.left, p.next = min(p.left, len(all)), now.Add(passPause)
+	for range max(n, passStretch) {
+		if p.left == 0 || len(out) == n {
+			break
+		}
+		p.left--
+		if f := all[p.left]; every || !f.Resting() {
+			out = append(out, f.Ref)
+		}
+	}
 	return out
 }

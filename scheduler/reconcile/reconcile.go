@@ -170,7 +170,7 @@ func (r *Reconciler) Busy() bool { return len(r.watched) > 0 || len(r.short) > 0
 // Next returns when Due is to be called; zero when there is nothing that happens at a time of its own.
 func (r *Reconciler) Next() time.Time {
 	next := r.due.next()
-	if len(r.pass.left) > 0 && (next.IsZero() || r.pass.next.Before(next)) {
+	if r.pass.left > 0 && (next.IsZero() || r.pass.next.Before(next)) {
 		return r.pass.next
 	}
 	return next
@@ -253,8 +253,8 @@ func (r *Reconciler) Due(now time.Time) []Effect {
 	r.begin()
 	// Those that are left are due at once again; inputs come in between.
 	refs := r.due.take(now, passSlice)
-	if len(r.pass.left) > 0 && !now.Before(r.pass.next) {
-		refs = append(refs, r.pass.take(now, passSlice)...)
+	if r.pass.left > 0 && !now.Before(r.pass.next) {
+		refs = append(refs, r.pass.take(now, r.state.FunctionList(), passSlice)...)
 	}
 	r.decide(now, refs...)
 	return r.out
@@ -278,11 +278,11 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 	}
 	if r.opened {
 		r.price(now)
-		r.pass.begin(now, r.state.Functions)
-		if len(r.pass.left) > passAtOnce && most == passAtOnce {
+		r.pass.begin(now, len(r.state.Functions))
+		if r.pass.left > passAtOnce && most == passAtOnce {
 			most = passSlice
 		}
-		c.Functions = append(c.Functions, r.pass.take(now, most)...)
+		c.Functions = append(c.Functions, r.pass.take(now, r.state.FunctionList(), most)...)
 	}
 	c.Freed = false
 	r.changed(now, c)

@@ -53,6 +53,9 @@ type Function struct {
 	Events        Events
 	ColdStarts    uint64
 	StartFailures uint64
+
+	// place is where it is in the state's list.
+	place int
 }
 
 // Load is what one gateway states of a function.

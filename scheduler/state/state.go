@@ -38,8 +38,9 @@ type State struct {
 	gateways map[string]*gateway
 	// settings are the operators' records, of nodes that were never heard of too.
 	settings map[functions.NodeID]functions.NodeSettings
-	// order holds the nodes by id.
+	// order holds the nodes by id, list the functions in no order.
 	order []*Node
+	list  []*Function
 	// byLabel holds the functions with a label, by name, labels those by which a function is found.
 	byLabel map[label][]functions.Ref
 	labels  map[functions.Ref]map[string]string
@@ -134,6 +135,10 @@ func (in *Instance) Placement() string {
 	return in.Choice.Reason()
 }
 
+// FunctionList returns the functions, to be gone through bit by bit: a new one comes last, and the last one takes the place of one that is gone. The
+// slice is the state's own.
+func (s *State) FunctionList() []*Function { return s.list }
+
 // NodeOrder returns the nodes by id. The slice is the state's own.
 func (s *State) NodeOrder() []*Node { return s.order }
 
@@ -219,6 +224,7 @@ func (s *State) function(r functions.Ref) *Function {
 	f := s.Functions[r]
 	if f == nil {
 		f = newFunction(r)
+		f.place, s.list = len(s.list), append(s.list, f)
 		s.Functions[r] = f
 	}
 	return f
@@ -228,6 +234,11 @@ func (s *State) function(r functions.Ref) *Function {
 func (s *State) forget(f *Function) {
 	if f.Record == nil && len(f.Instances) == 0 && len(f.Revisions) == 0 {
 		delete(s.Functions, f.Ref)
+		last := len(s.list) - 1
+		s.list[f.place] = s.list[last]
+		s.list[f.place].place = f.place
+		s.list[last] = nil
+		s.list = s.list[:last]
 	}
 }
 

@@ -471,7 +471,7 @@ var anyStep = rapid.Custom(func(t *rapid.T) step {
 var same = cmp.Options{
 	cmp.Exporter(func(t reflect.Type) bool { return t.PkgPath() == reflect.TypeFor[autoscale.History]().PkgPath() }),
 	cmp.AllowUnexported(keepalive.Peak{}, state.Events{}),
-	cmpopts.IgnoreUnexported(state.State{}),
+	cmpopts.IgnoreUnexported(state.State{}, state.Function{}),
 	cmpopts.EquateEmpty(),
 }
 
@@ -610,5 +610,34 @@ func TestALostNodeComesBackWithAFullReport(t *testing.T) {
 	known(t, s, "ins_a")
 	if !s.Nodes["n1"].Known {
 		t.Error("not known after a full report")
+	}
+}
+
+// Functions are gone through from the last to the first while others come and go: those that stay are all met.
+func TestNoFunctionThatStaysIsMissed(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	ref := func(i int) functions.Ref { return functions.Ref{Namespace: "default", Name: fmt.Sprintf("f%d", i)} }
+	for i := range 100 {
+		s.SetFunction(start, functions.Function{Namespace: "default", Name: ref(i).Name})
+	}
+	met := map[functions.Ref]bool{}
+	for at := len(s.FunctionList()); at > 0; {
+		at--
+		met[s.FunctionList()[at].Ref] = true
+		if at%3 == 0 {
+			s.DeleteFunction(ref(at / 2))
+			s.SetFunction(start, functions.Function{Namespace: "default", Name: ref(1000 + at).Name})
+			s.DeleteFunction(ref(1000 + at))
+		}
+		at = min(at, len(s.FunctionList()))
+	}
+	for _, f := range s.Functions {
+		if !met[f.Ref] {
+			t.Errorf("%s was not met", f.Ref)
+		}
+	}
+	if len(s.FunctionList()) != len(s.Functions) || len(s.Functions) != 66 {
+		t.Errorf("%d functions are listed, of %d", len(s.FunctionList()), len(s.Functions))
 	}
 }
