@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,6 +114,29 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	}
 	slices.Sort(added)
 	o.added, o.steps = added, steps
+	return o, err
+}
+
+// collected is an open loop in whose midst the garbage collector runs.
+func (w *controlWorld) collected(ctx context.Context, p controlPlan) (o outcome, err error) {
+	if err := w.settle(ctx); err != nil {
+		return o, err
+	}
+	runtime.GC()
+	before := heapNow()
+	var midst sync.WaitGroup
+	midst.Go(func() {
+		select {
+		case <-time.After(p.length / 2):
+			runtime.GC()
+		case <-ctx.Done():
+		}
+	})
+	o, err = w.openLoop(ctx, p.rate, p.length)
+	midst.Wait()
+	if made := heapNow().allocated - before.allocated; made > 0 {
+		o.until = time.Duration(float64(o.wall) * float64(before.goal-before.live) / float64(made))
+	}
 	return o, err
 }
 

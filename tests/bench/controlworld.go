@@ -174,6 +174,15 @@ func processTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// heapState is what the heap held after its last collection, where it is collected next, and what was ever allocated, in bytes.
+type heapState struct{ live, goal, allocated uint64 }
+
+func heapNow() heapState {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(s)
+	return heapState{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()}
+}
+
 // collections is how often the garbage collector has run.
 func collections() int {
 	s := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
