@@ -56,6 +56,7 @@ type artifact struct {
 	user  identityOf
 	// unpoolable says why no sandbox made ahead can take it; nothing is stored while that is not known.
 	unpoolable atomic.Value
+	listens    listenTime
 }
 
 // Prepare makes the artifact ready to run.

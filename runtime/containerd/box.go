@@ -49,6 +49,8 @@ type box struct {
 	keeper string
 	// gvisor says that gVisor's kernel answers its system calls.
 	gvisor bool
+	// listens is its artifact's; nil where that is not known.
+	listens *listenTime
 	// made and stopping are guarded by the driver's lock: made says that the sandbox is listed, stopping that its removal has begun.
 	made, stopping bool
 	done           chan struct{}

@@ -105,6 +105,7 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	b.listens = &art.listens
 	defer d.startBegins(b, art)()
 	if s.GVisor {
 		b.gvisor, b.info.PathReason = true, gvisorWhy

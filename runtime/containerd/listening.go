@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +20,13 @@ const (
 	stepsMost = 8
 	// felt is the part of the time that has passed, one of so many, which the pauses grow to, slowPause at most: so much more on top of it is
 	// not felt.
-	felt      = 100
+	felt      = 50
 	slowPause = 50 * time.Millisecond
-	// finePause is the longest pause that the kernel's timer measures, rearmed when the pauses have grown by one part in rearmed.
+	// earlyTries are the parts that the time is cut into after which a function is expected to listen: each but the last lateTries is one pause.
+	earlyTries, lateTries = 8, 2
+	// forgotten is the part of what a start took longer than expected, one of so many, that the expected time grows by.
+	forgotten = 8
+	// finePause is the longest pause that the kernel's timer measures, set anew when the pauses are shorter, or have grown by one part in rearmed.
 	finePause = 4 * time.Millisecond
 	rearmed   = 8
 	// otherFamily is how many tries over IPv4 come to one over IPv6.
@@ -40,7 +45,7 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	defer p.close()
 	waiting := min(b.d.awaited.Add(1), stepsMost)
 	defer b.d.awaited.Add(-1)
-	pause, err := newPacer(time.Duration(waiting) * stepTime)
+	pause, err := newPacer(time.Duration(waiting)*stepTime, b.listens.expected())
 	if err != nil {
 		return err
 	}
@@ -51,6 +56,7 @@ func (b *box) AwaitListening(ctx context.Context) error {
 			return err
 		}
 		if open >= 0 {
+			b.listens.took(time.Since(pause.begun))
 			b.served()
 			return b.keepFirst(open, firstTime)
 		}
@@ -108,20 +114,44 @@ func (p *probe) close() {
 	}
 }
 
+// listenTime is how long the processes of an artifact take before they listen: about the shortest time of late. A nil one knows none.
+type listenTime struct{ shortest atomic.Int64 }
+
+// expected is zero where that is not known.
+func (l *listenTime) expected() time.Duration {
+	if l == nil {
+		return 0
+	}
+	return time.Duration(l.shortest.Load())
+}
+
+// took notes the time of one more. Of two at once one may go unnoted.
+func (l *listenTime) took(now time.Duration) {
+	if l == nil {
+		return
+	}
+	if before := l.expected(); before > 0 && now > before {
+		now = before + (now-before)/forgotten
+	}
+	l.shortest.Store(int64(now))
+}
+
 // pacer spaces tries. Its short pauses are a timer's of the kernel: the Go runtime's own are never shorter than a millisecond.
 type pacer struct {
 	begun time.Time
 	timer *os.File
 	// step is the shortest pause, every what the timer is set to.
 	step, every time.Duration
+	// expected is when the last try is expected; zero: that is not known.
+	expected time.Duration
 }
 
-func newPacer(step time.Duration) (*pacer, error) {
+func newPacer(step, expected time.Duration) (*pacer, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("timerfd_create", err)
 	}
-	p := &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), step: step}
+	p := &pacer{begun: time.Now(), timer: os.NewFile(uintptr(fd), "timer"), step: step, expected: expected}
 	if err := p.set(step); err != nil {
 		p.close()
 		return nil, err
@@ -145,9 +175,18 @@ func (p *pacer) set(every time.Duration) error {
 
 func (p *pacer) close() { p.timer.Close() }
 
+// after is the pause when so much time has passed. Each try takes the processor from the function for a moment, often enough where both share one:
+// long before it is expected to listen there are few.
+func (p *pacer) after(passed time.Duration) time.Duration {
+	if early := p.expected / earlyTries * (earlyTries - lateTries); passed < early {
+		return max(min(p.expected/earlyTries, early-passed, slowPause), p.step)
+	}
+	return min(max(passed/felt, p.step), slowPause)
+}
+
 // wait pauses. It returns an error when ctx has ended or the process has, told by done.
 func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
-	pause := min(max(time.Since(p.begun)/felt, p.step), slowPause)
+	pause := p.after(time.Since(p.begun))
 	if pause <= finePause {
 		return p.tick(ctx, done, pause)
 	}
@@ -165,7 +204,7 @@ func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
 
 // tick waits for the timer, set to about that pause.
 func (p *pacer) tick(ctx context.Context, done <-chan struct{}, pause time.Duration) error {
-	if pause >= p.every+p.every/rearmed {
+	if pause < p.every || pause >= p.every+p.every/rearmed {
 		if err := p.set(pause); err != nil {
 			return err
 		}

@@ -14,7 +14,8 @@ import (
 // resources: what is taken beyond a limit is refused, and the neighbour goes on.
 func (s *suite) resources(t *testing.T) {
 	spec := s.spec()
-	spec.Limits.PIDs, spec.Limits.Memory, spec.Limits.Ephemeral = 40, 64*functions.MiB, 8*functions.MiB
+	// The processes that it may have must fit into its memory, with what a kernel counts for each.
+	spec.Limits.PIDs, spec.Limits.Memory, spec.Limits.Ephemeral = 40, 128*functions.MiB, 8*functions.MiB
 	tight := s.hold(t, spec)
 	roomy := s.spec()
 	roomy.Limits.PIDs, roomy.Limits.Memory, roomy.Limits.Ephemeral = 1000, 512*functions.MiB, 64*functions.MiB
