@@ -50,7 +50,7 @@ var mutations = []mutation{
 	},
 	{
 		"a delivery that is made again after a crash",
-		"gateway/queue/destination.go", "if !first {", "if !first && rec.Status < 0 {", "./gateway/queue",
+		"gateway/queue/destination.go", "if !first {", "if !first && m == nil {", "./gateway/queue",
 	},
 	{
 		"destinations in a circle without an end",
