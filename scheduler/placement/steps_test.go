@@ -12,7 +12,10 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-var steps = flag.Int("steps", 60_000, "random steps of TestRandomSteps")
+var (
+	steps  = flag.Int("steps", 60_000, "random steps of TestRandomSteps")
+	seeded = flag.Uint64("seed", 0, "what is added to the seeds of TestRandomSteps")
+)
 
 // walk takes random steps with an engine and its model side by side.
 type walk struct {
@@ -289,7 +292,7 @@ func TestRandomSteps(t *testing.T) {
 		t.Run(fmt.Sprintf("nodes=%d,%s", tc.nodes, tc.kind), func(t *testing.T) {
 			t.Parallel()
 			n := int(float64(*steps) * tc.share)
-			seed := uint64(tc.nodes)
+			seed := uint64(tc.nodes) + *seeded
 			begun := time.Now()
 			first := run(t, newWalk(seed, tc.nodes, tc.every, tc.kind), n)
 			if again := run(t, newWalk(seed, tc.nodes, tc.every, tc.kind), n); again != first {
