@@ -36,7 +36,7 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	var out, used []int32
 	for i := range e.nodes {
 		switch r := &e.rough[i]; {
-		case !r.joined:
+		case !r.joined():
 		case e.nodes[i].count == 0:
 			e.leave(int32(i))
 			out = append(out, int32(i))

@@ -122,7 +122,7 @@ type artifact struct {
 // NewEngine returns an engine without nodes.
 func NewEngine() *Engine {
 	return &Engine{
-		nodes: make([]node, 1), rough: make([]rough, 1), about: make([]about, 1), order: make([]int64, 1), pages: make([]page, 1), byID: map[functions.NodeID]int32{},
+		nodes: make([]node, 1), rough: []rough{nowhere()}, about: make([]about, 1), order: make([]int64, 1), pages: make([]page, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
 		artifacts: make([]artifact, 1), recent: make([][homesLooked]int32, 1), byDigest: map[string]int32{},
 		namespaces: []namespace{{quota: functions.Quota{}.Over(functions.Quota{})}}, byName: map[string]int32{}, reservations: make([]reservation, 1),
@@ -161,7 +161,7 @@ func (e *Engine) Suits(r NodeRef, req *Request) bool {
 func (e *Engine) Len() (nodes, reservations int) { return len(e.byID), e.live }
 
 func (e *Engine) valid(r NodeRef) bool {
-	return r > 0 && int(r) < len(e.nodes) && e.rough[r].joined
+	return r > 0 && int(r) < len(e.nodes) && e.rough[r].joined()
 }
 
 // SetNode adds a node, or records what changed about it. What is reserved on it stays. The maps are copied.
@@ -214,7 +214,7 @@ func unheard(n *Node) int {
 
 func (e *Engine) setOpen(i int32, open bool) {
 	r := &e.rough[i]
-	c := &e.classes[e.nodes[i].class]
+	c := &e.classes[r.class]
 	switch {
 	case open && !r.open:
 		c.open++
@@ -238,10 +238,10 @@ func (e *Engine) join(id functions.NodeID) int32 {
 	if last := len(e.gone) - 1; last >= 0 {
 		i, e.gone = e.gone[last], e.gone[:last]
 	} else {
-		e.nodes, e.rough, e.about, e.order = append(e.nodes, node{}), append(e.rough, rough{}), append(e.about, about{}), append(e.order, 0)
+		e.nodes, e.rough, e.about, e.order = append(e.nodes, node{}), append(e.rough, nowhere()), append(e.about, about{}), append(e.order, 0)
 		i = int32(len(e.nodes) - 1)
 	}
-	e.nodes[i], e.rough[i], e.about[i] = node{id: id, class: -1}, rough{joined: true}, about{}
+	e.nodes[i], e.rough[i], e.about[i] = node{id: id}, nowhere(), about{}
 	e.byID[id] = i
 	at, _ := e.position(id)
 	e.sorted = slices.Insert(e.sorted, at, i)
@@ -295,7 +295,7 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	at, _ := e.position(e.about[i].ID)
 	e.sorted = slices.Delete(e.sorted, at, at+1)
 	delete(e.byID, e.about[i].ID)
-	e.nodes[i], e.rough[i], e.about[i], e.order[i] = node{}, rough{}, about{}, 0
+	e.nodes[i], e.rough[i], e.about[i], e.order[i] = node{}, nowhere(), about{}, 0
 	e.gone = append(e.gone, i)
 }
 
@@ -351,7 +351,7 @@ func (e *Engine) joinClass(i int32) {
 		c = e.addClass(key)
 	}
 	alloc := e.about[i].Allocatable
-	e.nodes[i].class = c
+	e.rough[i].class = c
 	e.classes[c].admit(&e.nodes[i], e.rough[i].open, alloc)
 }
 
@@ -380,24 +380,24 @@ func (e *Engine) addClass(key classKey) int32 {
 
 // leaveClass takes a node that is not indexed out of its class.
 func (e *Engine) leaveClass(i int32) {
-	n, a := &e.nodes[i], &e.about[i]
-	if n.class < 0 {
+	r, a := &e.rough[i], &e.about[i]
+	if !r.joined() {
 		return
 	}
 	e.zones[a.zone].nodes--
 	e.dropLabels(a.labelSet)
-	c := &e.classes[n.class]
-	if e.rough[i].open {
+	c := &e.classes[r.class]
+	if r.open {
 		c.open--
 	}
 	if c.members--; c.members == 0 {
 		delete(e.byKey, c.key)
 		c.rows = 0
-		e.unused = append(e.unused, n.class)
-		at := slices.Index(e.ranked, n.class)
+		e.unused = append(e.unused, r.class)
+		at := slices.Index(e.ranked, r.class)
 		e.ranked = slices.Delete(e.ranked, at, at+1)
 	}
-	n.class = -1
+	r.class = -1
 }
 
 // rebuild builds the classes anew, what they have in common having changed.
@@ -407,7 +407,7 @@ func (e *Engine) rebuild() {
 	e.pages, e.noPages = e.pages[:1], nil
 	for i := range e.nodes {
 		r := &e.rough[i]
-		if e.nodes[i].class < 0 || !r.joined {
+		if !r.joined() {
 			continue
 		}
 		r.row, r.col, r.indexed = 0, 0, false

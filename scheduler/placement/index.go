@@ -91,7 +91,6 @@ type node struct {
 	slots                   int32
 	// peers counts the instances of the function that is being spread; zero between decisions.
 	peers int32
-	class int32
 	// count is of the reservations.
 	count int32
 }
@@ -111,12 +110,19 @@ func from(bitmap uint64, level int) uint64 { return bitmap >> (level & 63) << (l
 // upTo returns the bits up to a level.
 func upTo(level int) uint64 { return math.MaxUint64 >> (63 - level&63) }
 
-// rough is the cell that a node is in, zero where it takes nothing, and what else is asked of many nodes. So small are they that those of all nodes
-// stay near.
+// rough is the class of a node and the cell that it is in, zero where it takes nothing, and what else is asked of many nodes. So small are they that
+// those of all nodes stay near: the way to a node's entry in the index is known before the node itself is read.
 type rough struct {
-	row, col              uint8
-	indexed, open, joined bool
+	// class is negative for a node that is not there.
+	class         int32
+	row, col      uint8
+	indexed, open bool
 }
+
+// nowhere is that of no node.
+func nowhere() rough { return rough{class: -1} }
+
+func (r *rough) joined() bool { return r.class >= 0 }
 
 // cost is the share of the node that stays free with the request on it, both dimensions weighing the same.
 func (n *node) cost(cpu, memory int64) int64 {
@@ -150,7 +156,7 @@ func (e *Engine) enter(i int32) {
 	if !r.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
 		return
 	}
-	c := &e.classes[n.class]
+	c := &e.classes[r.class]
 	row, col := cpuLevel(n.cpu), memoryLevel(n.memory)
 	r.row, r.col, r.indexed = uint8(row), uint8(col), true
 	c.cols[row] |= 1 << col
@@ -164,7 +170,7 @@ func (e *Engine) leave(i int32) {
 	if !r.indexed {
 		return
 	}
-	c := &e.classes[e.nodes[i].class]
+	c := &e.classes[r.class]
 	row, col := int(r.row), int(r.col)
 	r.row, r.col, r.indexed = 0, 0, false
 	cell, gone := &c.cells[row*c.width+col], e.entryOf(i)

@@ -265,7 +265,7 @@ func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 || !e.rough[t].indexed {
 		return 0, false
 	}
-	c := &e.classes[n.class]
+	c := &e.classes[e.rough[t].class]
 	penalty, ok := e.admits(c)
 	if !ok {
 		return 0, false

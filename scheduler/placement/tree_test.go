@@ -71,7 +71,7 @@ func (e *Engine) checkIndex() error {
 				return fmt.Errorf("cell %d, %d: %w", row, col, err)
 			}
 			for _, i := range nodes {
-				if r := e.rough[i]; seen[i] || !e.rough[i].indexed || e.nodes[i].class != k || int(r.row) != row || int(r.col) != col {
+				if r := e.rough[i]; seen[i] || !e.rough[i].indexed || r.class != k || int(r.row) != row || int(r.col) != col {
 					return fmt.Errorf("node %d is in cell %d, %d of class %d: %+v, %+v", i, row, col, k, e.nodes[i], r)
 				}
 				seen[i] = true
