@@ -61,7 +61,7 @@ type class struct {
 	// largest is the largest capacity of a node, by dimension.
 	largestCPU, largestMemory int64
 	minCPU, minMemory         int64
-	_                         [24]byte
+	_                         [32]byte
 }
 
 // newClass returns an empty class for nodes up to a capacity.

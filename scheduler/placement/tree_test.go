@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/tatami-faas/tatami/functions"
 )
@@ -124,5 +125,24 @@ func TestPages(t *testing.T) {
 				t.Errorf("%d pages are still in use when no node is left; at most %d were", used, deepest)
 			}
 		})
+	}
+}
+
+// What there are many of fills whole cache lines, so that none of them lies across one more than it must.
+func TestWholeCacheLines(t *testing.T) {
+	t.Parallel()
+	const line = 64
+	for name, size := range map[string]uintptr{
+		"node": unsafe.Sizeof(node{}), "reservation": unsafe.Sizeof(reservation{}), "page": unsafe.Sizeof(page{}), "class": unsafe.Sizeof(class{}),
+	} {
+		if size%line != 0 {
+			t.Errorf("a %s has %d bytes", name, size)
+		}
+	}
+	if end := unsafe.Offsetof(class{}.key) + unsafe.Sizeof(classKey{}); end > line {
+		t.Errorf("what most searches read of a class ends at byte %d", end)
+	}
+	if at := unsafe.Offsetof(class{}.largestCPU); at > 2*line {
+		t.Errorf("what searches read of a class that look into cells ends at byte %d", at)
 	}
 }
