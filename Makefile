@@ -168,8 +168,8 @@ chaos-queue: deps-test build ## 100,000 queued invocations under 60 kills, and 3
 
 .PHONY: test-v2
 test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine
-	@echo 'time limit: 40 minutes'
-	timeout 2400 $(GO) run ./tests/v2
+	@echo 'time limit: 90 minutes'
+	timeout 5400 $(GO) run ./tests/v2
 
 .PHONY: soak-scheduler
 soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)
