@@ -62,7 +62,8 @@ func (s *server) deployFile(ctx context.Context, name, src, spec string) (err er
 	return err
 }
 
-// deployMany deploys further functions from the artifact of one, and returns when all have been ready and none of them runs any more.
+// deployMany deploys further functions from the artifact of one, and returns when all have been ready and none of them runs any more. Each has an
+// instance while it is deployed, which gives its room to no other one before it was idle for a while: they want little, so that many fit at once.
 func (s *server) deployMany(ctx context.Context, of string, n int) error {
 	c, err := client.New("unix://" + filepath.Join(s.RunDir, "control.sock"))
 	if err != nil {
@@ -73,11 +74,11 @@ func (s *server) deployMany(ctx context.Context, of string, n int) error {
 	if err != nil {
 		return err
 	}
-	req := v1.DeployRequest{Digest: fn.Current.Artifact.Digest, Config: functions.Config{Limits: functions.Limits{CPU: 100, Memory: 32 * functions.MiB}}}
+	req := v1.DeployRequest{Digest: fn.Current.Artifact.Digest, Config: functions.Config{Limits: functions.Limits{CPU: leastCPU, Memory: 16 * functions.MiB}}}
 	req.Config.Scale.KeepAlive = functions.Duration(time.Second)
 	begun := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
+	g.SetLimit(manyAtOnce)
 	for i := range n {
 		g.Go(func() error {
 			_, err := c.Deploy(gctx, functions.Ref{Namespace: functions.DefaultNamespace, Name: fmt.Sprintf("%s-%d", of, i)}, req)
