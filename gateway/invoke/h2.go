@@ -201,7 +201,8 @@ func (o *outgoing) headerH2() http.Header {
 		if dropHop(k) || !o.trusted && dropOwn(k) || o.named != nil && slices.Contains(o.named, k) {
 			continue
 		}
-		out[k] = vv
+		// The transport may look at it when the client's connection already reads its next request into the same place.
+		out[k] = slices.Clone(vv)
 	}
 	if len(out["User-Agent"]) == 0 {
 		// The transport would name itself.
