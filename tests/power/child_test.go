@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/queue"
@@ -91,7 +92,7 @@ func child(dir, log string) error {
 	}
 	// The server passes on what it is about to store: a dead letter is heard of before its invocation's message can be acknowledged.
 	if _, err := b.Conn().Subscribe("dead.>", func(m *nats.Msg) {
-		fmt.Printf("burying %s -\n", m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+		say("burying", m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], "-")
 	}); err != nil {
 		return err
 	}
@@ -116,17 +117,29 @@ func child(dir, log string) error {
 					// The power is gone: what is said from here on is not heard.
 					select {}
 				}
-				fmt.Printf("accepted %s %s\n", id, r.Path)
+				say("accepted", string(id), r.Path)
 				if i%3 > 0 || r.Path == "/later" {
 					continue
 				}
 				if st, err := q.Lookup(context.Background(), id, time.Minute); err == nil && st.State.Terminal() {
-					fmt.Printf("ended %s %s\n", id, st.State)
+					say("ended", string(id), string(st.State))
 				}
 			}
 		}()
 	}
 	select {}
+}
+
+// say prints a line, with the time by the machine's clock.
+func say(what, id, more string) { fmt.Printf("%s %s %s %d\n", what, id, more, now()) }
+
+// now is the time in nanoseconds by a clock that all processes have in common and that nobody sets.
+func now() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(err)
+	}
+	return ts.Nano()
 }
 
 var paths = []string{"/ok", "/ok", "/ok", "/retry", "/ok", "/dead", "/ok", "/refused"}

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,7 +110,9 @@ func (s *story) live(im *image, when moment, lines int) {
 		t.Fatal(err)
 	}
 	cut := false
+	var at atomic.Int64
 	end := sync.OnceFunc(func() {
+		at.Store(now())
 		if err := errors.Join(takePower(im.dir), cmd.Process.Kill()); err != nil {
 			t.Error(err)
 		}
@@ -116,9 +120,10 @@ func (s *story) live(im *image, when moment, lines int) {
 	})
 	stopWatching := func() {}
 	said, n := bufio.NewScanner(out), 0
+	var heard []string
 	for said.Scan() {
 		line := said.Text()
-		s.hear(line)
+		heard = append(heard, line)
 		switch n++; {
 		case n < lines:
 		case n > mostLines, when == anyTime, when == onLetter && strings.HasPrefix(line, "burying "):
@@ -134,6 +139,9 @@ func (s *story) live(im *image, when moment, lines int) {
 		t.Fatalf("the process ended by itself after %d lines:\n%s", n, complaints.String())
 	case n > mostLines:
 		t.Fatalf("within %d lines it never came that %s", n, when)
+	}
+	for _, line := range heard {
+		s.hear(line, at.Load())
 	}
 	s.cuts[when]++
 	im.unmount()
@@ -170,9 +178,14 @@ func (s *story) watch(im *image, when moment, end func()) (stop func()) {
 	return func() { _ = w.Close(); watching.Wait() }
 }
 
-func (s *story) hear(line string) {
+// hear takes what was said before the cut. A process whose power is gone says nothing; this one lives on for a moment, in which the kernel may tell
+// it that a sync succeeded whose journal had been ended.
+func (s *story) hear(line string, cut int64) {
 	f := strings.Fields(line)
-	if len(f) != 3 {
+	if len(f) != 4 {
+		return
+	}
+	if at, err := strconv.ParseInt(f[3], 10, 64); err != nil || at >= cut {
 		return
 	}
 	switch id := functions.InvocationID(f[1]); f[0] {
