@@ -50,7 +50,9 @@ var mutations = []mutation{
 	},
 	{
 		"a delivery that is made again after a crash",
-		"gateway/queue/destination.go", "if !first {", "if !first && m == nil {", "./gateway/queue",
+		"gateway/queue/destination.go",
+		"\tm.Header[bus.HeaderAttempt] = []string{\"1\"}\n\tknown := false\n\tok = q.insist(h, \"handing the record on\", func(ctx context.Context) error {\n\t\tvar err error\n\t\tif !first {",
+		"\tknown := false\n\tok = q.insist(h, \"handing the record on\", func(ctx context.Context) error {\n\t\tvar err error\n\t\tif !first && m == nil {", "./gateway/queue",
 	},
 	{
 		"destinations in a circle without an end",
