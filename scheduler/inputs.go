@@ -22,11 +22,19 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 			_ = sub.Unsubscribe()
 		}
 	}
+	own := bus.ListenSubject(s.bus.Boot())
 	handlers := map[string]nats.MsgHandler{
 		bus.SubjectDemand: func(m *nats.Msg) {
 			handle(ctx, s, s.demand, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
 		},
 		bus.SubjectReports: func(m *nats.Msg) {
+			if len(m.Data) == 0 {
+				// A scheduler's beat. That of another one, which leads no longer or did not yet, says nothing about this one.
+				if m.Subject == own {
+					s.offer(ctx, s.core.Beat)
+				}
+				return
+			}
 			handle(ctx, s, s.in, m, func(now time.Time, r bus.Report) []reconcile.Effect {
 				// A worker may say on its own subject what it likes, and speaks for its own node only.
 				if m.Subject != bus.ReportSubject(r.Node) {

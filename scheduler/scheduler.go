@@ -72,6 +72,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	defer unsubscribe()
 	g.Go(func() error { s.loop(gctx); return nil })
+	g.Go(func() error { s.beat(gctx); return nil })
 	g.Go(func() error { s.writer(gctx); return nil })
 	g.Go(func() error { s.save(gctx); return nil })
 	s.followPool(gctx, g)
@@ -129,6 +130,22 @@ func (s *Scheduler) loop(ctx context.Context) {
 			wake = next
 		}
 		timer.Reset(max(time.Until(wake), 0))
+	}
+}
+
+// beat says to itself, on the way that the reports take, that it listens. What is late on that way makes the beat late too.
+func (s *Scheduler) beat(ctx context.Context) {
+	tick := time.NewTicker(bus.BeatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.bus.Conn().Publish(bus.ListenSubject(s.bus.Boot()), nil); err != nil {
+			s.log.Error("the scheduler's beat failed; no node is taken for lost meanwhile", "err", err)
+		}
 	}
 }
 

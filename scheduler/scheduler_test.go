@@ -97,6 +97,21 @@ func startWorker(t *testing.T, b *bus.Bus) *fakeWorker {
 		t.Fatal(err)
 	}
 	w.full()
+	beats, stop := time.NewTicker(bus.BeatEvery/4), make(chan struct{})
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-beats.C:
+				w.mu.Lock()
+				w.publish(false, nil)
+				w.mu.Unlock()
+			}
+		}
+	})
+	t.Cleanup(func() { close(stop); beats.Stop(); beating.Wait() })
 	return w
 }
 

@@ -31,6 +31,7 @@ type world struct {
 	// still keeps nodes from reporting by themselves.
 	still     bool
 	demandSeq uint64
+	beaten    time.Time
 }
 
 type worldNode struct {
@@ -42,6 +43,7 @@ type worldNode struct {
 	lost  bool
 	state bus.NodeState
 	last  time.Time
+	heard time.Time
 	insts map[functions.InstanceID]*bus.InstanceReport
 }
 
@@ -168,6 +170,7 @@ func (w *world) report(n *worldNode, full bool, list ...bus.InstanceReport) {
 		return
 	}
 	n.seq++
+	n.heard = w.now
 	r := bus.Report{Envelope: bus.Envelope{Schema: 1, Boot: fmt.Sprint(n.boot), Node: n.id, Sequence: n.seq}, Full: full, State: n.state, Instances: list}
 	if full {
 		n.last = w.now
@@ -185,16 +188,22 @@ func (w *world) full(n *worldNode) {
 	w.report(n, true, list...)
 }
 
-// pass lets time go by in steps of 100 ms; nodes report every two seconds, and the core ticks as the scheduler would.
+// pass lets time go by in steps of 100 ms; nodes report every two seconds and are heard of twice in each, and the core ticks as the scheduler would.
 func (w *world) pass(d time.Duration) {
 	const step = 100 * time.Millisecond
 	idle := time.Duration(0)
 	for range d / step {
 		w.now = w.now.Add(step)
+		if w.now.Sub(w.beaten) >= bus.BeatEvery {
+			w.beaten = w.now
+			w.do(w.core.Beat(w.now))
+		}
 		for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
 			n := w.nodes[id]
 			if !n.silent && !w.still && w.now.Sub(n.last) >= 2*time.Second {
 				w.full(n)
+			} else if !n.silent && w.now.Sub(n.heard) >= time.Second/2 {
+				w.report(n, false)
 			}
 			known := w.core.State().Nodes[id]
 			n.lost = n.lost || known != nil && known.Lost

@@ -35,6 +35,8 @@ type batch struct {
 	gone      []bus.InstanceReport
 	fullTable bool
 	full      bool
+	// alive says that there is to be a report, even one that names no instance.
+	alive bool
 	// list says that the report is to list the artifacts, changed or not.
 	list bool
 }
@@ -108,6 +110,7 @@ func (o *outbox) goneWith(d *bus.Departure, last bus.InstanceReport) {
 	})
 }
 
+func (o *outbox) beat()      { o.add(func(b *batch) { b.alive = true }) }
 func (o *outbox) report()    { o.add(func(b *batch) { b.full = true }) }
 func (o *outbox) wanted()    { o.add(func(b *batch) { b.full, b.list = true, true }) }
 func (o *outbox) endpoints() { o.add(func(b *batch) { b.fullTable = true }) }
@@ -189,7 +192,7 @@ func (o *outbox) flushReports(b batch) {
 				r.Instances = append(r.Instances, i)
 			}
 		}
-		if len(r.Instances) == 0 {
+		if len(r.Instances) == 0 && !b.alive {
 			return
 		}
 	}

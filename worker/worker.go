@@ -122,6 +122,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	g.Go(func() error { return w.logs.Run(gctx) })
 	g.Go(func() error { return w.out.run(gctx) })
 	g.Go(func() error { return w.measure(gctx) })
+	g.Go(func() error { return w.beat(gctx) })
 	g.Go(func() error { return w.artifacts.run(gctx) })
 	g.Go(func() error { return w.prefetch.run(gctx) })
 	g.Go(func() error { return w.rejoin(gctx) })
@@ -279,6 +280,20 @@ func (w *Worker) lookAround() {
 		}
 	}
 	w.lacks.Store(&lacks)
+}
+
+// beat says that the worker is alive, again and again, whatever keeps measure.
+func (w *Worker) beat(ctx context.Context) error {
+	tick := time.NewTicker(bus.BeatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			w.out.beat()
+		}
+	}
 }
 
 // nodeState is the node as reports tell it.

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"strings"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 )
@@ -114,6 +115,12 @@ func CommandSubject(node functions.NodeID) string { return "tatami.command." + s
 
 // ReportSubject is where the worker of a node reports.
 func ReportSubject(node functions.NodeID) string { return "tatami.report." + string(node) }
+
+// ListenSubject is where the scheduler of a run of a server tells itself that it listens to the reports. No payload.
+func ListenSubject(boot string) string { return "tatami.report." + boot }
+
+// BeatEvery is the time between two signs of life of a worker, on its ReportSubject, and between two of the scheduler's own on its ListenSubject.
+const BeatEvery = 400 * time.Millisecond
 
 // EndpointsSubject is where the worker of a node publishes its endpoint table.
 func EndpointsSubject(node functions.NodeID) string { return "tatami.endpoints." + string(node) }

@@ -248,6 +248,15 @@ func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 	return r.out
 }
 
+// Beat says that every input up to now was handed in. It is to be called every bus.BeatEvery: nodes that nothing is heard of meanwhile are lost.
+func (r *Reconciler) Beat(now time.Time) []Effect {
+	r.begin()
+	if c := r.state.Beat(now); len(c.Gone) > 0 {
+		r.changed(now, c)
+	}
+	return r.out
+}
+
 // Due does what is to be done at this very time. It is far cheaper than Tick, and there is no harm in calling it too often.
 func (r *Reconciler) Due(now time.Time) []Effect {
 	r.begin()

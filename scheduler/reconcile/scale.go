@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -147,6 +149,7 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 	if live == nil {
 		return
 	}
+	r.drainBeyond(now, f, live)
 	var all []keepalive.Instance
 	for _, in := range f.Instances {
 		// One that starts may never get ready: it replaces none.
@@ -175,6 +178,27 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 		if end := in.LastUsed.Add(p.KeepAlive); !in.Busy && now.Before(end) {
 			r.at(f, end)
 		}
+	}
+}
+
+// drainBeyond drains what the live revision has beyond its maximum, however much that is used: a node that was taken for lost came back with what it
+// runs, which others had replaced. One that shares its node with another goes first.
+func (r *Reconciler) drainBeyond(now time.Time, f *state.Function, live *state.Revision) {
+	var serving []*state.Instance
+	on := map[functions.NodeID]int{}
+	for _, in := range f.Instances {
+		if in.Revision == live.Record.ID && in.Active() && in.State.Serves() && !r.leaving(in.Node) {
+			serving = append(serving, in)
+			on[in.Node]++
+		}
+	}
+	for beyond := len(serving) - live.Record.Config.Scale.Max; beyond > 0; beyond-- {
+		last := slices.MinFunc(serving, func(a, b *state.Instance) int {
+			return cmp.Or(cmp.Compare(on[b.Node], on[a.Node]), cmp.Compare(a.Held, b.Held), a.LastUsed.Compare(b.LastUsed), cmp.Compare(b.Instance, a.Instance))
+		})
+		serving = slices.DeleteFunc(serving, func(in *state.Instance) bool { return in == last })
+		on[last.Node]--
+		r.drain(now, f, last, fmt.Sprintf("there are more than the %d that may be", live.Record.Config.Scale.Max))
 	}
 }
 

@@ -72,7 +72,7 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 	} else {
 		n.Unlisted = false
 	}
-	n.Boot, n.Sequence, n.LastSeen = r.Boot, r.Sequence, now
+	n.Boot, n.Sequence, n.LastSeen, n.Missed = r.Boot, r.Sequence, now, 0
 	before := n.Node
 	stays := n.describe(r.State)
 	n.Lost = false
@@ -227,22 +227,33 @@ func (s *State) dropUnnamed(n *Node, named map[functions.InstanceID]struct{}, c 
 	}
 }
 
-// Expire drops what is too old to hold: the demand of silent gateways, the instances of silent nodes.
+// Expire drops what is too old to hold: the demand of silent gateways, and nodes that were lost long ago.
 func (s *State) Expire(now time.Time) Change {
 	var c Change
 	c.Functions = append(c.Functions, s.expireDemand(now)...)
 	var forgotten []*Node
 	for _, n := range s.order {
-		silent := now.Sub(n.LastSeen)
-		switch {
-		case !n.Lost && silent >= NodeTimeout:
-			s.lose(n, fmt.Sprintf("node %s is lost: not heard of for %s", n.Name, silent.Round(time.Second)), &c)
-		case n.Lost && silent >= NodeForgotten:
+		if n.Lost && now.Sub(n.LastSeen) >= NodeForgotten {
 			forgotten = append(forgotten, n)
 		}
 	}
 	for _, n := range forgotten {
 		s.forgetNode(n)
+	}
+	return c
+}
+
+// Beat says that the scheduler has listened up to now, and drops the instances of nodes that were silent for MissedBeats of these. While the
+// scheduler itself, or what brings it the reports, stands still there is no beat, so that nobody is lost by that.
+func (s *State) Beat(now time.Time) Change {
+	var c Change
+	for _, n := range s.order {
+		if n.Lost {
+			continue
+		}
+		if n.Missed++; n.Missed >= MissedBeats {
+			s.lose(n, fmt.Sprintf("node %s is lost: not heard of for %s", n.Name, now.Sub(n.LastSeen).Round(100*time.Millisecond)), &c)
+		}
 	}
 	return c
 }
@@ -263,7 +274,7 @@ func (s *State) lose(n *Node, why string, c *Change) {
 func (s *State) Excuse(now time.Time) {
 	for _, n := range s.Nodes {
 		if !n.Lost {
-			n.LastSeen = now
+			n.LastSeen, n.Missed = now, 0
 		}
 	}
 	for _, g := range s.gateways {

@@ -11,10 +11,11 @@ import (
 	"github.com/tatami-faas/tatami/scheduler/placement"
 )
 
-// The times after which silence counts.
+// What silence counts after.
 const (
-	// NodeTimeout is how long a node may be silent before its instances count as gone; they report every two seconds.
-	NodeTimeout = 6 * time.Second
+	// MissedBeats is for how many of the scheduler's own beats in a row a node may be silent before its instances count as gone: its worker says
+	// something between any two of them. One that was only slow is taken up as it is when it is heard of again.
+	MissedBeats = 5
 	// NodeForgotten is when a lost node is no longer shown.
 	NodeForgotten = 5 * time.Minute
 	// DemandTimeout is how long a gateway's last statement holds.
@@ -71,6 +72,8 @@ type Node struct {
 	// Sequence is the last report's.
 	Sequence uint64
 	LastSeen time.Time
+	// Missed counts the scheduler's beats since then.
+	Missed int
 	// Settings are the operator's; the zero value wants nothing.
 	Settings functions.NodeSettings
 	// Asked is when its worker was last asked for a full report.

@@ -338,15 +338,42 @@ func TestARefusedStopIsForgotten(t *testing.T) {
 	}
 }
 
+// silence lets so many beats pass that every node that is not heard of is lost.
+func silence(s *state.State, now time.Time) {
+	for range state.MissedBeats {
+		s.Beat(now)
+	}
+}
+
+// A scheduler that stood still has lost nobody by that: its own beats count, not the time.
+func TestASchedulerThatStoodStillLosesNobody(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
+	for i := range 4 * state.MissedBeats {
+		at := start.Add(time.Duration(i+1) * time.Hour)
+		s.Expire(at)
+		if c := s.Beat(at); len(c.Gone) != 0 {
+			t.Fatalf("%+v", c.Gone)
+		}
+		if i%2 == 1 {
+			s.ApplyReport(at, report("n1", "b1", uint64(i+2), false))
+		}
+	}
+	known(t, s, "ins_a")
+}
+
 func TestASilentNodeLosesItsInstances(t *testing.T) {
 	t.Parallel()
 	s := state.New()
 	s.SetFunction(start, record("r1", ""))
 	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
-	if c := s.Expire(start.Add(state.NodeTimeout - time.Millisecond)); len(c.Gone) != 0 {
-		t.Errorf("gone too early: %+v", c.Gone)
+	for range state.MissedBeats - 1 {
+		if c := s.Beat(start.Add(time.Hour)); len(c.Gone) != 0 {
+			t.Errorf("gone too early: %+v", c.Gone)
+		}
 	}
-	if c := s.Expire(start.Add(state.NodeTimeout)); len(c.Gone) != 1 || !s.Nodes["n1"].Lost {
+	if c := s.Beat(start.Add(time.Hour)); len(c.Gone) != 1 || !s.Nodes["n1"].Lost {
 		t.Errorf("%+v", c)
 	}
 	known(t, s)
@@ -445,7 +472,13 @@ var anyStep = rapid.Custom(func(t *rapid.T) step {
 		}
 		return func(s *state.State) { s.ApplyDemand(at, d) }
 	case 6:
-		return func(s *state.State) { s.Expire(at) }
+		beats := rapid.SampledFrom([]int{0, state.MissedBeats}).Draw(t, "beats")
+		return func(s *state.State) {
+			s.Expire(at)
+			for range beats {
+				s.Beat(at)
+			}
+		}
 	case 7:
 		return func(s *state.State) {
 			if s.Instances[functions.InstanceID(id)] == nil {
@@ -492,9 +525,8 @@ func TestAReportSpeaksForItsOwnNode(t *testing.T) {
 		t.Errorf("%+v; reserved %s and %s", in, reserved(s, "n1"), reserved(s, "n2"))
 	}
 	// Once its node is lost, the instance is whose worker has it.
-	s.ApplyReport(start.Add(5*time.Second), report("n2", "b2", 9, true))
-	s.Expire(start.Add(state.NodeTimeout))
-	if c := s.ApplyReport(start.Add(state.NodeTimeout), report("n2", "b2", 10, true, instance("ins_a", functions.InstanceReady))); len(c.Foreign) != 0 {
+	silence(s, start.Add(3*time.Second))
+	if c := s.ApplyReport(start.Add(4*time.Second), report("n2", "b2", 10, true, instance("ins_a", functions.InstanceReady))); len(c.Foreign) != 0 {
 		t.Errorf("%+v", c)
 	}
 	if in := s.Instances["ins_a"]; in == nil || in.Node != "n2" {
@@ -601,7 +633,7 @@ func TestALostNodeComesBackWithAFullReport(t *testing.T) {
 	t.Parallel()
 	s := state.New()
 	s.ApplyReport(start, report("n1", "b1", 1, true, instance("ins_a", functions.InstanceReady)))
-	s.Expire(start.Add(state.NodeTimeout))
+	silence(s, start.Add(3*time.Second))
 	c := s.ApplyReport(start.Add(7*time.Second), report("n1", "b1", 2, false))
 	if n := s.Nodes["n1"]; n.Lost || n.Known || !c.ReportsWanted {
 		t.Errorf("after a delta: lost %t, known %t, %+v", n.Lost, n.Known, c)

@@ -85,6 +85,8 @@ type fakeBatch struct {
 	added, removed, gone jsonList
 	changed              map[functions.InstanceID]struct{}
 	fullTable, report    bool
+	// alive says that there is to be a report, even one that names no instance.
+	alive bool
 	// list says that the report is to list the artifacts.
 	list bool
 }
@@ -153,6 +155,8 @@ func (n *fakeNode) run(ctx context.Context, offset time.Duration) error {
 	n.add(func(b *fakeBatch) { b.report, b.list, b.fullTable = true, true, true })
 	full := time.NewTimer(offset)
 	defer full.Stop()
+	beat := time.NewTicker(bus.BeatEvery)
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -160,6 +164,8 @@ func (n *fakeNode) run(ctx context.Context, offset time.Duration) error {
 		case <-full.C:
 			full.Reset(reportEvery)
 			n.add(func(b *fakeBatch) { b.report = true })
+		case <-beat.C:
+			n.add(func(b *fakeBatch) { b.alive = true })
 		case <-n.wake:
 			if err := n.flush(); err != nil {
 				return err
@@ -295,7 +301,7 @@ func (n *fakeNode) flush() error {
 			return err
 		}
 	}
-	if !b.report && len(changed) == 0 {
+	if !b.report && len(changed) == 0 && !b.alive {
 		return nil
 	}
 	if !b.report {
