@@ -20,6 +20,9 @@ const (
 	termPause = time.Second
 	// termPatience is how long a part of a term may take to be ready: a server that cannot lead lets another one try.
 	termPatience = 20 * time.Second
+	// handOver bounds the wait, at the end of a term, for the requests under way, and that for the attempts under way: nobody leads meanwhile. An
+	// attempt that takes longer is cut, and is delivered again to the server that leads next.
+	handOver = 500 * time.Millisecond
 )
 
 // member is a server of a cluster. What every server does is the system's; what only the one that leads does is made anew for each term.
@@ -61,7 +64,7 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 	}
 	gcfg := m.gatewayConfig()
 	m.relay = relay.New(relay.Config{
-		Listen: cfg.RelayListen, ListenTLS: m.bus.ServersOnly(func(err error) { log.Warn("who is no server was refused", "err", err) }), DialTLS: m.bus.ServerTLS(),
+		Listen: cfg.RelayListen, ListenTLS: m.bus.ServersOnly(), DialTLS: m.bus.ServerTLS(),
 		Local: gateway.Public(m.invoker, gateway.NoQueue{}, gcfg), Guard: m.auth.Middleware,
 		Queued: gateway.Queued(cfg.Domain),
 	}, log)
@@ -114,7 +117,9 @@ func (m *member) lead(ctx context.Context) error {
 
 // term runs the parts of the server that leads until ctx ends.
 func (m *member) term(ctx context.Context, epoch uint64) error {
-	t := &system{cfg: m.cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
+	cfg := m.cfg
+	cfg.DrainTimeout = min(cfg.DrainTimeout, handOver)
+	t := &system{cfg: cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
 	pool, err := m.cfg.pool(m.log)
 	if err != nil {
 		return err
@@ -128,8 +133,19 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 	}
 	// Its own listens nowhere: the server's does, and has it answer.
 	t.gateway = m.gateway
-	end, b := func() {}, m.bus
-	err = supervise(ctx, m.log, []part{
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	retired := make(chan struct{})
+	go func() {
+		defer close(retired)
+		select {
+		case <-ctx.Done():
+		case <-working.Done():
+		}
+		m.relay.Retire(handOver)
+		stop()
+	}()
+	b := m.bus
+	err = supervise(working, m.log, []part{
 		{"scheduler", m.once(t.scheduler.Run, b.Functions().Stream(), b.Revisions().Stream(), b.Quotas().Stream(), b.Nodes().Stream(), b.IdleTimes().Stream()), t.scheduler.Ready, termPatience},
 		{"queue", m.once(t.queue.Run, bus.StreamInvocations, bus.StreamDead, bus.StreamKeys, b.Results().Stream()), t.queue.Ready, termPatience},
 		{"intake", t.intake.Run, t.intake.Ready, termPatience},
@@ -137,10 +153,10 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 		{name: "live", run: t.live.Run},
 		{name: "api", run: t.api.Run},
 	}, func() {
-		end = m.relay.Lead(relay.Active{Public: t.public, Control: t.api.Handler()})
-		context.AfterFunc(ctx, end)
+		m.relay.Lead(relay.Active{Public: t.public, Control: t.api.Handler()})
 	})
-	end()
+	stop()
+	<-retired
 	if err != nil && ctx.Err() == nil {
 		// The server goes on calling functions; it leads again, or another one does, when the store answers.
 		m.log.Error("this server could not lead; trying again", "err", err)

@@ -22,7 +22,9 @@ func (q *Queue) restore(ctx context.Context) error {
 		if !strings.HasPrefix(name, "fn_") {
 			continue
 		}
-		if err := q.bus.Invocations().DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if _, err := bus.Patiently(ctx, q.bus, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, q.bus.Invocations().DeleteConsumer(ctx, name)
+		}); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return q.bus.Fault(err, "removing the consumer "+name)
 		}
 	}

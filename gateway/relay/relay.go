@@ -31,14 +31,11 @@ type Config struct {
 	Patience time.Duration
 }
 
-// Active is what a server that leads serves besides.
-type Active struct{ Public, Control http.Handler }
-
 // Relay is a server's part in that. It is safe for concurrent use.
 type Relay struct {
 	cfg    Config
 	log    *slog.Logger
-	active atomic.Pointer[Active]
+	active atomic.Pointer[active]
 	proxy  *proxy
 
 	mu sync.Mutex
@@ -71,12 +68,22 @@ func New(cfg Config, log *slog.Logger) *Relay {
 	return r
 }
 
-// Lead has this server serve what only the one that leads can, until end.
-func (r *Relay) Lead(a Active) (end func()) {
-	r.active.Store(&a)
+// Lead has this server serve what only the one that leads can, until Retire.
+func (r *Relay) Lead(a Active) {
+	r.active.Store(newActive(a))
 	r.wake()
-	return func() { r.active.CompareAndSwap(&a, nil) }
 }
+
+// Retire has the next server that leads serve that from now on, and returns when what this one has begun is over, or so long has passed. What is only
+// read is not waited for.
+func (r *Relay) Retire(within time.Duration) {
+	if a := r.active.Swap(nil); a != nil {
+		a.retire(within)
+	}
+}
+
+// Leads reports whether this server serves what only the one that leads can.
+func (r *Relay) Leads() bool { return r.active.Load() != nil }
 
 // Point tells where the server that leads takes requests; empty: nobody leads.
 func (r *Relay) Point(address string) {
@@ -121,11 +128,12 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	req.Header.Del(headerKind)
 	req.Header.Del(headerMark)
 	a := r.await(req.Context())
-	if a == nil {
+	if a == nil || !a.enter(req) {
 		w.Header().Set(headerMark, mark)
 		w.WriteHeader(http.StatusMisdirectedRequest)
 		return
 	}
+	defer a.leave(req)
 	if kind == kindControl {
 		// The server that hands it on has let it in, as this one's socket does.
 		ctx := context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "relay", Net: "unix"}))
@@ -136,7 +144,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 }
 
 // await returns what this server serves while it leads; one that is about to is waited for. Nil where it is not.
-func (r *Relay) await(ctx context.Context) *Active {
+func (r *Relay) await(ctx context.Context) *active {
 	over := time.NewTimer(min(r.cfg.Patience, takeOver))
 	defer over.Stop()
 	for {
@@ -163,13 +171,14 @@ func nobody() error {
 // Public serves the public listener.
 func (r *Relay) Public() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		switch a := r.active.Load(); {
-		case a != nil:
+		a := r.active.Load()
+		switch queued := r.cfg.Queued(req); {
+		case !queued && a != nil:
 			a.Public.ServeHTTP(w, req)
-		case r.cfg.Queued(req):
-			r.hand(w, req, kindPublic)
-		default:
+		case !queued:
 			r.cfg.Local.ServeHTTP(w, req)
+		case !a.serve(w, req, kindPublic):
+			r.hand(w, req, kindPublic)
 		}
 	})
 }
@@ -178,11 +187,9 @@ func (r *Relay) Public() http.Handler {
 func (r *Relay) Control() http.Handler {
 	away := r.cfg.Guard(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.hand(w, req, kindControl) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if a := r.active.Load(); a != nil {
-			a.Control.ServeHTTP(w, req)
-			return
+		if !r.active.Load().serve(w, req, kindControl) {
+			away.ServeHTTP(w, req)
 		}
-		away.ServeHTTP(w, req)
 	})
 }
 
@@ -194,12 +201,7 @@ func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
 		r.mu.Lock()
 		at, changed := r.leader, r.changed
 		r.mu.Unlock()
-		if a := r.active.Load(); a != nil {
-			if kind == kindControl {
-				a.Control.ServeHTTP(w, req)
-			} else {
-				a.Public.ServeHTTP(w, req)
-			}
+		if r.active.Load().serve(w, req, kind) {
 			return
 		}
 		var again <-chan time.Time

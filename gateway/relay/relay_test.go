@@ -116,7 +116,7 @@ func TestWhoAnswers(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
-	defer one.relay.Lead(active("one"))()
+	one.relay.Lead(active("one"))
 	two.relay.Point(one.addr)
 	for _, c := range []struct {
 		server              *server
@@ -161,7 +161,7 @@ func TestARequestAwaitsWhoLeads(t *testing.T) {
 	// The next one is known before it is ready.
 	two.relay.Point("")
 	two.relay.Point(one.addr)
-	defer one.relay.Lead(active("one"))()
+	one.relay.Lead(active("one"))
 	if got, want := <-answers, fmt.Sprintf("one public POST /async/f %q tcp \"\"", body); got != want {
 		t.Errorf("%d bytes, want %d: %.80s", len(got), len(want), got)
 	}
@@ -172,7 +172,7 @@ func TestARequestIsNotLeftWhereNobodyLeads(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	one, two, old := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute), newServer(t, a, "old", time.Minute)
-	defer one.relay.Lead(active("one"))()
+	one.relay.Lead(active("one"))
 	two.relay.Point(old.addr)
 	body := strings.Repeat("x", 1<<20)
 	answers := make(chan string, 1)
@@ -195,14 +195,57 @@ func TestAServerBeginsToLead(t *testing.T) {
 		_, got := one.ask(t, one.public.URL, "POST", "/async/f", "b", "")
 		answers <- got
 	}()
-	end := one.relay.Lead(active("one"))
+	one.relay.Lead(active("one"))
 	if got := <-answers; !strings.HasPrefix(got, "one public") {
 		t.Error(got)
 	}
-	end()
+	one.relay.Retire(time.Minute)
 	if _, got := one.ask(t, one.public.URL, "GET", "/fn/f", "", ""); got != "one itself" {
 		t.Error(got)
 	}
+}
+
+// A server that retires ends what it has begun, while what comes meanwhile goes to the next one that leads.
+func TestAServerRetires(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	begun, end := make(chan struct{}), make(chan struct{})
+	slow := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(begun)
+		<-end
+		fmt.Fprint(w, "ended")
+	})
+	one.relay.Lead(relay.Active{Public: slow, Control: slow})
+	answers := make(chan string, 2)
+	ask := func() {
+		_, got := one.ask(t, one.public.URL, "POST", "/async/f", "b", "")
+		answers <- got
+	}
+	go ask()
+	<-begun
+	retired := make(chan struct{})
+	go func() { one.relay.Retire(time.Minute); close(retired) }()
+	two.relay.Lead(active("two"))
+	one.relay.Point(two.addr)
+	// The first one is asked as long as it has not begun to retire; it may be asked once only.
+	for over := time.Now().Add(time.Minute); one.relay.Leads() && time.Now().Before(over); time.Sleep(time.Millisecond) {
+		continue
+	}
+	go ask()
+	if got := <-answers; !strings.HasPrefix(got, "two public") {
+		t.Error(got)
+	}
+	select {
+	case <-retired:
+		t.Error("it does not wait for what it has begun")
+	default:
+	}
+	close(end)
+	if got := <-answers; got != "ended" {
+		t.Error(got)
+	}
+	<-retired
 }
 
 func TestNobodyLeads(t *testing.T) {
@@ -225,7 +268,7 @@ func TestWhoIsNoServerGetsNothing(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	one := newServer(t, a, "one", time.Minute)
-	defer one.relay.Lead(active("one"))()
+	one.relay.Lead(active("one"))
 	worker := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleWorker, Name: "nod_a"}, time.Hour)
 	var conn *tls.Conn
 	var err error

@@ -78,6 +78,9 @@ func (a *audit) refused(who slog.Attr, remote string, err error) {
 	a.write(append([]any{"event", "refused"}, args...))
 }
 
+// refusedServer writes down that who wanted to be a server of the cluster was not taken for one.
+func (a *audit) refusedServer(err error) { a.refused(slog.String("server", "?"), "", err) }
+
 // write appends a line; a.mu is held.
 func (a *audit) write(args []any) {
 	if err := a.open(); err != nil {

@@ -114,7 +114,11 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.nc, err = b.Connect("tatami"); err != nil {
 		return err
 	}
-	if b.later, err = newLater(b.nc); err != nil {
+	patience := time.Duration(0)
+	if cfg.Cluster != nil {
+		patience = electPatience
+	}
+	if b.later, err = newLater(b.nc, patience); err != nil {
 		return fmt.Errorf("subscribing to the server's answers: %w", err)
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
@@ -155,7 +159,10 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 	if err := b.takeImport(ctx); err != nil {
 		return err
 	}
-	return b.roster.open(ctx, b.stores.buckets[BucketMembers])
+	if err := b.roster.open(ctx, b.stores.buckets[BucketMembers]); err != nil {
+		return err
+	}
+	return b.callers.open(ctx, b.stores.buckets[BucketMembers])
 }
 
 // openTables opens the tables of the layout.
@@ -212,11 +219,11 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	if b.roster, err = openRoster(b.cfg.DataDir, secret, b.audit); err != nil {
 		return err
 	}
-	b.roster.clustered = b.cfg.Cluster != nil
 	b.roster.pin = b.authority.Trust().Pin()
 	if b.callers, err = openCallers(b.cfg.DataDir, b.audit); err != nil {
 		return err
 	}
+	b.roster.clustered, b.callers.clustered = b.cfg.Cluster != nil, b.cfg.Cluster != nil
 	b.roster.kick, b.callers.kick = door.kick, door.kickCaller
 	door.roster, door.callers, door.audit, door.keeper = b.roster, b.callers, b.audit, b.keeper
 	return checkFree(ctx, b.cfg.Listen)
@@ -230,7 +237,7 @@ func (b *Bus) WorkerTLS(node functions.NodeID) *tls.Config {
 	return b.keeper.Reach(pki.Just(workerSubject(node)))
 }
 
-// ServerTLS is how this process reaches other servers of the cluster, ServersOnly how it lets nobody else in; refused is told of the others.
+// ServerTLS is how this process reaches other servers of the cluster, ServersOnly how it lets nobody else in; the audit log has the others.
 // Both are nil where no worker may join.
 func (b *Bus) ServerTLS() *tls.Config {
 	if b.keeper == nil {
@@ -240,11 +247,11 @@ func (b *Bus) ServerTLS() *tls.Config {
 }
 
 // ServersOnly is described with ServerTLS.
-func (b *Bus) ServersOnly(refused func(error)) *tls.Config {
+func (b *Bus) ServersOnly() *tls.Config {
 	if b.keeper == nil {
 		return nil
 	}
-	return b.keeper.Admit(pki.Only(pki.RoleServer), refused)
+	return b.keeper.Admit(pki.Only(pki.RoleServer), b.audit.refusedServer)
 }
 
 // ClusterSecret is a secret that all servers of the cluster have in common, another one for each purpose.
@@ -278,6 +285,7 @@ func (b *Bus) shutdown() {
 		b.barrier.stop()
 	}
 	b.roster.close()
+	b.callers.close()
 	if b.nc != nil {
 		b.nc.Close()
 	}

@@ -61,6 +61,9 @@ type Callers struct {
 
 	mu   sync.Mutex
 	file callersFile
+	// clustered says that the servers of a cluster have the callers in common, as common; that is nil where they are a file, or not taken up yet.
+	clustered bool
+	common    *sharedRecord
 }
 
 type callersFile struct {
@@ -147,6 +150,9 @@ func (cs *Callers) Create(name string, namespaces []string) (Caller, string, err
 	c := &Caller{ID: newTokenID(), Name: name, Namespaces: slices.Clone(namespaces), Hash: hashOf(secret), Created: time.Now().UTC()}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if err := cs.refresh(); err != nil {
+		return Caller{}, "", err
+	}
 	if err := cs.room(); err != nil {
 		return Caller{}, "", err
 	}
@@ -194,6 +200,10 @@ func (cs *Callers) List() []Caller {
 // Revoke shuts a caller out for good and ends its connections. What it handed over goes on.
 func (cs *Callers) Revoke(id string) (Caller, error) {
 	cs.mu.Lock()
+	if err := cs.refresh(); err != nil {
+		cs.mu.Unlock()
+		return Caller{}, err
+	}
 	c := cs.file.Callers[id]
 	if c == nil {
 		cs.mu.Unlock()
@@ -235,7 +245,7 @@ func (cs *Callers) change(do, undo func()) error {
 	do()
 	data, err := json.MarshalIndent(cs.file, "", "  ")
 	if err == nil {
-		err = writeDurably(cs.dir, CallersFile, append(data, '\n'))
+		err = cs.save(append(data, '\n'))
 	}
 	if err != nil {
 		undo()

@@ -116,8 +116,8 @@ func (c *ClusterConfig) adoptAuthority(dir string) error {
 }
 
 // joinCluster has the server speak to the others over TLS that both sides authenticate.
-func joinCluster(opts *server.Options, k *pki.Keeper) {
-	opts.Cluster.TLSConfig = k.Mutual(pki.Only(pki.RoleServer))
+func joinCluster(opts *server.Options, door *doorman) {
+	opts.Cluster.TLSConfig = door.keeper.Mutual(pki.Only(pki.RoleServer), door.audit.refusedServer)
 	opts.Cluster.TLSTimeout = handshakePatience.Seconds()
 }
 

@@ -2,8 +2,11 @@ package bus_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	mrand "math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -49,14 +52,14 @@ func newTrioOf(t *testing.T, dir string, secret []byte) *trio {
 	t.Helper()
 	c := &trio{t: t}
 	// Addresses that no other socket gets.
-	net := fmt.Sprintf("127.%d.%d", 1+mrand.IntN(254), mrand.IntN(255))
+	prefix := fmt.Sprintf("127.%d.%d", 1+mrand.IntN(254), mrand.IntN(255))
 	var peers []string
 	for i := range c.cfgs {
-		peers = append(peers, fmt.Sprintf("%s.%d:6222", net, i+1))
+		peers = append(peers, fmt.Sprintf("%s.%d:6222", prefix, i+1))
 	}
 	for i := range c.cfgs {
 		c.cfgs[i] = bus.Config{
-			DataDir: t.TempDir(), Listen: fmt.Sprintf("%s.%d:4222", net, i+1),
+			DataDir: t.TempDir(), Listen: fmt.Sprintf("%s.%d:4222", prefix, i+1),
 			Cluster: &bus.ClusterConfig{Name: "test", Listen: peers[i], Peers: peers, Authority: secret},
 		}
 	}
@@ -197,6 +200,28 @@ func TestThreeServersAgree(t *testing.T) {
 		t.Fatal("the worker goes on at another server than the one that removed it")
 	}
 
+	// Callers of functions are let in wherever they come, and are shut out everywhere.
+	caller, password, err := c.buses[0].Callers().Create("shop", []string{"default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut := make(chan struct{})
+	insistently(t, "calling at another server", func() error {
+		nc, err := nats.Connect(c.buses[2].ListenURL(), nats.UserInfo(caller.ID, password), nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(shut) }))
+		if err == nil {
+			t.Cleanup(nc.Close)
+		}
+		return err
+	})
+	if _, err := c.buses[1].Callers().Revoke(caller.ID); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-shut:
+	case <-time.After(time.Minute):
+		t.Fatal("a caller goes on at another server than the one that revoked it")
+	}
+
 	c.close(2)
 	put(c.buses[1], "two")
 	has(c.buses[0], "two")
@@ -315,6 +340,95 @@ func TestAClustersDirectoryIsItsOwn(t *testing.T) {
 		if f := fault.From(err); f == nil || f.Code != fault.CodeInvalidRequest || f.Field != field {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// Whoever wants to be a server of the cluster and has no certificate of one, or one that has ended, gets nothing, and that is written down.
+func TestWhoIsNoServerIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	b, secret := c.buses[0], readAuthority(t, c.cfgs[0].DataDir)
+	other, err := pki.NewAuthority(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay, err := tls.Listen("tcp", "127.0.0.1:0", b.ServersOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	go func() {
+		for {
+			conn, err := relay.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(conn, conn)
+			conn.Close()
+		}
+	}()
+	server := pki.Subject{Role: pki.RoleServer, Name: "s"}
+	for says, who := range map[string]struct {
+		authority *pki.Authority
+		subject   pki.Subject
+		left      time.Duration
+	}{
+		"ended at":               {secret, server, -time.Second},
+		"another authority":      {other, server, time.Hour},
+		"is of tatami://worker/": {secret, pki.Subject{Role: pki.RoleWorker, Name: "nod_x"}, time.Hour},
+	} {
+		i, err := who.authority.Identify(who.subject, who.left, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := pki.NewKeeper()
+		k.Install(i)
+		config := k.Ask()
+		config.InsecureSkipVerify = true
+		for what, addr := range map[string]string{"the relay": relay.Addr().String(), "the routes": c.cfgs[0].Cluster.Listen} {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over := tls.Client(conn, config)
+			_, err = over.Write([]byte("x"))
+			if err == nil {
+				_, err = over.Read(make([]byte, 1))
+			}
+			if err == nil {
+				t.Errorf("%s: it is answered although its certificate %s", what, says)
+			}
+			conn.Close()
+		}
+		until(t, "it is written down: "+says, func() bool {
+			return slices.ContainsFunc(audited(t, b), func(l map[string]string) bool {
+				return l["event"] == "refused" && l["server"] != "" && strings.Contains(l["err"], says)
+			})
+		})
+	}
+}
+
+// A server that yields leads nothing in the end, and the others lead it all.
+func TestAServerYields(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	insistently(t, "yielding", func() error {
+		c.buses[0].YieldAll(t)
+		if left := c.buses[0].LeadsStreams(); len(left) > 0 {
+			return fmt.Errorf("it leads %q", left)
+		}
+		return nil
+	})
+	insistently(t, "leading elsewhere", func() error {
+		led := append(c.buses[1].LeadsStreams(), c.buses[2].LeadsStreams()...)
+		slices.Sort(led)
+		if led = slices.Compact(led); len(led) < 15 {
+			return fmt.Errorf("the others lead %q", led)
+		}
+		return nil
+	})
+	if err := c.buses[0].Await(t.Context(), bus.StreamInvocations); err != nil {
+		t.Error(err)
 	}
 }
 

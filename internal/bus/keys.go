@@ -30,7 +30,9 @@ func (k *Keys) Stream() string { return StreamKeys }
 
 // Get returns a record and its revision; not-found where there is none.
 func (k *Keys) Get(ctx context.Context, hash string) (functions.KeyRecord, uint64, error) {
-	m, err := k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
+	m, err := Patiently(ctx, k.bus, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return functions.KeyRecord{}, 0, fault.New(fault.CodeNotFound, "there is no such idempotency key")
 	}

@@ -46,26 +46,45 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 		return fmt.Errorf("watching who leads: %w", err)
 	}
 	defer func() { _ = w.Stop() }()
+	tick := time.NewTicker(leadRenew)
+	defer tick.Stop()
 	var last Leader
+	var revision uint64
 	for {
+		var e jetstream.KeyValueEntry
 		select {
 		case <-ctx.Done():
 			return nil
-		case e, ok := <-w.Updates():
+		case entry, ok := <-w.Updates():
 			if !ok {
 				return fault.New(fault.CodeUnavailable, "who leads is not told any more")
 			}
-			l, known := leaderOf(e)
-			if !known || l == last {
-				continue
-			}
-			if last = l; l == (Leader{}) {
-				fn(nil)
-			} else {
-				fn(&l)
-			}
+			e = entry
+		case <-tick.C:
+			// A watch that a dead server had to feed is silent for a while.
+			e = b.leader(ctx, kv)
+		}
+		l, known := leaderOf(e)
+		if !known || l == last || e.Revision() < revision {
+			continue
+		}
+		if last, revision = l, e.Revision(); l == (Leader{}) {
+			fn(nil)
+		} else {
+			fn(&l)
 		}
 	}
+}
+
+// leader asks for the entry of who leads; nil where there is none, or no answer.
+func (b *Bus) leader(ctx context.Context, kv jetstream.KeyValue) jetstream.KeyValueEntry {
+	ctx, cancel := context.WithTimeout(ctx, ledPatience)
+	defer cancel()
+	e, err := kv.Get(ctx, leadKey)
+	if err != nil {
+		return nil
+	}
+	return e
 }
 
 // leaderOf reads an entry of the bucket; empty where nobody leads, false where it does not tell.
@@ -85,8 +104,9 @@ func errAlone() error {
 }
 
 // Lead has f run whenever this server is the one of the cluster that leads, and returns when ctx ends or f fails. F's context ends when the
-// server no longer leads, before another one does. Epoch grows with every change of leader: it fences what one commands that does not know
-// yet that it was replaced. At the end the leadership is given back at once. Address is told to the others.
+// server no longer leads, before another one does; f is to end soon when ctx does, for nobody else leads until then. Epoch grows with every change of
+// leader: it fences what one commands that does not know yet that it was replaced. At the end the leadership is given back at once. Address is told to
+// the others. Whoever leads has the others lead the streams; see yield.
 func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
 	kv := b.stores.buckets[BucketLead]
 	if kv == nil {
@@ -205,14 +225,16 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 	defer end()
 	done := make(chan error, 1)
 	go func() { done <- f(term, epoch) }()
-	rev := c.hold(term, epoch, done)
-	if rev == 0 {
-		end()
-		return <-done
-	}
-	// F itself has ended, or is asked to; the key is given back when nothing of it runs any more.
+	var yielding sync.WaitGroup
+	yielding.Go(func() { c.bus.yield(term) })
+	defer yielding.Wait()
+	// F may take a while to end when it is asked to: nobody else is to lead before that.
+	rev := c.hold(context.WithoutCancel(ctx), epoch, done)
 	end()
 	err := <-done
+	if rev == 0 {
+		return err
+	}
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), leadRenew)
 	defer cancel()
 	if derr := c.kv.Delete(release, leadKey, jetstream.LastRevision(rev)); derr != nil {
@@ -221,9 +243,8 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 	return err
 }
 
-// hold renews the key until it is lost, then it returns 0, or the term is over: then it returns the key's revision. What f returned goes back
-// into done.
-func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint64 {
+// hold renews the key until it is lost, then it returns 0, or f has ended: then it returns the key's revision. What f returned goes back into done.
+func (c *candidate) hold(ctx context.Context, rev uint64, done chan error) uint64 {
 	until := time.NewTimer(leadTTL - leadMargin)
 	defer until.Stop()
 	over := time.Now().Add(leadTTL - leadMargin)
@@ -231,8 +252,6 @@ func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint
 	defer tick.Stop()
 	for {
 		select {
-		case <-term.Done():
-			return rev
 		case err := <-done:
 			done <- err
 			return rev
@@ -242,12 +261,12 @@ func (c *candidate) hold(term context.Context, rev uint64, done chan error) uint
 		case <-tick.C:
 		}
 		begun := time.Now()
-		next, err := c.renew(term, rev, over)
+		next, err := c.renew(ctx, rev, over)
 		switch {
 		case err == nil:
 			rev, over = next, begun.Add(leadTTL-leadMargin)
 			until.Reset(time.Until(over))
-		case IsConflict(err) && c.own(term, &rev):
+		case IsConflict(err) && c.own(ctx, &rev):
 			// The renewal before was stored, although its answer was lost.
 		case IsConflict(err):
 			c.bus.log.Warn("the leadership was lost to another server", "err", err)

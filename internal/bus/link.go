@@ -70,7 +70,7 @@ const (
 	// sayEvery is how often the log tells that the server is waited for.
 	sayEvery = time.Minute
 	// pingEvery and maxPings bound how long a server that vanished is taken to be there.
-	pingEvery = 2 * time.Second
+	pingEvery = 500 * time.Millisecond
 	maxPings  = 2
 )
 

@@ -152,7 +152,7 @@ func (m *migration) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.copyRoster(ctx)
+	return m.copyMembers(ctx)
 }
 
 func (m *migration) copyObjects(ctx context.Context, from, to *Objects) error {
@@ -239,24 +239,31 @@ func (m *migration) store(ctx context.Context, msg *jetstream.RawStreamMsg) erro
 	}
 }
 
-// copyRoster has the workers that joined the one server be those of the cluster, unless it has any.
-func (m *migration) copyRoster(ctx context.Context) error {
-	data, err := os.ReadFile(filepath.Join(m.from.cfg.DataDir, RosterFile))
+// copyMembers has the workers that joined the one server, and those who might call at it, be those of the cluster, unless it has any.
+func (m *migration) copyMembers(ctx context.Context) error {
+	if err := copyMembers(ctx, m, RosterFile, rosterKey, parseRoster); err != nil {
+		return err
+	}
+	return copyMembers(ctx, m, CallersFile, callersKey, parseCallers)
+}
+
+func copyMembers[T any](ctx context.Context, m *migration, name, key string, parse func(path string, data []byte) (T, error)) error {
+	data, err := os.ReadFile(filepath.Join(m.from.cfg.DataDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("reading which workers joined: %w", err)
+		return fmt.Errorf("reading %s: %w", name, err)
 	}
-	f, err := parseRoster(RosterFile, data)
+	f, err := parse(name, data)
 	if err != nil {
 		return err
 	}
 	if data, err = json.Marshal(f); err != nil {
 		return err
 	}
-	if _, err = m.to.stores.buckets[BucketMembers].Create(ctx, rosterKey, data); err != nil && !IsConflict(err) {
-		return fmt.Errorf("storing which workers joined: %w", err)
+	if _, err = m.to.stores.buckets[BucketMembers].Create(ctx, key, data); err != nil && !IsConflict(err) {
+		return fmt.Errorf("storing what was in %s: %w", name, err)
 	}
 	return nil
 }

@@ -46,6 +46,10 @@ func TestAServerThatStoodAloneIsBroughtIn(t *testing.T) {
 	}
 	l := join(t, bus.JoinConfig{URL: alone.ListenURL(), Token: sharedToken(t, alone)})
 	worker := l.Identity().Node
+	caller, password, err := alone.Callers().Create("shop", []string{"default"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := bus.PrepareImport(from, t.TempDir()); !fault.Is(err, fault.CodeConflict) {
 		t.Errorf("from a directory that is in use: %v", err)
 	}
@@ -89,6 +93,13 @@ func TestAServerThatStoodAloneIsBroughtIn(t *testing.T) {
 	if err := b.Roster().Remove(worker, "test"); err != nil {
 		t.Errorf("the worker is unknown: %v", err)
 	}
+	insistently(t, "calling with the token of the server that stood alone", func() error {
+		nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(caller.ID, password))
+		if err == nil {
+			nc.Close()
+		}
+		return err
+	})
 	if _, err := os.Stat(filepath.Join(dir, bus.ImportFile)); err == nil {
 		t.Error("it would be brought in again")
 	}

@@ -38,13 +38,11 @@ type Roster struct {
 
 	// clustered says that the servers of a cluster have the roster in common.
 	clustered bool
-	watching  sync.WaitGroup
-	stop      func() error
 
 	mu   sync.Mutex
 	file rosterFile
-	// kv is nil where the roster is a file, or not taken up yet.
-	kv *shared
+	// common is nil where the roster is a file, or not taken up yet.
+	common *sharedRecord
 }
 
 type rosterFile struct {

@@ -65,7 +65,7 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 		opts.TLSConfig, opts.TLSTimeout, opts.AuthTimeout = door.keeper.Ask(), handshakePatience.Seconds(), 2*handshakePatience.Seconds()
 	}
 	if c.Cluster != nil {
-		joinCluster(opts, door.keeper)
+		joinCluster(opts, door)
 	}
 	opts.CustomClientAuthentication = door
 	// Workers show that they hold a key by signing it.
@@ -95,8 +95,13 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 
 // connect makes an in-process connection to the account of the product.
 func connect(srv *server.Server, p passwords, name string, log *slog.Logger) (*nats.Conn, error) {
+	return connectAs(srv, userTatami, p.tatami, name, log)
+}
+
+// connectAs is connect as another user than the product's.
+func connectAs(srv *server.Server, user, password, name string, log *slog.Logger) (*nats.Conn, error) {
 	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Name(name),
-		nats.UserInfo("tatami", p.tatami),
+		nats.UserInfo(user, password),
 		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
 		// The pipe breaks only when the server stops: a publish fails then, and is not kept.
 		nats.ReconnectBufSize(-1),

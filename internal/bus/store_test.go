@@ -124,16 +124,59 @@ func TestStoreThenUnanswered(t *testing.T) {
 		go l.watch()
 		said := make(chan error, 2)
 		begun := time.Now()
-		l.expect(func(_ uint64, err error) { said <- err })
+		l.expect(nil, func(_ uint64, err error) { said <- err })
 		if err := <-said; !errors.Is(err, errUnanswered) || time.Since(begun) < storeTimeout {
 			t.Errorf("after %s: %v", time.Since(begun), err)
 		}
-		l.expect(func(_ uint64, err error) { said <- err })
+		l.expect(nil, func(_ uint64, err error) { said <- err })
 		l.close()
 		if err := <-said; !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Errorf("at the end: %v", err)
 		}
 	})
+}
+
+// In a cluster what no stream takes yet is sent again, until one does or that has lasted for long enough.
+func TestStoreThenAwaitsAnElection(t *testing.T) {
+	t.Parallel()
+	b := openStore(t)
+	nc, err := b.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ask := func(patience time.Duration) (end func(), said chan error) {
+		l, err := newLater(nc, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = make(chan error, 2)
+		l.store(&nats.Msg{Subject: "elected.late"}, func(seq uint64, err error) {
+			if err == nil && seq != 7 {
+				t.Errorf("it is stored at %d", seq)
+			}
+			said <- err
+		})
+		return l.close, said
+	}
+	end, said := ask(time.Nanosecond)
+	if err := <-said; !errors.Is(err, jetstream.ErrNoStreamResponse) {
+		t.Errorf("without patience: %v", err)
+	}
+	end()
+	end, said = ask(time.Minute)
+	defer end()
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := nc.Subscribe("elected.late", func(m *nats.Msg) { _ = m.Respond([]byte(`{"stream":"X","seq":7}`)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := <-said; err != nil {
+		t.Errorf("with patience: %v", err)
+	}
 }
 
 // A key that was deleted can be made again, whichever way it is made.

@@ -50,7 +50,7 @@ func (t *Table[T]) Stream() string { return t.stream }
 // Get returns the record and its revision; not-found where there is none.
 func (t *Table[T]) Get(ctx context.Context, key string) (T, uint64, error) {
 	var zero T
-	e, err := t.kv.Get(ctx, key)
+	e, err := Patiently(ctx, t.bus, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return t.kv.Get(ctx, key) })
 	if err != nil {
 		return zero, 0, t.fail(err, "reading", key)
 	}

@@ -83,14 +83,19 @@ func (k *Keeper) Ask() *tls.Config {
 func (k *Keeper) Admit(allow func(Subject) error, refused func(error)) *tls.Config {
 	c := k.base()
 	c.ClientAuth = tls.RequireAnyClientCert
-	c.VerifyConnection = func(s tls.ConnectionState) error {
+	c.VerifyConnection = k.judge(allow, refused)
+	return c
+}
+
+// judge is the check of a peer that tells of whom it refuses.
+func (k *Keeper) judge(allow func(Subject) error, refused func(error)) func(tls.ConnectionState) error {
+	return func(s tls.ConnectionState) error {
 		err := k.check(s, allow)
 		if err != nil {
 			refused(err)
 		}
 		return err
 	}
-	return c
 }
 
 // Reach is for whoever connects to a peer that allow says is the right one, of those that the own authority certifies.
@@ -103,10 +108,12 @@ func (k *Keeper) Reach(allow func(Subject) error) *tls.Config {
 	return c
 }
 
-// Mutual is for peers that connect to each other, whoever begins.
-func (k *Keeper) Mutual(allow func(Subject) error) *tls.Config {
+// Mutual is for peers that connect to each other, whoever begins. Refused is told of those that allow does not let in, or that another authority
+// certifies.
+func (k *Keeper) Mutual(allow func(Subject) error, refused func(error)) *tls.Config {
 	c := k.Reach(allow)
 	c.ClientSessionCache = nil
+	c.VerifyConnection = k.judge(allow, refused)
 	c.ClientAuth = tls.RequireAnyClientCert
 	return c
 }

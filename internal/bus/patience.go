@@ -1,0 +1,41 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Patiently asks the store for something that may be asked again without harm. While the servers of a cluster elect who answers it is asked again, for
+// up to 10 s; a server that stands alone is asked once.
+func Patiently[T any](ctx context.Context, b *Bus, ask func(ctx context.Context) (T, error)) (T, error) {
+	if b.cfg.Cluster == nil {
+		return ask(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, electPatience)
+	defer cancel()
+	for {
+		// A question that is put while nobody leads is lost.
+		once, cancel := context.WithTimeout(ctx, electTry)
+		v, err := ask(once)
+		cancel()
+		if err == nil || ctx.Err() != nil || !unled(err) {
+			return v, err
+		}
+		select {
+		case <-time.After(noStreamWait):
+		case <-ctx.Done():
+			return v, err
+		}
+	}
+}
+
+// unled reports whether an error may be due to nobody leading.
+func unled(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.Code == 503
+}
