@@ -159,10 +159,10 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 	if err := b.takeImport(ctx); err != nil {
 		return err
 	}
-	if err := b.roster.open(ctx, b.stores.buckets[BucketMembers]); err != nil {
+	if err := b.roster.open(ctx, b); err != nil {
 		return err
 	}
-	return b.callers.open(ctx, b.stores.buckets[BucketMembers])
+	return b.callers.open(ctx, b)
 }
 
 // openTables opens the tables of the layout.

@@ -9,8 +9,8 @@ import (
 )
 
 // open takes up the cluster's callers; before that nobody may call.
-func (cs *Callers) open(ctx context.Context, kv jetstream.KeyValue) error {
-	s := &sharedRecord{kv: kv, key: callersKey, what: "who may call"}
+func (cs *Callers) open(ctx context.Context, b *Bus) error {
+	s := &sharedRecord{bus: b, kv: b.stores.buckets[BucketMembers], key: callersKey, what: "who may call"}
 	cs.mu.Lock()
 	cs.common = s
 	cs.mu.Unlock()

@@ -41,7 +41,7 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 	if kv == nil {
 		return errAlone()
 	}
-	w, err := kv.Watch(ctx, leadKey)
+	w, err := b.watch(ctx, kv, leadKey)
 	if err != nil {
 		return fmt.Errorf("watching who leads: %w", err)
 	}

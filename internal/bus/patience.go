@@ -33,6 +33,25 @@ func Patiently[T any](ctx context.Context, b *Bus, ask func(ctx context.Context)
 	}
 }
 
+// watchPatience is how long a watch is begun again that nobody who leads has taken: a server that starts is not to end for that.
+const watchPatience = 30 * time.Second
+
+// watch begins a watch of a bucket. In a cluster it waits for those who are elected to feed it.
+func (b *Bus) watch(ctx context.Context, kv jetstream.KeyValue, match string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	for over := time.Now().Add(watchPatience); ; {
+		// The watch lasts as long as its context: no shorter one can bound its beginning, which the client does.
+		w, err := kv.Watch(ctx, match, opts...)
+		if err == nil || b.cfg.Cluster == nil || ctx.Err() != nil || !unled(err) || time.Now().After(over) {
+			return w, err
+		}
+		select {
+		case <-time.After(noStreamWait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // unled reports whether an error may be due to nobody leading.
 func unled(err error) bool {
 	var api *jetstream.APIError

@@ -10,8 +10,8 @@ import (
 )
 
 // open takes up the cluster's roster; before that nobody is let in. Workers that are known are let in without asking for it.
-func (r *Roster) open(ctx context.Context, kv jetstream.KeyValue) error {
-	s := &sharedRecord{kv: kv, key: rosterKey, what: "which workers joined"}
+func (r *Roster) open(ctx context.Context, b *Bus) error {
+	s := &sharedRecord{bus: b, kv: b.stores.buckets[BucketMembers], key: rosterKey, what: "which workers joined"}
 	r.mu.Lock()
 	r.common = s
 	r.mu.Unlock()

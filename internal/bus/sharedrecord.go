@@ -25,6 +25,7 @@ const sharedTimeout = 3 * time.Second
 // sharedRecord is a record that the servers of a cluster have in common. It is changed by whoever knows its last revision; what others changed is
 // heard of at once. Its user guards revision.
 type sharedRecord struct {
+	bus *Bus
 	kv  jetstream.KeyValue
 	key string
 	// what says in words what it is.
@@ -37,7 +38,7 @@ type sharedRecord struct {
 
 // follow calls take with what is stored, now and whenever that changes, until close; it returns when what there is now was taken.
 func (s *sharedRecord) follow(ctx context.Context, log *slog.Logger, take func(jetstream.KeyValueEntry) error) error {
-	w, err := s.kv.Watch(ctx, s.key)
+	w, err := s.bus.watch(ctx, s.kv, s.key)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", s.what, err)
 	}

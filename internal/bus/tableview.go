@@ -34,7 +34,7 @@ func (t *Table[T]) view(ctx context.Context, doing, match string, see func(jetst
 	if err != nil {
 		return t.viewFault(ctx, err, doing, match)
 	}
-	w, err := t.kv.Watch(ctx, match, opts...)
+	w, err := t.bus.watch(ctx, t.kv, match, opts...)
 	if err != nil {
 		return t.viewFault(ctx, err, doing, match)
 	}
@@ -109,7 +109,7 @@ func (t *Table[T]) newest(ctx context.Context, match string) (uint64, error) {
 	defer cancel()
 	for {
 		seq, err := t.askNewest(ctx, match)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrNoResponders) {
+		if err == nil || ctx.Err() != nil || !unled(err) {
 			return seq, err
 		}
 		select {
