@@ -19,8 +19,8 @@ const viewStep = 100 * time.Millisecond
 const (
 	// newestTry bounds one question for what is stored: it is lost where no server leads the stream.
 	newestTry = time.Second
-	// newestPatience is how long it is asked again: an election takes up to nine seconds.
-	newestPatience = 10 * time.Second
+	// newestPatience is how long it is asked again: an election takes up to nine seconds, and more where a server has only just started.
+	newestPatience = 20 * time.Second
 )
 
 // view calls see with the last entry of each key that matches, deleted ones too, and again where it changed meanwhile, in the order of the changes,
