@@ -106,7 +106,7 @@ func (o *openObject) Close() error {
 
 // Has reports whether there is an object of the name.
 func (o *Objects) Has(ctx context.Context, name string) (bool, error) {
-	_, err := o.store.GetInfo(ctx, name)
+	_, err := Patiently(ctx, o.bus, func(ctx context.Context) (*jetstream.ObjectInfo, error) { return o.store.GetInfo(ctx, name) })
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return false, nil
 	}

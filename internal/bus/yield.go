@@ -10,7 +10,7 @@ import (
 
 const (
 	// yieldAfter is the wait before a server that leads the cluster looks which streams it leads, and yieldEvery that between two looks.
-	yieldAfter = 2 * time.Second
+	yieldAfter = 10 * time.Second
 	yieldEvery = 2 * time.Second
 	// yieldPause is the wait between two streams: each is without a leader for a moment.
 	yieldPause = 250 * time.Millisecond
