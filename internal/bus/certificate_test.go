@@ -126,14 +126,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 	self := pki.Subject{Role: pki.RoleWorker, Name: string(node)}
 	try := func(a *pki.Authority, s pki.Subject, left time.Duration) error {
 		t.Helper()
-		i, err := a.Identify(s, left, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		k := pki.NewKeeper()
-		k.Install(i)
-		config := k.Ask()
-		config.InsecureSkipVerify = true
+		config := showing(t, a, s, left)
 		nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), token), nats.Secure(config), nats.CustomInboxPrefix("_INBOX_"+string(node)))
 		if err == nil {
 			nc.Close()
@@ -246,4 +239,18 @@ func TestARemovedWorkerThatStartsFirst(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it waits for ever")
 	}
+}
+
+// showing is how one connects who shows a certificate of an authority, which is good for so long, and asks for none that can be trusted.
+func showing(t *testing.T, a *pki.Authority, who pki.Subject, left time.Duration) *tls.Config {
+	t.Helper()
+	i, err := a.Identify(who, left, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := pki.NewKeeper()
+	k.Install(i)
+	config := k.Ask()
+	config.InsecureSkipVerify = true
+	return config
 }

@@ -377,14 +377,7 @@ func TestWhoIsNoServerIsRefused(t *testing.T) {
 		"another authority":      {other, server, time.Hour},
 		"is of tatami://worker/": {secret, pki.Subject{Role: pki.RoleWorker, Name: "nod_x"}, time.Hour},
 	} {
-		i, err := who.authority.Identify(who.subject, who.left, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		k := pki.NewKeeper()
-		k.Install(i)
-		config := k.Ask()
-		config.InsecureSkipVerify = true
+		config := showing(t, who.authority, who.subject, who.left)
 		for what, addr := range map[string]string{"the relay": relay.Addr().String(), "the routes": c.cfgs[0].Cluster.Listen} {
 			conn, err := net.Dial("tcp", addr)
 			if err != nil {

@@ -15,11 +15,15 @@ func Patiently[T any](ctx context.Context, b *Bus, ask func(ctx context.Context)
 	if b.cfg.Cluster == nil {
 		return ask(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, electPatience)
+	return insist(ctx, electPatience, electTry, ask)
+}
+
+// insist asks for so long while nobody leads, and waits for so long for each answer: a question that is put meanwhile is lost.
+func insist[T any](ctx context.Context, patience, try time.Duration, ask func(ctx context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		// A question that is put while nobody leads is lost.
-		once, cancel := context.WithTimeout(ctx, electTry)
+		once, cancel := context.WithTimeout(ctx, try)
 		v, err := ask(once)
 		cancel()
 		if err == nil || ctx.Err() != nil || !unled(err) {

@@ -36,7 +36,8 @@ func (b *Bus) Store(ctx context.Context, m *nats.Msg) (uint64, error) {
 }
 
 // StoreThen stores a message as Store does, without a goroutine that waits, and calls then once with its sequence or the error. There is no second try,
-// but in a cluster whose servers elect who takes the message: it is sent again for up to 10 s, and is not to be changed until then. Then may run before StoreThen returns, and must not wait: all others wait behind it.
+// but in a cluster whose servers elect who takes the message: it is sent again for up to 10 s, and is not to be changed until then. Then may run before
+// StoreThen returns, and must not wait: all others wait behind it.
 func (b *Bus) StoreThen(m *nats.Msg, then func(sequence uint64, err error)) { b.later.store(m, then) }
 
 // StoreDurably stores a message as Store does and returns when that is on disk, with what else was stored in the streams named. Errors of both are

@@ -24,8 +24,8 @@ const (
 )
 
 // view calls see with the last entry of each key that matches, deleted ones too, and again where it changed meanwhile, in the order of the changes,
-// then once with nil, and then with every change, until see returns false or ctx ends, which is no error. By the nil it has shown at least all that was stored when it was called:
-// in a cluster, the server that gives the entries may be one that does not know the latest ones yet.
+// then once with nil, and then with every change, until see returns false or ctx ends, which is no error. By the nil it has shown at least all that was
+// stored when it was called: in a cluster, the server that gives the entries may be one that does not know the latest ones yet.
 func (t *Table[T]) view(ctx context.Context, doing, match string, see func(jetstream.KeyValueEntry) bool, opts ...jetstream.WatchOpt) error {
 	if match == "" {
 		match = ">"
@@ -105,24 +105,10 @@ func (t *Table[T]) newest(ctx context.Context, match string) (uint64, error) {
 	if t.bus.cfg.Cluster == nil {
 		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, newestPatience)
-	defer cancel()
-	for {
-		seq, err := t.askNewest(ctx, match)
-		if err == nil || ctx.Err() != nil || !unled(err) {
-			return seq, err
-		}
-		select {
-		case <-time.After(viewStep):
-		case <-ctx.Done():
-			return 0, err
-		}
-	}
+	return insist(ctx, newestPatience, newestTry, func(ctx context.Context) (uint64, error) { return t.askNewest(ctx, match) })
 }
 
 func (t *Table[T]) askNewest(ctx context.Context, match string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, newestTry)
-	defer cancel()
 	st, err := t.bus.js.Stream(ctx, t.stream)
 	if err != nil {
 		return 0, err

@@ -5,7 +5,6 @@ package attach
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -15,20 +14,7 @@ import (
 // TestLinkSwapped: a directory that becomes a link out of the root, and again a directory, while mount points are looked for in it, leads
 // none of them out.
 func TestLinkSwapped(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this test mounts and needs root; run 'make e2e' as root")
-	}
-	dir := t.TempDir()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	path := func(name string) string { return filepath.Join(dir, name) }
-	// Overlay takes no overlay for its own layers, which /tmp may be.
-	must(unix.Mount("tatami", dir, "tmpfs", 0, ""))
-	t.Cleanup(func() { must(unix.Unmount(dir, unix.MNT_DETACH)) })
+	path, must := ground(t)
 	for _, name := range []string{"lower", "upper", "work", "outside"} {
 		must(os.Mkdir(path(name), 0o755))
 	}

@@ -17,20 +17,8 @@ import (
 // TestViewsThatLieSomewhere: an overlay of mapped layers is made as kernels take it that want them mounted, on a node that shares its mounts. The
 // layers themselves stay as they are, and nothing stays mounted.
 func TestViewsThatLieSomewhere(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("this test mounts and needs root; run 'make e2e' as root")
-	}
-	dir := t.TempDir()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	path := func(name string) string { return filepath.Join(dir, name) }
-	must(unix.Mount("tatami", dir, "tmpfs", 0, ""))
-	t.Cleanup(func() { must(unix.Unmount(dir, unix.MNT_DETACH)) })
-	must(unix.Mount("", dir, "", unix.MS_SHARED, ""))
+	path, must := ground(t)
+	must(unix.Mount("", path(""), "", unix.MS_SHARED, ""))
 	lower := []string{path("top"), path("middle"), path("bottom")}
 	for _, layer := range lower {
 		must(os.Mkdir(layer, 0o755))
