@@ -19,6 +19,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/runtime/containerd"
 	"github.com/tatami-faas/tatami/runtime/egress"
 )
 
@@ -133,9 +134,9 @@ func checkFilesystem(name, fstype string) v1.Check {
 }
 
 func checkRunc(ctx context.Context) v1.Check {
-	path, err := exec.LookPath("runc")
+	path, err := containerd.FindProgram("runc")
 	if err != nil {
-		return v1.Check{Name: "runc", State: v1.CheckFail, Detail: "not found on the PATH", Fix: "sudo apt-get install runc"}
+		return v1.Check{Name: "runc", State: v1.CheckFail, Detail: "not found, neither on the PATH nor where programs usually are", Fix: "sudo apt-get install runc"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -149,7 +150,7 @@ func checkRunc(ctx context.Context) v1.Check {
 
 // checkGVisor: functions with sandbox gvisor need it, and no others.
 func checkGVisor(ctx context.Context) v1.Check {
-	path, err := exec.LookPath("runsc")
+	path, err := containerd.FindProgram("runsc")
 	if err != nil {
 		return okCheck("gvisor", "runsc is not installed: functions with `sandbox: gvisor` cannot run here, others are not concerned")
 	}

@@ -51,6 +51,7 @@ type nodeConfig struct {
 	LogFormat      string
 	DockerConfig   string
 	UserNamespaces bool
+	GVisor         bool
 	StayAwake      bool
 	EgressRange    string
 	EgressAllow    []string
@@ -82,6 +83,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 		"(default a thirteenth of what the machine or the cgroup has, at least 384Mi; GOGC and GOMEMLIMIT go first)")
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
 	f.BoolVar(&c.UserNamespaces, "user-namespaces", true, "run images that ask for root as root of a user namespace, where this machine can; else as user 65532")
+	f.BoolVar(&c.GVisor, "gvisor", true, "run functions that ask for gVisor, where runsc is installed; else they go to other nodes")
 	f.BoolVar(&c.StayAwake, "stay-awake", true, "keep the processors from sleeping during the milliseconds in which a function starts")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
@@ -225,7 +227,7 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
 		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Memory: c.memory(),
-		Egress: out, UserNamespaces: c.UserNamespaces, StayAwake: c.StayAwake,
+		Egress: out, UserNamespaces: c.UserNamespaces, GVisor: c.GVisor, StayAwake: c.StayAwake,
 	}, blobs, log)
 }
 

@@ -387,6 +387,9 @@ func notReady(c *change, rev functions.Revision) error {
 	if c.previous != "" {
 		return e.WithHint("%s keeps the traffic; correct the function and deploy again", c.previous)
 	}
+	if len(rev.Logs) == 0 {
+		return e.WithHint("tatami explain %s", c.ref)
+	}
 	return e.WithHint("tatami logs %s", c.ref)
 }
 

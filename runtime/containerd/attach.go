@@ -108,8 +108,11 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	if err != nil {
 		return why("not-poolable", err.Error())
 	}
-	sp, reason := pool.take()
-	if sp == nil {
+	sp, reason := pool.take(ctx)
+	switch {
+	case ctx.Err() != nil && sp == nil:
+		return false, ctx.Err()
+	case sp == nil:
 		return why("pool-empty", reason)
 	}
 	b.take(sp)
@@ -125,8 +128,11 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	var refused *attach.RefusedError
 	switch {
 	case err == nil:
-		b.info.StartPath, b.info.Activated = pathAttach, s.Activate
-		pool.counted(pathAttach, "")
+		b.info.StartPath, b.info.PathReason, b.info.Activated = pathAttach, reason, s.Activate
+		if reason != "" {
+			reason = "pool-empty"
+		}
+		pool.counted(pathAttach, reason)
 		d.tellUser(b, art)
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil

@@ -237,3 +237,50 @@ func TestAttachOtherwise(t *testing.T) {
 		t.Errorf("left behind: %q", l)
 	}
 }
+
+// TestAttachWaits: starts that find no sandbox left wait for those that are made, and are told why they were slower.
+func TestAttachWaits(t *testing.T) {
+	needInit(t)
+	cfg := testConfig(t)
+	cfg.SandboxPool = 1
+	blobs := sandboxtest.Blobs(t.TempDir())
+	d := open(t, cfg, blobs)
+	defer func() { _ = d.Close() }()
+	art := testImage(t, blobs)
+	if _, err := d.Prepare(t.Context(), art); err != nil {
+		t.Fatal(err)
+	}
+	awaitPool(t, d, 1)
+	all := make([]sandbox.Sandbox, 8)
+	var starts errgroup.Group
+	for i := range all {
+		starts.Go(func() (err error) {
+			all[i], err = d.Create(t.Context(), testSpec(art))
+			return err
+		})
+	}
+	if err := starts.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	waited := uint64(0)
+	for _, sb := range all {
+		awaitServing(t, sb)
+		info := sb.Info()
+		if info.StartPath != pathAttach {
+			t.Errorf("path %s, reason %q", info.StartPath, info.PathReason)
+		}
+		if strings.Contains(info.PathReason, poolEmpty) {
+			waited++
+		}
+		if err := sb.Stop(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if counted := d.Pool().Starts[StartPath{pathAttach, "pool-empty"}]; waited == 0 || counted != waited {
+		t.Errorf("%d waited, %d are counted", waited, counted)
+	}
+	d.drainPools()
+	if l := settled(t, cfg); len(l) > 0 {
+		t.Errorf("left behind: %q", l)
+	}
+}

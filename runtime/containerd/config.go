@@ -50,6 +50,8 @@ type Config struct {
 	// UserNamespaces has images that name root, or no user, run as root of a user namespace, where this machine can do that; else they run
 	// as user 65532.
 	UserNamespaces bool
+	// GVisor offers gVisor's sandboxes, where runsc is installed.
+	GVisor bool
 	// StayAwake keeps the machine's processors from sleeping while functions start, where the kernel takes such a wish.
 	StayAwake bool
 	// Egress says what sandboxes with egress may reach. Name and State are the driver's to set.

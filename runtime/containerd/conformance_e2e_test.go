@@ -128,6 +128,7 @@ func testConfig(t testing.TB) Config {
 		DataDir: filepath.Join(run, "data"), RunDir: filepath.Join(run, "run"),
 		ParentCgroup: "/tatami-test/" + filepath.Base(run), NodeName: "node-" + filepath.Base(run),
 		Allocatable: functions.Resources{CPU: 64_000, Memory: 8 * functions.GiB, Instances: 20},
+		GVisor:      true,
 	}
 }
 

@@ -17,7 +17,8 @@
 // the seccomp filter compiled by runtime/seccomp. Tests hold both against each other. Such a sandbox carries an id of its own; a file under
 // RunDir, written before anything of the function enters it, says whose it is, so that a later run adopts it as the instance. It is used once.
 // One that waits ends with this process. The keeper outlives it, takes the output and notes how processes ended; where the keeper ends, so
-// do its sandboxes. Where none waits, or the function cannot be put into one, it is made as above, and Info says why.
+// do its sandboxes. Where none is left a start waits for the next one (poolwait.go): to make one takes a tenth of what the way above takes. Where
+// none can be made, or the function cannot be put into one, it is made as above. Info says why.
 // A root that is read-only keeps nosuid and nodev, which the OCI runtime forgets; a program that the kernel refuses is told by Create, which
 // the OCI runtime finds out too late for.
 //

@@ -349,15 +349,16 @@ func (d *Driver) all() []*box {
 
 // findRunc finds the OCI runtime.
 func findRunc() (string, error) {
-	p, err := findProgram("runc")
+	p, err := FindProgram("runc")
 	if err != nil {
 		return "", fault.New(fault.CodeUnavailable, "runc is not installed; it makes the containers").WithHint("apt-get install runc")
 	}
 	return p, nil
 }
 
-// findProgram looks where distributions put programs, too, as a service's PATH may lack the directories of the superuser.
-func findProgram(name string) (string, error) {
+// FindProgram returns the path of a program. It looks where distributions put programs, too, as a service's PATH may lack the directories of the
+// superuser. An error is exec.ErrNotFound.
+func FindProgram(name string) (string, error) {
 	if p, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(p)
 	}

@@ -20,11 +20,21 @@ const gvisorPIDs = 256
 // gvisorWhy is why a sandbox of gVisor's is made by its runtime at the start.
 const gvisorWhy = "gVisor makes its sandboxes itself"
 
+// Why a node has no gVisor.
+const (
+	gvisorOff  = "this node is not to run it (--gvisor=false)"
+	gvisorAway = "runsc is not installed"
+)
+
 // gvisor turns the plan into one for a sandbox whose system calls are answered by gVisor's kernel instead of the node's.
 func (d *Driver) gvisor(p *plan) error {
-	program, err := findProgram("runsc")
+	const asks = "the function asks for 'sandbox: gvisor', and "
+	if !d.cfg.GVisor {
+		return fault.New(fault.CodeUnavailable, asks+gvisorOff).WithHint("start the node without --gvisor=false, or take 'sandbox' out of tatami.yaml")
+	}
+	program, err := FindProgram("runsc")
 	if err != nil {
-		return fault.Wrap(fault.CodeUnavailable, err, "the function asks for 'sandbox: gvisor', and runsc is not installed on this node").
+		return fault.Wrap(fault.CodeUnavailable, err, asks+gvisorAway+" on this node").
 			WithHint("apt-get install runsc, or take 'sandbox' out of tatami.yaml")
 	}
 	// The shim hands the runtime no flags of ours. With the network of its namespace the function is reached like any other. The runtime gives
@@ -50,8 +60,10 @@ func (d *Driver) gvisor(p *plan) error {
 // Lacks are the features that this node does not have now, each with the reason and, where one is known, with the remedy.
 func (d *Driver) Lacks() map[functions.Feature]string {
 	lacks := map[functions.Feature]string{}
-	if _, err := findProgram("runsc"); err != nil {
-		lacks[functions.FeatureGVisor] = "runsc is not installed"
+	if !d.cfg.GVisor {
+		lacks[functions.FeatureGVisor] = gvisorOff
+	} else if _, err := FindProgram("runsc"); err != nil {
+		lacks[functions.FeatureGVisor] = gvisorAway
 	}
 	if err := d.egress.Obstacle(); err != nil {
 		reason := err.Error()

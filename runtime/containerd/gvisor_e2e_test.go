@@ -25,7 +25,7 @@ func (g guarded) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, e
 // TestConformanceGVisor is TestConformance where gVisor answers the system calls.
 func TestConformanceGVisor(t *testing.T) {
 	needRoot(t)
-	if _, err := findProgram("runsc"); err != nil {
+	if _, err := FindProgram("runsc"); err != nil {
 		t.Fatalf("this test runs gVisor: %v; run 'make deps-test'", err)
 	}
 	owner := func() (uint32, uint32) {

@@ -42,8 +42,11 @@ type pool struct {
 	mu     sync.Mutex
 	opened bool
 	idle   []*spare
-	// empty says why there is none while there is none.
+	// waiters are the starts that wait for a sandbox to be made, longest first: only where none is idle.
+	waiters []waiter
+	// empty says why there is none while there is none; stuck, that none can be made now.
 	empty string
+	stuck bool
 	// starts is how many starts are under way, or were until settleTime ago.
 	starts int
 	// making is how many sandboxes are being made.
@@ -54,11 +57,14 @@ type pool struct {
 }
 
 func newPool(d *Driver, bounds poolBounds) *pool {
-	return &pool{d: d, bounds: bounds, wake: make(chan struct{}, makers), empty: "the pool is empty", counts: map[StartPath]uint64{}}
+	return &pool{d: d, bounds: bounds, wake: make(chan struct{}, makers), empty: poolEmpty, counts: map[StartPath]uint64{}}
 }
 
-// StartPath is a way in which sandboxes were started, and the kind of reason why a faster one was not taken: no-pool, pool-empty,
-// not-poolable, attach-failed.
+// poolEmpty is why a start has to wait for its sandbox.
+const poolEmpty = "the pool is empty"
+
+// StartPath is a way in which sandboxes were started, and the kind of reason why it was not the fastest: no-pool, pool-empty, not-poolable,
+// attach-failed. An attach with pool-empty waited for its sandbox to be made.
 type StartPath struct{ Path, Reason string }
 
 // PoolState is what the pools hold now, and what starts there were.
@@ -119,10 +125,10 @@ func (p *pool) open() {
 	root, err := p.d.poolRoot()
 	if err != nil {
 		p.d.log.Warn("no sandboxes are made ahead", "err", err)
-		p.say("there is no pool: " + err.Error())
 		p.mu.Lock()
 		p.opened = false
 		p.mu.Unlock()
+		p.fails("there is no pool: " + err.Error())
 		return
 	}
 	ctx, cancel := context.WithCancel(p.d.scope(p.d.ctx))
@@ -140,6 +146,7 @@ func (p *pool) drain() {
 	p.mu.Lock()
 	idle, cancel := p.idle, p.cancel
 	p.idle, p.opened = nil, false
+	p.dismissLocked()
 	p.mu.Unlock()
 	if cancel != nil {
 		cancel()
@@ -221,18 +228,11 @@ func (p *pool) changed() {
 	}
 }
 
-func (p *pool) say(why string) {
-	p.mu.Lock()
-	p.empty = why
-	p.mu.Unlock()
-}
-
-// take returns a waiting sandbox, or why there is none.
-func (p *pool) take() (*spare, string) {
+// take returns a sandbox made ahead; where none is left, the next one that is made, and that it had to be waited for; or nil and why there is none.
+func (p *pool) take(ctx context.Context) (*spare, string) {
 	p.mu.Lock()
 	if len(p.idle) == 0 {
-		defer p.mu.Unlock()
-		return nil, p.empty
+		return p.wait(ctx)
 	}
 	s := p.idle[0]
 	p.idle = slices.Delete(p.idle, 0, 1)
@@ -264,7 +264,7 @@ func (p *pool) refill(ctx context.Context, root string) {
 			return
 		case err != nil:
 			p.d.log.Warn("a sandbox cannot be made ahead", "err", err)
-			p.say("no sandbox could be made ahead: " + err.Error())
+			p.fails("no sandbox could be made ahead: " + err.Error())
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -272,7 +272,6 @@ func (p *pool) refill(ctx context.Context, root string) {
 			pause = min(2*pause, lastRetry)
 		default:
 			pause = firstRetry
-			p.say("the pool is empty")
 			p.add(s)
 		}
 	}
@@ -287,7 +286,7 @@ func (p *pool) awaitTurn(ctx context.Context) (urgent, ok bool) {
 		now := time.Now()
 		p.mu.Lock()
 		want := p.bounds.size(p.demand.burst(now))
-		wanting := len(p.idle)+p.making < want
+		wanting := len(p.idle)+p.making < want+len(p.waiters)
 		low := len(p.idle) <= want/lowShare
 		insists := p.yield.ended(now, wanting, low)
 		// Beside starts one at a time, as long as there are some left.
@@ -361,10 +360,12 @@ func (p *pool) loseKept(path string) {
 	p.changed()
 }
 
+// add has a start that waits take the sandbox, or keeps it.
 func (p *pool) add(s *spare) {
 	p.mu.Lock()
 	opened := p.opened
-	if opened {
+	p.empty, p.stuck = poolEmpty, false
+	if opened && !p.handLocked(s) {
 		p.idle = append(p.idle, s)
 		p.tasks.Go(func() { s.watch(func() { p.lose(s) }) })
 	}

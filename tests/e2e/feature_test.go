@@ -26,14 +26,28 @@ func TestAWorkerLacksAFeature(t *testing.T) {
 		return harness.JoinFrom(t, s, sw.Machine(machine), server+":4222", append(flags, more...)...)
 	}
 	// The other's range is the network that it is in.
-	able, lacking := join(2), join(3, "--egress-range", "10.77.0.0/16")
+	without := []string{"--gvisor=false", "--egress-range", "10.77.0.0/16"}
+	able, lacking := join(2), join(3, without...)
 	eventually(t, 60*time.Second, "the workers show with what they lack", func() bool {
 		nodes := f.nodes()
-		return len(nodes) == 2 && nodes[able.Name].Lacks[functions.FeatureEgress] == "" && nodes[lacking.Name].Lacks[functions.FeatureEgress] != ""
+		lacks := nodes[lacking.Name].Lacks
+		return len(nodes) == 2 && len(nodes[able.Name].Lacks) == 0 && lacks[functions.FeatureEgress] != "" && lacks[functions.FeatureGVisor] != ""
 	})
 
 	f.Deploy("plain", "probe", "cpu: 50m\nmemory: 32Mi\nscale: {min: 2, max: 2}\nplacement: {spread: node}\n")
 	eventually(t, 60*time.Second, "a function that needs nothing is on both", func() bool { return len(f.on("plain")) == 2 })
+	f.Deploy("guarded", "probe", "sandbox: gvisor\ncpu: 50m\nmemory: 96Mi\nephemeral: 16Mi\nscale: {min: 2, max: 2}\nplacement: {spread: node}\n")
+	eventually(t, 60*time.Second, "one that needs gVisor is twice where it is", func() bool {
+		on := f.on("guarded")
+		if on[lacking.Name] > 0 {
+			t.Fatalf("placed where there is no gVisor: %v", on)
+		}
+		return on[able.Name] == 2
+	})
+	if resp, body := s.Get("/fn/guarded/"); resp.StatusCode != 200 {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+	s.Must("delete", "guarded", "--yes")
 	f.Deploy("open", "probe", "egress: internet\ncpu: 50m\nmemory: 64Mi\nscale: {min: 4, max: 4}\nplacement: {spread: node}\n")
 	why := ""
 	eventually(t, 60*time.Second, "the one that has egress is full, and it is said what the other lacks", func() bool {
@@ -50,7 +64,7 @@ func TestAWorkerLacksAFeature(t *testing.T) {
 	}
 
 	lacking.Stop()
-	lacking.Flags = lacking.Flags[:len(lacking.Flags)-2]
+	lacking.Flags = lacking.Flags[:len(lacking.Flags)-len(without)]
 	lacking.Launch()
 	eventually(t, 60*time.Second, "it has egress now, and takes the others", func() bool {
 		on := f.on("open")

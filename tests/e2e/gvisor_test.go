@@ -47,3 +47,19 @@ func TestGVisor(t *testing.T) {
 		t.Errorf("deploy ended with %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
 	}
 }
+
+// A machine that is not to run gVisor refuses the deploy, and says why.
+func TestGVisorRefused(t *testing.T) {
+	s := harness.Start(t, harness.WithFlags("--gvisor=false", "--sandbox-pool", "0"))
+	r := s.TryDeploy("guarded", "probe", "sandbox: gvisor\n")
+	if out := r.Stdout + r.Stderr; r.Exit != 9 || !strings.Contains(out, "lacks gvisor") || !strings.Contains(out, "--gvisor=false") {
+		t.Errorf("deploy ended with %d\n%s", r.Exit, out)
+	}
+	if out := s.Must("explain", "guarded").Stdout; !strings.Contains(out, "--gvisor=false") {
+		t.Errorf("explain does not say why:\n%s", out)
+	}
+	if out := s.Must("node", "ls").Stdout; !strings.Contains(out, "ready") {
+		t.Errorf("the node does not serve other functions:\n%s", out)
+	}
+	s.Deploy("plain", "probe", "")
+}
