@@ -23,8 +23,11 @@ type Config struct {
 	// MaxHeader is the largest header of a request, in bytes. Default 64 KiB. The data path refuses what is larger by a fault; twice as
 	// much is refused by the server itself.
 	MaxHeader int
-	// DrainTimeout is how long requests may go on after Run's context ended. Default 30s.
+	// DrainTimeout is how long requests may go on after Run's context, and LameDuck, ended. Default 30s.
 	DrainTimeout time.Duration
+	// LameDuck is how long the gateway goes on taking requests once Run's context has ended, while readiness says that it is stopping and every answer ends
+	// its connection: so long load balancers and clients have to look elsewhere. 0: not at all.
+	LameDuck time.Duration
 	// WriteTimeout ends an answer of the platform's own of which the client takes nothing for so long. Default 20s.
 	WriteTimeout time.Duration
 	// HeaderTimeout is how long a client may take to say what it wants. Default 10s.
@@ -69,6 +72,8 @@ func (c Config) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "max-body: %d is negative", c.MaxBody).WithField("max-body")
 	case c.DrainTimeout < 0:
 		return fault.New(fault.CodeInvalidRequest, "drain-timeout: %s is negative", c.DrainTimeout).WithField("drain-timeout")
+	case c.LameDuck < 0:
+		return fault.New(fault.CodeInvalidRequest, "lame-duck: %s is negative", c.LameDuck).WithField("lame-duck")
 	case c.WriteTimeout < 0:
 		return fault.New(fault.CodeInvalidRequest, "write-timeout: %s is negative", c.WriteTimeout).WithField("write-timeout")
 	case c.HeaderTimeout < 0:

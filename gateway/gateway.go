@@ -57,8 +57,8 @@ func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 // Addrs returns where the gateway listens; it is valid once Ready is closed.
 func (g *Gateway) Addrs() Addrs { return g.addrs }
 
-// Run serves until ctx ends. Then it takes no more requests, waits for those under way up to the drain timeout, cuts the rest with the
-// fault draining, and returns nil. It is called once.
+// Run serves until ctx ends. Then it tells of its end for Config.LameDuck, takes no more connections, waits for the requests under way up to the drain
+// timeout, cuts the rest with the fault draining, and returns nil. It is called once.
 func (g *Gateway) Run(ctx context.Context) error {
 	ls, err := g.listen(ctx)
 	if err != nil {
@@ -92,6 +92,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	close(g.ready)
 	group.Go(func() error {
 		<-gctx.Done()
+		g.leave(ctx, front)
 		g.drain(ctx, []server{front, public}, control, cut)
 		return nil
 	})
@@ -138,6 +139,10 @@ func bounded(h http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			defer problem.Unread(w, r)
 		}
+		if isDraining(r) && len(r.Header["Upgrade"]) == 0 {
+			// Of HTTP/2 it is that no more requests are to come.
+			w.Header().Set("Connection", "close")
+		}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -157,28 +162,27 @@ type server interface {
 	Close() error
 }
 
-// shutdown ends servers together; false where one did not end in time.
-func shutdown(ctx context.Context, servers ...server) bool {
-	var late atomic.Bool
-	var wg sync.WaitGroup
-	for _, s := range servers {
-		wg.Go(func() {
-			if s.Shutdown(ctx) != nil {
-				late.Store(true)
-			}
-		})
+// leave tells load balancers and clients to look elsewhere, and gives them time for that.
+func (g *Gateway) leave(ctx context.Context, front *http1.Server) {
+	g.draining.Store(true)
+	front.Leave()
+	if ctx.Err() != nil && g.cfg.LameDuck > 0 {
+		g.log.Info("requests are taken for a while yet, while load balancers look elsewhere", "dur_ms", g.cfg.LameDuck.Milliseconds())
+		time.Sleep(g.cfg.LameDuck)
 	}
-	wg.Wait()
-	return !late.Load()
 }
 
 // drain ends all servers: the public ones first, so that the control API tells how it goes.
 func (g *Gateway) drain(ctx context.Context, public []server, control server, cut context.CancelCauseFunc) {
-	g.draining.Store(true)
 	base := context.WithoutCancel(ctx)
 	wait, cancel := context.WithTimeout(base, g.cfg.DrainTimeout)
 	defer cancel()
-	if !shutdown(wait, public...) || g.upgrades.wait(wait) != nil {
+	late := false
+	// One after the other: what has come to the front may be for the server behind it.
+	for _, s := range public {
+		late = s.Shutdown(wait) != nil || late
+	}
+	if late || g.upgrades.wait(wait) != nil {
 		g.log.Warn("requests were cut: they did not end within the drain timeout", "dur_ms", g.cfg.DrainTimeout.Milliseconds())
 	}
 	cut(fault.New(fault.CodeDraining, "the server is stopping").WithRetryAfter(time.Second))

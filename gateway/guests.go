@@ -65,6 +65,14 @@ func (g *guests) Accept() (net.Conn, error) {
 	}
 }
 
+// SyscallConn gives access to the socket that listens.
+func (g *guests) SyscallConn() (syscall.RawConn, error) {
+	if l, ok := g.Listener.(syscall.Conn); ok {
+		return l.SyscallConn()
+	}
+	return nil, syscall.ENOTSUP
+}
+
 // note is the server's word on what a connection does.
 func (g *guests) note(c net.Conn, state http.ConnState) {
 	switch state {

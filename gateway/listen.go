@@ -20,6 +20,8 @@ const controlGroup = "tatami"
 
 func listenTCP(ctx context.Context, flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
+	// A socket of several paths cannot settle before it ends.
+	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:

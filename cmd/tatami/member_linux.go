@@ -63,6 +63,7 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 		return nil, err
 	}
 	gcfg := m.gatewayConfig()
+	gcfg.LameDuck = cfg.LameDuck
 	m.relay = relay.New(relay.Config{
 		Listen: cfg.RelayListen, ListenTLS: m.bus.ServersOnly(), DialTLS: m.bus.ServerTLS(),
 		Local: gateway.Public(m.invoker, gateway.NoQueue{}, gcfg), Guard: m.auth.Middleware,

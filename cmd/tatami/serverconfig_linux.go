@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,6 +28,7 @@ type serverConfig struct {
 	ClusterListen string
 	ClusterSecret string
 	RelayListen   string
+	LameDuck      time.Duration
 }
 
 // workerFlags are those of `tatami up` that are about its own worker.
@@ -47,6 +49,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) error {
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "which of the peers this server is")
 	f.StringVar(&c.ClusterSecret, "cluster-secret", "", "file with what the servers have in common, as `tatami cluster secret` makes it; needed at the first start")
 	f.StringVar(&c.RelayListen, "relay-listen", "", "address at which the other servers hand requests on to this one, such as 10.0.0.1:6223")
+	f.DurationVar(&c.LameDuck, "lame-duck", time.Second, "how long a server that stops still takes requests while /readyz fails: longer than the interval at which load balancers ask for that")
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (a *answer) frame(all bool) {
 	if all && !a.trailing && a.length < 0 && bodyAllowed(a.status) && (a.w.req.Method != http.MethodHead || len(a.held) > 0) {
 		a.length = int64(len(a.held))
 	}
-	a.closing = a.closing || a.c.s.ending.Load()
+	a.closing = a.closing || a.c.s.leaving.Load()
 	// Clients that send all of a request before they read the answer would wait for us, and we for them.
 	if a.w.req.ContentLength > 0 && !a.closing && !a.fullDuplex && !a.w.body.discard() {
 		a.closing = true

@@ -119,8 +119,6 @@ func (c *conn) next() verdict {
 			w.reset(c.blank)
 			n, v := w.head(w.unread())
 			switch {
-			case v == ordinary && c.s.ending.Load():
-				return incomplete
 			case v == ordinary && n <= c.s.cfg.MaxHeader && (c.s.cfg.Takes == nil || c.s.cfg.Takes(w.req.Host, w.req.RequestURI)):
 				w.at += n
 				return ordinary
@@ -166,7 +164,7 @@ func (c *conn) tooLittle() bool {
 
 // unusual is what a connection becomes that net/http takes over.
 func (c *conn) unusual() verdict {
-	if !c.pass(active) || c.s.ending.Load() {
+	if !c.pass(active) {
 		return incomplete
 	}
 	return unusual
@@ -231,14 +229,10 @@ func (c *conn) respond() bool {
 		c.timed.Store(false)
 		_ = c.nc.SetDeadline(time.Time{})
 	}
-	if c.s.ending.Load() || !c.pass(idle) {
+	if !c.pass(idle) {
 		return false
 	}
 	c.s.cfg.Note(c.nc, http.StateIdle)
-	if c.s.ending.Load() {
-		// Shutdown may have looked before the connection was idle.
-		return false
-	}
 	return true
 }
 

@@ -194,6 +194,34 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// Nothing that came before the end is lost: not what lies in a connection that was idle, nor in one that nobody has taken yet.
+func TestShutdownAnswersWhatCame(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		s, addr := start(t, http1.Config{}, hello)
+		var all []*bufio.Reader
+		for range 8 {
+			c, br := dial(t, addr, "GET /fn/x"+tail)
+			answer(t, br)
+			if _, err := io.WriteString(c, "GET /fn/y"+tail); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, br)
+			_, br = dial(t, addr, "GET /fn/z"+tail)
+			all = append(all, br)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, br := range all {
+			if _, body := answer(t, br); body != "hello" {
+				t.Errorf("%q", body)
+			}
+			ended(t, br)
+		}
+	}
+}
+
 // Deadlines that a handler sets hold for its own answer, and a handler's panic ends its own connection.
 func TestWhatAHandlerDoesIsItsOwn(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,10 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/tatami-faas/tatami/gateway/socket"
 )
 
 // Config says what the server takes and how long it waits. Durations of 0 are no bound.
@@ -39,11 +42,15 @@ type Server struct {
 	log      *slog.Logger
 	works    works
 	date     atomic.Pointer[dateText]
-	// ending says that no more requests are taken.
-	ending atomic.Bool
+	// leaving says that answers end their connections, ending that connections are not waited for any more.
+	leaving, ending atomic.Bool
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	// closed says that there are to be no connections any more.
+	closed bool
+	// accepting is closed when Serve has returned, nil where it was not called.
+	accepting chan struct{}
 	// swept is closed when the sweeper has ended, nil while there is none; look makes it look at once.
 	swept chan struct{}
 	look  chan struct{}
@@ -69,8 +76,13 @@ func New(cfg Config, l net.Listener, h http.Handler, log *slog.Logger) *Server {
 // Rest is the listener of the connections that are handed over, for an http.Server.
 func (s *Server) Rest() net.Listener { return s.handover }
 
-// Serve serves connections until Shutdown or Close; then it returns http.ErrServerClosed.
+// Serve serves connections until Shutdown or Close; then it returns http.ErrServerClosed. It is called once.
 func (s *Server) Serve() error {
+	accepting := make(chan struct{})
+	defer close(accepting)
+	s.mu.Lock()
+	s.accepting = accepting
+	s.mu.Unlock()
 	const longest = time.Second
 	var pause time.Duration
 	for {
@@ -107,7 +119,7 @@ func (s *Server) Serve() error {
 func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending.Load() {
+	if s.closed {
 		return false
 	}
 	s.conns[c] = struct{}{}
@@ -135,33 +147,81 @@ func (s *Server) wake() {
 	}
 }
 
-// Shutdown takes no more connections and no more requests, and returns once the answers under way are out, or with ctx's error. It may be
-// called again.
+// Leave has every answer end its connection from now on. Connections are taken as before: who knows that the server is about to end makes them elsewhere.
+func (s *Server) Leave() { s.leaving.Store(true) }
+
+// Shutdown takes no more connections, and returns once nothing that has come is unanswered, or with ctx's error. A connection that has only just been
+// made is waited for, one that waits for its client is ended. It may be called again.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.end()
 	s.mu.Lock()
-	for c := range s.conns {
-		c.kickWaiting()
+	accepting := s.accepting
+	s.mu.Unlock()
+	if accepting != nil {
+		s.takeWaiting(ctx)
 	}
+	s.end()
+	if accepting != nil {
+		select {
+		case <-accepting:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.mu.Lock()
 	swept := s.swept
 	s.mu.Unlock()
-	if swept == nil {
-		return nil
+	if swept != nil {
+		s.wake()
+		select {
+		case <-swept:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	s.wake()
-	select {
-	case <-swept:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	return s.handover.Close()
+}
+
+const (
+	// handshakeTime is how long the connections that are being made when the listener is about to end may take to be: its end would break them.
+	handshakeTime = 100 * time.Millisecond
+	// takeTime bounds the wait for those that nobody has taken yet, takeLook is how often it is looked.
+	takeTime = 500 * time.Millisecond
+	takeLook = time.Millisecond
+)
+
+// takeWaiting returns when every connection that was begun has been taken; no other is begun then.
+func (s *Server) takeWaiting(ctx context.Context) {
+	l, ok := s.listener.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Where it cannot, connections are made until the end.
+	_ = socket.Settle(raw)
+	ctx, cancel := context.WithTimeout(ctx, takeTime)
+	defer cancel()
+	for settled := time.After(handshakeTime); ; {
+		select {
+		case <-settled:
+			if settled = time.After(takeLook); !socket.Readable(raw) {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
 // Close ends every connection at once.
 func (s *Server) Close() error {
 	s.end()
+	_ = s.handover.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	for c := range s.conns {
 		_ = c.nc.Close()
 	}
@@ -169,7 +229,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) end() {
+	s.leaving.Store(true)
 	s.ending.Store(true)
 	_ = s.listener.Close()
-	_ = s.handover.Close()
 }

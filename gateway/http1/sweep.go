@@ -10,6 +10,8 @@ const (
 	sweepInterval = 50 * time.Millisecond
 	// watchAfter is how long a request may take before its client is watched. Most are answered sooner.
 	watchAfter = 30 * time.Millisecond
+	// lastWords is how long a connection that has been made, or has sent a part of a head, may take for the rest once the server ends.
+	lastWords = 500 * time.Millisecond
 )
 
 // past is a deadline that is over: whatever waits for it wakes up.
@@ -53,11 +55,12 @@ func (c *conn) check(now time.Time) {
 	over := func(limit time.Duration) bool { return limit > 0 && took > limit }
 	switch state {
 	case fresh, reading:
-		if over(cfg.HeaderTimeout) {
+		if over(cfg.HeaderTimeout) || c.s.ending.Load() && took > lastWords {
 			c.kick(state)
 		}
 	case idle:
-		if over(cfg.IdleTimeout) {
+		// What has come already is a request that its client takes for sent.
+		if over(cfg.IdleTimeout) || c.s.ending.Load() && c.come() < leastHead {
 			c.kick(state)
 		}
 	case active:
@@ -78,20 +81,27 @@ func (c *conn) kick(state int32) {
 	}
 }
 
-// kickWaiting ends a connection that has not sent a whole head.
-func (c *conn) kickWaiting() {
-	for _, state := range []int32{fresh, idle, reading} {
-		c.kick(state)
-	}
-}
-
 // left reports whether the client has closed its side. What it has sent ahead hides that.
-func (c *conn) left() bool {
-	gone := false
+func (c *conn) left() bool { return c.come() == gone }
+
+// gone is what has come of a connection that its client has closed, if nothing is left to read.
+const gone = -1
+
+// come is how much has come and was not read: none, gone, or up to leastHead.
+func (c *conn) come() (n int) {
 	err := c.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		gone = err == nil && n == 0 || err == syscall.ECONNRESET
+		var b [leastHead]byte
+		var err error
+		n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case err == nil && n == 0 || err == syscall.ECONNRESET:
+			n = gone
+		case err != nil:
+			n = 0
+		}
 	})
-	return gone && err == nil
+	if err != nil {
+		return 0
+	}
+	return n
 }

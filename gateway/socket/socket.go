@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // most is how much one system call moves: for so long the scheduler cannot interrupt it.
@@ -124,4 +126,15 @@ func (c *Conn) CloseWrite() error {
 // failed is the error that net gives.
 func (c *Conn) failed(op string, err syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError(op, err)}
+}
+
+// Readable reports whether a read of the socket, or an accept where it listens, would find something. It takes nothing away.
+func Readable(raw syscall.RawConn) bool {
+	ready := false
+	err := raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		ready = err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
+	})
+	return err == nil && ready
 }
