@@ -36,8 +36,10 @@ type passing struct {
 	at, kind string
 	// mark is what a server answers with that does not lead; nobody else knows it.
 	mark string
-	// unmet is set where a server that leads was not reached, so that nobody has seen the body.
-	unmet bool
+	// unmet is set where a server that leads was not reached, so that nobody has seen the body; lost where one was, and left no answer.
+	unmet, lost bool
+	// repeatable says that what is asked may be asked twice.
+	repeatable bool
 }
 
 type passingKey struct{}
@@ -79,8 +81,11 @@ func newProxy(config *tls.Config) *proxy {
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if errors.Is(err, errUnmet) {
-				r.Context().Value(passingKey{}).(*passing).unmet = true
+			to := r.Context().Value(passingKey{}).(*passing)
+			if to.unmet = errors.Is(err, errUnmet); to.unmet {
+				return
+			}
+			if to.lost = to.repeatable && r.Context().Err() == nil; to.lost {
 				return
 			}
 			problem.Write(w, r, fault.Wrap(fault.CodeUnavailable, err, "the server that leads did not answer").
@@ -90,16 +95,32 @@ func newProxy(config *tls.Config) *proxy {
 	return p
 }
 
-// pass has the server at an address answer; false where it was not reached, and nothing was sent or answered.
-func (p *proxy) pass(w http.ResponseWriter, r *http.Request, at, kind string) bool {
-	to := &passing{at: at, kind: kind, mark: rand.Text()}
+// outcome is what became of a request that was handed on.
+type outcome int
+
+const (
+	// answered: there is nothing more to do. unmet: nothing was sent. lost: whether it was done is not known, but it may be done again.
+	answered outcome = iota
+	unmet
+	lost
+)
+
+// pass has the server at an address answer. But for answered, nothing was answered.
+func (p *proxy) pass(w http.ResponseWriter, r *http.Request, at, kind string, repeatable bool) outcome {
+	to := &passing{at: at, kind: kind, mark: rand.Text(), repeatable: repeatable}
 	// The transport closes the body even when it did not read it.
 	out := r.WithContext(context.WithValue(r.Context(), passingKey{}, to))
 	if r.Body != nil && r.Body != http.NoBody {
 		out.Body = keepOpen{r.Body}
 	}
 	p.reverse.ServeHTTP(w, out)
-	return !to.unmet
+	switch {
+	case to.unmet:
+		return unmet
+	case to.lost:
+		return lost
+	}
+	return answered
 }
 
 // keepOpen is a body that its reader does not close.

@@ -195,6 +195,7 @@ func (r *Relay) Control() http.Handler {
 
 // hand has the server that leads answer, which this one may become meanwhile.
 func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
+	rep := repeatableOf(req, kind)
 	over := time.NewTimer(r.cfg.Patience)
 	defer over.Stop()
 	for {
@@ -206,8 +207,13 @@ func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
 		}
 		var again <-chan time.Time
 		if at != "" {
-			if r.proxy.pass(w, req, at, kind) {
+			switch r.proxy.pass(w, req, at, kind, rep.left > 0) {
+			case answered:
 				return
+			case lost:
+				rep.rewind(req)
+				// It may have been under way for long.
+				over.Reset(r.cfg.Patience)
 			}
 			timer := time.NewTimer(proxyRetry)
 			defer timer.Stop()

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,6 +247,54 @@ func TestAServerRetires(t *testing.T) {
 		t.Error(got)
 	}
 	<-retired
+}
+
+// What dies with the server that leads is done again where that harms nothing, body and all, but not without end.
+func TestADeathIsNotTold(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	two.relay.Point(one.addr)
+	for _, c := range []struct {
+		method, key string
+		deaths      int
+		status      int
+		want        string
+	}{
+		{"GET", "", 1, http.StatusOK, "GET "},
+		{"GET", "", 10, http.StatusServiceUnavailable, "is not known"},
+		{"POST", "k", 2, http.StatusOK, "POST said"},
+		{"POST", "", 1, http.StatusServiceUnavailable, "is not known"},
+	} {
+		var asked atomic.Int64
+		one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			if asked.Add(1) <= int64(c.deaths) {
+				panic(http.ErrAbortHandler)
+			}
+			fmt.Fprintf(w, "%s %s", r.Method, b)
+		})})
+		var body io.Reader
+		if c.method == "POST" {
+			body = strings.NewReader("said")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), c.method, two.public.URL+"/async/f", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.key != "" {
+			req.Header.Set("Idempotency-Key", c.key)
+		}
+		resp, err := two.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) {
+			t.Errorf("%s with the key %q, %d deaths: %s %s", c.method, c.key, c.deaths, resp.Status, b)
+		}
+	}
 }
 
 func TestNobodyLeads(t *testing.T) {
