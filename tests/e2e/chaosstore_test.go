@@ -79,3 +79,14 @@ func (e *effects) of(id string) (count int, all []effect) {
 	defer e.mu.Unlock()
 	return e.counts[id], append([]effect{}, e.all[id]...)
 }
+
+// keys counts the invocations that made an effect, by their keys.
+func (e *effects) keys() map[string]int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[string]int{}
+	for _, made := range e.all {
+		out[made[0].key]++
+	}
+	return out
+}

@@ -41,7 +41,7 @@ func newCluster(t *testing.T, workers int, flags ...string) *cluster {
 	for n := 1; n <= 3; n++ {
 		each = append(each, []harness.Option{harness.WithVerb("server"), harness.WithNetwork(c.nets[n-1]), harness.WithFlags(
 			"--cluster", "test", "--peers", strings.Join(peers, ","), "--cluster-listen", at(n, 6222), "--cluster-secret", secret, "--relay-listen", at(n, 6223),
-			"--nats-listen", at(n, 4222), "--public-addr", at(n, 8080), "--control-addr", at(n, 8081), "--drain-timeout", "5s", "--log-level", "info")})
+			"--nats-listen", at(n, 4222), "--public-addr", at(n, 8080), "--control-addr", at(n, 8081), "--drain-timeout", "5s", "--lame-duck", "500ms", "--log-level", "info")})
 	}
 	if r, err := process.CLI(t.Context(), harness.Binary(t), t.TempDir(), "", "cluster", "secret", "--out", secret); err != nil || r.Exit != 0 {
 		t.Fatalf("%v %+v", err, r)

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,70 +23,42 @@ import (
 var (
 	failoverSeed  = flag.Uint64("failover.seed", 1, "which workers and pairs of machines TestFailover harms")
 	failoverSteps = flag.String("failover.steps", "worker,scheduler", "what TestFailover does, in this order: worker, scheduler, stream and gateway are kills, "+
-		"parting and pairs part one pair of machines of each kind and all pairs, restarts restarts all six")
+		"parting and pairs part one pair of machines of each kind and all pairs, fence parts a worker from all servers, restarts restarts all six")
+	failoverParted = flag.Duration("failover.parted", 6*time.Second, "how long TestFailover parts two machines: a server that is silent for 3 s is replaced, "+
+		"and an election of those that keep the streams begins after 4 to 9 s")
 )
 
 // theOutside is the number of the machine that has internetAddr.
 const theOutside = 9
 
-// harm is something that was done to the cluster.
-type harm struct {
-	what string
-	// gateway is the server that was away, -1 where none was; worker says that requests under way on a worker were lost.
-	gateway int
-	worker  bool
-	// drained says that what was under way on the gateway was answered.
-	drained  bool
-	from, to time.Time
-}
-
-// call is a synchronous request that failed.
-type call struct {
-	gateway      int
-	began, ended time.Time
-	what         string
-}
-
 // failover is a cluster under load, and what is done to it.
 type failover struct {
 	*cluster
+	*pressure
 	t     *testing.T
 	store *effects
-	chaos *chaos
-
-	stop chan struct{}
-	work sync.WaitGroup
-
-	mu     sync.Mutex
-	harms  []harm
-	calls  int
-	failed []call
-	// slowest is the longest that a call through a gateway took since it was asked last.
-	slowest  [3]time.Duration
-	accepted []handed
-	// taken are the ends of the handings over, by their beginnings.
-	taken []call
 }
 
 // Three servers and three workers are restarted, killed and parted under load. Nothing that was accepted is lost, a function that makes its effect once of
-// each invocation makes it once, and no call fails but those that were under way on what died.
+// each invocation makes it once, and no call fails but those that were under way on what died. By a restart no request fails at all.
 func TestFailover(t *testing.T) {
-	f := &failover{cluster: newCluster(t, 3, "--egress-dns", internetAddr), t: t, stop: make(chan struct{})}
+	c := newCluster(t, 3, "--egress-dns", internetAddr)
+	f := &failover{cluster: c, pressure: &pressure{t: t, gateways: c.servers, stop: make(chan struct{})}, t: t}
 	f.outside()
-	f.chaos = &chaos{t: t, s: f.servers[0]}
-	fl := &fleet{Server: f.servers[0], t: t, workers: f.workers}
+	fl := &fleet{Server: c.servers[0], t: t, workers: c.workers}
 	eventually(t, 60*time.Second, "every worker shows", func() bool { return len(fl.nodes()) == 3 })
-	f.servers[0].Deploy("warm", "probe", "cpu: 50m\nmemory: 32Mi\nephemeral: 16Mi\nconcurrency: 20\nscale: {min: 3, max: 3, keepAlive: 10m}\nplacement: {spread: node}\n")
-	f.servers[1].Deploy("once", "probe", "egress: internet\ncpu: 50m\nmemory: 32Mi\nephemeral: 16Mi\nscale: {min: 1, max: 3, keepAlive: 10m}\nqueue: {retries: 10}\n")
-	f.servers[2].Deploy("cold", "probe", "cpu: 50m\nmemory: 32Mi\nephemeral: 16Mi\nscale: {max: 1, keepAlive: 1s}\n")
+	const each = "cpu: 50m\nmemory: 32Mi\nephemeral: 16Mi\n"
+	c.servers[0].Deploy("warm", "probe", each+"concurrency: 20\nscale: {min: 3, max: 3, keepAlive: 10m}\nplacement: {spread: node}\n")
+	c.servers[1].Deploy("once", "probe", each+"egress: internet\nscale: {min: 1, max: 3, keepAlive: 10m}\nqueue: {retries: 10}\n")
+	c.servers[2].Deploy("cold", "probe", each+"scale: {max: 1, keepAlive: 1s}\n")
 	eventually(t, 60*time.Second, "all instances are ready", func() bool { return total(fl.on("warm")) == 3 && total(fl.on("once")) > 0 })
-	f.load()
+	f.start()
 	f.goOn()
 	rng := rand.New(rand.NewPCG(*failoverSeed, 0))
 	for step := range strings.SplitSeq(*failoverSteps, ",") {
 		f.step(step, rng)
 	}
-	f.end()
+	f.judge(f.store)
 }
 
 func (f *failover) step(what string, rng *rand.Rand) {
@@ -106,11 +77,13 @@ func (f *failover) step(what string, rng *rand.Rand) {
 		f.part(a, (a+1+rng.IntN(2))%3)
 		f.part(rng.IntN(3), 3+rng.IntN(3))
 	case "pairs":
-		for a := range f.servers {
+		for a := range f.nets {
 			for b := a + 1; b < len(f.nets); b++ {
 				f.part(a, b)
 			}
 		}
+	case "fence":
+		f.fence(rng.IntN(len(f.workers)))
 	case "restarts":
 		for i := range f.servers {
 			f.restartServer(i)
@@ -136,72 +109,6 @@ func (f *failover) outside() {
 	}
 }
 
-// load calls and hands over through every gateway until end.
-func (f *failover) load() {
-	for g := range f.servers {
-		for range 2 {
-			f.work.Go(func() {
-				for f.going() {
-					f.callOnce(g)
-				}
-			})
-		}
-		f.work.Go(func() {
-			for n := 0; f.going(); n++ {
-				f.handOver(g, fmt.Sprintf("g%d-%d", g, n))
-			}
-		})
-	}
-}
-
-// going waits for the pace of the load.
-func (f *failover) going() bool {
-	select {
-	case <-f.stop:
-		return false
-	case <-time.After(50 * time.Millisecond):
-		return true
-	}
-}
-
-func (f *failover) callOnce(g int) {
-	c := call{gateway: g, began: time.Now()}
-	resp, body, err := f.servers[g].TryDo("GET", "/fn/warm/sleep?ms=20", "", nil)
-	c.ended = time.Now()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.calls++
-	if err != nil || resp.StatusCode != http.StatusOK {
-		c.what = fmt.Sprint(err, resp, body)
-		f.failed = append(f.failed, c)
-		return
-	}
-	f.slowest[g] = max(f.slowest[g], c.ended.Sub(c.began))
-}
-
-// handOver hands an invocation over at a gateway, and at the next ones where that fails.
-func (f *failover) handOver(g int, key string) {
-	path := "/async/once/effect?how=once&store=" + effectsAt
-	for try := 0; f.t.Context().Err() == nil; try++ {
-		at := (g + try) % len(f.servers)
-		c := call{gateway: at, began: time.Now()}
-		resp, body, err := f.servers[at].TryDo("POST", path, key, http.Header{"Idempotency-Key": {key}})
-		c.ended = time.Now()
-		switch {
-		case err == nil && resp.StatusCode == http.StatusAccepted:
-			f.mu.Lock()
-			f.accepted = append(f.accepted, handed{id: resp.Header.Get("Tatami-Invocation-Id"), key: key, fn: "once", path: path})
-			f.taken = append(f.taken, c)
-			f.mu.Unlock()
-			return
-		case err == nil && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
-			f.t.Errorf("%s: %s %s", path, resp.Status, body)
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // goOn waits until calls through every gateway, and handings over, have succeeded since now.
 func (f *failover) goOn() {
 	f.t.Helper()
@@ -215,31 +122,13 @@ func (f *failover) goOn() {
 	}
 }
 
-// acceptedAfter is when the first invocation was accepted whose handing over began after a time; zero where none was.
-func (f *failover) acceptedAfter(since time.Time) (first time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.taken {
-		if c.began.After(since) && (first.IsZero() || c.ended.Before(first)) {
-			first = c.ended
-		}
-	}
-	return first
-}
-
-// begin notes that something is about to be done, and returns its end.
-func (f *failover) begin(h harm) (end func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	h.from = time.Now()
-	i := len(f.harms)
-	f.harms = append(f.harms, h)
-	f.slowest = [3]time.Duration{}
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.harms[i].to = time.Now()
-		f.t.Logf("%s: over after %s; the slowest calls meanwhile, by gateway: %s", h.what, time.Since(h.from).Round(time.Millisecond), f.slowest)
+// tookUntil tells how long after a time the first invocation was accepted.
+func (f *failover) tookUntil(what string, since time.Time) {
+	f.t.Helper()
+	if first := f.acceptedAfter(since); first.IsZero() {
+		f.t.Logf("%s: no invocation is accepted for %s", what, time.Since(since).Round(10*time.Millisecond))
+	} else {
+		f.t.Logf("%s: the first invocation is accepted after %s", what, first.Sub(since).Round(10*time.Millisecond))
 	}
 }
 
@@ -254,8 +143,9 @@ func (f *failover) killWorker(i int) {
 	f.t.Helper()
 	fl := &fleet{Server: f.servers[0], t: f.t}
 	w := f.workers[i]
-	end := f.begin(harm{what: "a worker is killed", gateway: -1, worker: true})
+	done, end := f.begin(harm{what: "a worker is killed", gateway: -1, anywhere: true})
 	w.Kill()
+	done()
 	killed := time.Now()
 	eventually(f.t, 60*time.Second, "what ran on the worker is replaced", func() bool {
 		on := fl.on("warm")
@@ -271,20 +161,24 @@ func (f *failover) killWorker(i int) {
 // killServer kills a server, and starts it again once the others do its work.
 func (f *failover) killServer(what string, victim int) {
 	f.t.Helper()
+	what += " is killed"
 	other := f.servers[(victim+1)%3]
 	fl := &fleet{Server: other, t: f.t}
 	eventually(f.t, 60*time.Second, "nothing of the function is there", func() bool { return len(instances(f.t, fl.Server, "cold")) == 0 })
-	end := f.begin(harm{what: what + " is killed", gateway: victim})
+	done, end := f.begin(harm{what: what, gateway: victim})
 	f.servers[victim].Kill()
+	done()
 	killed := time.Now()
 	resp, body, err := other.TryDo("GET", "/fn/cold/pid", "", nil)
-	f.t.Logf("%s is killed: a cold call is answered after %s", what, time.Since(killed).Round(10*time.Millisecond))
+	f.t.Logf("%s: a cold call is answered after %s", what, time.Since(killed).Round(10*time.Millisecond))
 	if err != nil || resp.StatusCode != http.StatusOK {
-		f.t.Errorf("%s is killed: a cold call through another gateway failed: %v %v %s", what, err, resp, body)
+		f.t.Errorf("%s: a cold call through another gateway failed: %v %v %s", what, err, resp, body)
 	}
 	eventually(f.t, 60*time.Second, "something is accepted", func() bool { return !f.acceptedAfter(killed).IsZero() })
-	f.t.Logf("%s is killed: the first invocation is accepted after %s", what, f.acceptedAfter(killed).Sub(killed).Round(10*time.Millisecond))
+	f.tookUntil(what, killed)
+	launched := time.Now()
 	f.servers[victim].Launch()
+	f.t.Logf("%s: started again it serves after %s", what, time.Since(launched).Round(10*time.Millisecond))
 	f.goOn()
 	f.whole(other)
 	end()
@@ -309,24 +203,25 @@ func (c *cluster) leads(stream string) int {
 	return at
 }
 
-// restartServer ends a server as a service manager does, and starts it again.
+// restartServer ends a server as a service manager does, and starts it again. No request may fail.
 func (f *failover) restartServer(i int) {
 	f.t.Helper()
-	led := i == f.leader()
-	end := f.begin(harm{what: fmt.Sprintf("server %d is restarted", i), gateway: i, drained: true})
+	what := fmt.Sprintf("server %d is restarted, which leads: %t", i, i == f.leader())
+	_, end := f.begin(harm{what: what, gateway: i, gentle: true})
 	asked := time.Now()
 	f.servers[i].Terminate()
+	f.t.Logf("%s: it has ended after %s", what, time.Since(asked).Round(10*time.Millisecond))
 	eventually(f.t, 60*time.Second, "something is accepted", func() bool { return !f.acceptedAfter(asked).IsZero() })
-	f.t.Logf("server %d is restarted, which leads: %t; the first invocation is accepted after %s", i, led, f.acceptedAfter(asked).Sub(asked).Round(10*time.Millisecond))
+	f.tookUntil(what, asked)
 	f.servers[i].Launch()
 	f.goOn()
 	end()
 }
 
-// restartWorker does that with a worker. No call may fail.
+// restartWorker does that with a worker.
 func (f *failover) restartWorker(i int) {
 	f.t.Helper()
-	end := f.begin(harm{what: fmt.Sprintf("worker %d is restarted", i), gateway: -1})
+	_, end := f.begin(harm{what: fmt.Sprintf("worker %d is restarted", i), gateway: -1, gentle: true})
 	f.workers[i].Terminate()
 	f.workers[i].Launch()
 	f.goOn()
@@ -344,52 +239,92 @@ func (f *failover) bystander() int {
 	return (f.leader() + 1) % 3
 }
 
-// part loses what two machines send each other, for as long as it takes that to be noticed.
+// part loses what two machines send each other, for a while.
 func (f *failover) part(a, b int) {
 	f.t.Helper()
-	what := fmt.Sprintf("machines %d and %d are parted", a+1, b+1)
-	end := f.begin(harm{what: what, gateway: -1, worker: b >= 3})
+	h := harm{what: fmt.Sprintf("machines %d and %d are parted", a+1, b+1), gateway: -1}
+	if a < 3 && b >= 3 {
+		h.gateway = a
+	}
+	done, end := f.begin(h)
 	f.sw.Part(f.nets[a], a+1, f.nets[b], b+1)
+	done()
 	parted := time.Now()
-	time.Sleep(partedFor)
+	time.Sleep(*failoverParted)
+	f.tookUntil(h.what, parted)
 	f.sw.Join(f.nets[a], a+1, f.nets[b], b+1)
-	f.t.Logf("%s: the first invocation is accepted after %s", what, f.acceptedAfter(parted).Sub(parted).Round(10*time.Millisecond))
 	f.goOn()
 	f.whole(f.servers[2])
 	end()
 }
 
-// partedFor is longer than a server is silent before another one leads.
-const partedFor = 6 * time.Second
-
-// end stops the load and judges.
-func (f *failover) end() {
+// fence parts a worker from every server while it runs attempts that last. They are made again elsewhere; what it makes of them later changes nothing; and
+// once it is back it stops what it should not run.
+func (f *failover) fence(i int) {
 	f.t.Helper()
-	close(f.stop)
-	f.work.Wait()
-	for i, st := range f.chaos.ends(f.accepted) {
-		h := f.accepted[i]
-		if st.State != functions.StateSucceeded {
-			f.t.Errorf("%s: %+v", h.id, st)
+	w, fl := f.workers[i], &fleet{Server: f.servers[0], t: f.t}
+	f.servers[0].Deploy("slow", "probe", "cpu: 50m\nmemory: 32Mi\nephemeral: 16Mi\negress: internet\nconcurrency: 4\nscale: {min: 3, max: 3, keepAlive: 10m}\n"+
+		"placement: {spread: node}\nqueue: {retries: 10}\n")
+	eventually(f.t, 60*time.Second, "the instances are spread", func() bool { return fl.on("slow")[w.Name] == 1 && total(fl.on("slow")) == 3 })
+	what := fmt.Sprintf("worker %d is parted from all servers", i)
+	done, end := f.begin(harm{what: what, gateway: -1, anywhere: true})
+	var slow []handed
+	for n := range 12 {
+		h := handed{fn: "slow", key: fmt.Sprintf("slow%d", n), path: "/async/slow/effect?how=once&after=12000&store=" + effectsAt}
+		resp, body := f.servers[n%3].Do("POST", h.path, h.key, nil)
+		if h.id = resp.Header.Get("Tatami-Invocation-Id"); resp.StatusCode != http.StatusAccepted {
+			f.t.Fatalf("%s %s", resp.Status, body)
 		}
-		if n, made := f.store.of(h.id); n != 1 {
-			f.t.Errorf("%s has %d effects: %+v", h.id, n, made)
+		slow = append(slow, h)
+	}
+	eventually(f.t, 60*time.Second, "all slots are used", func() bool {
+		busy := 0
+		for _, in := range instances(f.t, fl.Server, "slow") {
+			busy += in.Held
+		}
+		return busy == len(slow)
+	})
+	for s := range f.servers {
+		f.sw.Part(f.nets[s], s+1, f.nets[3+i], 4+i)
+	}
+	done()
+	parted := time.Now()
+	eventually(f.t, 60*time.Second, "what ran on the worker is replaced", func() bool { return fl.on("warm")[w.Name] == 0 && total(fl.on("warm")) == 3 })
+	f.t.Logf("%s: what ran on it is replaced after %s", what, time.Since(parted).Round(10*time.Millisecond))
+	// Both come to the end: the attempt on the worker that nobody hears, and the one that was made again.
+	twice := func() (n int, again time.Time) {
+		for _, h := range slow {
+			_, made := f.store.of(h.id)
+			for _, e := range made {
+				if len(made) > 1 && e.attempt > 1 && (again.IsZero() || e.began.Before(again)) {
+					again = e.began
+				}
+			}
+			n += min(len(made)-1, 1)
+		}
+		return n, again
+	}
+	before := f.ended(slow)
+	eventually(f.t, 60*time.Second, "what was made again is made twice", func() bool { n, _ := twice(); return n > 0 })
+	n, again := twice()
+	f.t.Logf("%s: %d attempts are made again, the first after %s", what, n, again.Sub(parted).Round(10*time.Millisecond))
+	for s := range f.servers {
+		f.sw.Join(f.nets[s], s+1, f.nets[3+i], 4+i)
+	}
+	eventually(f.t, 60*time.Second, "the worker is back", func() bool { return fl.nodes()[w.Name].State == "ready" })
+	f.goOn()
+	f.whole(f.servers[2])
+	eventually(f.t, 60*time.Second, "the worker runs what it should, and no more", func() bool { return sandboxes(f.t, w) == fl.nodes()[w.Name].Instances })
+	for j, st := range f.ended(slow) {
+		if n, made := f.store.of(slow[j].id); n != 1 || st.State != functions.StateSucceeded || !st.Finished.Equal(before[j].Finished) || len(st.Attempts) != len(before[j].Attempts) {
+			f.t.Errorf("%s ended as %+v, and then as %+v; its effects: %+v", slow[j].id, before[j], st, made)
 		}
 	}
-	for _, c := range f.failed {
-		if !f.excused(c) {
-			f.t.Errorf("a call through server %d from %s to %s failed: %s", c.gateway, c.began.Format(time.StampMilli), c.ended.Format(time.StampMilli), c.what)
-		}
-	}
-	f.t.Logf("%d calls, %d of them failed on what died; %d invocations, all ended with one effect", f.calls, len(f.failed), len(f.accepted))
+	f.servers[0].Must("delete", "slow", "--yes")
+	end()
 }
 
-// excused reports whether a call was under way on what died, or asked a server that was dead.
-func (f *failover) excused(c call) bool {
-	for _, h := range f.harms {
-		if h.gateway == c.gateway && c.ended.After(h.from) && c.began.Before(h.to) && (!h.drained || c.began.After(h.from)) || h.worker && c.began.Before(h.from) && c.ended.After(h.from) {
-			return true
-		}
-	}
-	return false
+// ended waits for the ends of invocations.
+func (f *failover) ended(all []handed) []whereto {
+	return (&chaos{t: f.t, s: f.servers[0]}).ends(all)
 }

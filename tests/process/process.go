@@ -165,8 +165,11 @@ func (p *Process) Wait() (int, error) {
 
 const tailSize = 1 << 20
 
-// Tail keeps the last 64 KiB of what is written to it.
+// Tail keeps the last MiB of what is written to it.
 type Tail struct {
+	// Whole, where it is set, takes all of it too.
+	Whole io.Writer
+
 	mu sync.Mutex
 	b  []byte
 }
@@ -175,6 +178,11 @@ type Tail struct {
 func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.Whole != nil {
+		if _, err := t.Whole.Write(p); err != nil {
+			t.b = fmt.Appendf(t.b, "not all of this is kept: %v\n", err)
+		}
+	}
 	t.b = append(t.b, p...)
 	if over := len(t.b) - tailSize; over > 0 {
 		t.b = append(t.b[:0], t.b[over:]...)

@@ -141,7 +141,7 @@ func (p *probe) handler() http.Handler {
 	mux.HandleFunc("/whoami", p.whoami)          // user, capabilities, namespaces, interfaces
 	mux.HandleFunc("/file", p.file)              // ?path=: GET reads or lists, PUT writes, DELETE removes
 	mux.HandleFunc("/dial", p.dial)              // ?addr=: whether a TCP connection can be made
-	mux.HandleFunc("/effect", p.effect)          // ?store=&how=&fail=: tells a store outside of the attempt; fail=first or always answers 503
+	mux.HandleFunc("/effect", p.effect)          // ?store=&how=&fail=&after=: tells a store outside of the attempt, after so many ms whoever has left; fail=first or always answers 503
 	mux.HandleFunc("/log", p.log)                // ?lines=&bytes=&to=stderr
 	mux.HandleFunc("/endless-log", p.endlessLog) // logs without end, from now on
 	// Resources.

@@ -120,7 +120,8 @@ func (p *probe) dial(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "connected")
 }
 
-// effect tells the store which attempt of which invocation this is, and when it began. One whose caller has gone meanwhile tells nothing.
+// effect tells the store which attempt of which invocation this is, and when it began. One whose caller has gone meanwhile tells nothing, unless it is
+// told to take its time.
 func (p *probe) effect(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	q := r.URL.Query()
@@ -130,10 +131,14 @@ func (p *probe) effect(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	select {
-	case <-time.After(time.Millisecond):
-	case <-r.Context().Done():
-		return
+	if after := number(r, "after", 0); after > 0 {
+		time.Sleep(time.Duration(after) * time.Millisecond)
+	} else {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-r.Context().Done():
+			return
+		}
 	}
 	target := url.URL{Scheme: "http", Host: q.Get("store"), Path: "/" + q.Get("how"), RawQuery: url.Values{
 		"id": {r.Header.Get("Tatami-Invocation-Id")}, "attempt": {attempt}, "began": {strconv.FormatInt(began.UnixNano(), 10)},

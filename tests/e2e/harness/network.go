@@ -74,7 +74,7 @@ func (n *Network) Dial(ctx context.Context, network, addr string) (conn net.Conn
 func WithNetwork(n *Network) Option {
 	return func(s *Server) {
 		s.within = n.Do
-		transport := &http.Transport{DialContext: n.Dial}
+		transport := &http.Transport{DialContext: n.Dial, MaxIdleConnsPerHost: 16}
 		s.client = &http.Client{Transport: transport}
 		s.t.Cleanup(transport.CloseIdleConnections)
 	}

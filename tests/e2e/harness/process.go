@@ -3,6 +3,8 @@
 package harness
 
 import (
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +24,36 @@ type restartable struct {
 
 	mu      sync.Mutex
 	running *process.Process
+}
+
+// logsDir names the environment variable of a directory that takes all that servers and workers write.
+const logsDir = "TATAMI_LOGS"
+
+// newOutput keeps what a process of the name writes: its end, and all of it where that is wanted.
+func newOutput(t testing.TB, name string) *process.Tail {
+	t.Helper()
+	out := &process.Tail{}
+	dir := os.Getenv(logsDir)
+	if dir == "" {
+		return out
+	}
+	f, err := os.Create(filepath.Join(dir, name+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	out.Whole = f
+	return out
+}
+
+// tellOutput shows what a process wrote, or where that lies.
+func (p *restartable) tellOutput(name string) {
+	p.t.Helper()
+	if f, ok := p.output.Whole.(*os.File); ok {
+		p.t.Logf("what %s wrote: %s", name, f.Name())
+		return
+	}
+	p.t.Logf("last output of %s:\n%s", name, p.output.String())
 }
 
 // Launch starts the process and waits until it is ready.

@@ -90,7 +90,7 @@ func prepare(t testing.TB, opts []Option) *Server {
 	s := &Server{
 		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Public: freeAddr(t), Control: freeAddr(t), name: filepath.Base(dir), client: http.DefaultClient,
 	}
-	s.restartable = restartable{t: t, binary: Binary(t), verb: "up", args: s.args, output: &process.Tail{}}
+	s.restartable = restartable{t: t, binary: Binary(t), verb: "up", args: s.args, output: newOutput(t, s.name)}
 	for _, o := range opts {
 		o(s)
 	}
@@ -98,7 +98,7 @@ func prepare(t testing.TB, opts []Option) *Server {
 		s.Stop()
 		s.CheckNothingLeft()
 		if t.Failed() {
-			t.Logf("last output of the server:\n%s", s.output.String())
+			s.tellOutput("the server " + s.name)
 			if keep := os.Getenv("TATAMI_KEEP"); keep != "" {
 				t.Logf("kept: %s", dir)
 				return

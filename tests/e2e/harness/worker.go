@@ -50,7 +50,7 @@ func join(t testing.TB, s *Server, within func(func() error) error, addr string,
 		t.Fatal(err)
 	}
 	w := &Worker{Name: filepath.Base(dir), DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"), Flags: flags}
-	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: &process.Tail{}, within: within, args: func() []string {
+	w.restartable = restartable{t: t, binary: Binary(t), verb: "worker", output: newOutput(t, w.Name), within: within, args: func() []string {
 		return append([]string{
 			"--join", "nats://" + addr, "--token-file", filepath.Join(s.DataDir, "worker.token"), "--data-dir", w.DataDir, "--run-dir", w.RunDir,
 			"--node-name", w.Name, "--log-level", "debug", "--log-format", "text",
@@ -60,7 +60,7 @@ func join(t testing.TB, s *Server, within func(func() error) error, addr string,
 		w.Stop()
 		w.CheckNothingLeft()
 		if t.Failed() {
-			t.Logf("last output of worker %s:\n%s", w.Name, w.output.String())
+			w.tellOutput("worker " + w.Name)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("the directories are not removable: %v", err)
