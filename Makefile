@@ -169,8 +169,9 @@ chaos-queue: deps-test build ## 100,000 queued invocations under 60 kills, and 3
 .PHONY: chaos-cluster
 chaos-cluster: deps-test build ## Three servers and three workers killed, parted, every pair of them, and restarted under load (root)
 	@echo 'time limit: 20 minutes'
-	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e ./tests/e2e -run '^TestFailover$$' -count=1 -v -timeout 20m \
-		-args -failover.steps worker,scheduler,stream,gateway,worker,scheduler,stream,gateway,pairs,restarts
+	mkdir -p $(CURDIR)/out/chaos-cluster
+	TATAMI_LOGS=$(CURDIR)/out/chaos-cluster TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e ./tests/e2e -run '^TestFailover$$' -count=1 -v -timeout 20m \
+		-args -failover.steps worker,scheduler,stream,gateway,worker,scheduler,stream,gateway,fence,pairs,restarts
 
 .PHONY: test-v2
 test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine
