@@ -40,6 +40,7 @@ type Bus struct {
 	js        jetstream.JetStream
 	stores    stores
 	barrier   *barrier
+	rewriting *rewriting
 	later     *later
 	failure   *failure
 	room      room
@@ -89,9 +90,8 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.durability, err = durabilityOf(cfg.DataDir); err != nil {
 		return err
 	}
-	if cfg.RequireDurable && b.durability != "" {
-		return fault.New(fault.CodeConflict, "%s", b.durability).
-			WithHint("put the data directory on ext4 mounted with its defaults, or start without --require-durable")
+	if err := b.checkDurability(cfg); err != nil {
+		return err
 	}
 	size, err := diskSize(cfg.DataDir)
 	if err != nil {
@@ -137,13 +137,42 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.stores, err = l.ensure(ctx, b.js); err != nil {
 		return err
 	}
-	b.barrier = newBarrier(filepath.Join(cfg.DataDir, storeDir, AccountTatami, "streams"), l.names(), fileSyncer{}, b.failure, b.log)
+	streams := filepath.Join(cfg.DataDir, storeDir, AccountTatami, "streams")
+	b.barrier = newBarrier(streams, l.names(), fileSyncer{}, b.failure, b.log)
+	if err := b.orderRewriting(streams, l.names()); err != nil {
+		return err
+	}
 	// What an earlier process wrote may still be in the page cache only, and so may the new directories.
 	if err := syncFilesystem(cfg.DataDir); err != nil {
 		return fmt.Errorf("syncing the data directory: %w", err)
 	}
 	b.openTables()
 	return b.reclaim(ctx)
+}
+
+// checkDurability refuses to go on where power loss may lose accepted work and that is not wanted.
+func (b *Bus) checkDurability(cfg Config) error {
+	if !cfg.RequireDurable || b.durability == "" {
+		return nil
+	}
+	return fault.New(fault.CodeConflict, "%s", b.durability).
+		WithHint("put the data directory on ext4 mounted with its defaults, or start without --require-durable")
+}
+
+// orderRewriting has what the server rewrites on disk before what it replaces is gone, or tells that it may not be.
+func (b *Bus) orderRewriting(root string, streams []string) error {
+	var dirs []string
+	for _, name := range streams {
+		dirs = append(dirs, filepath.Join(root, name, "msgs"))
+	}
+	var err error
+	if b.rewriting, err = watchRewriting(dirs, b.log); err == nil {
+		return nil
+	}
+	if b.durability == "" {
+		b.durability = "power loss may lose accepted work: " + err.Error()
+	}
+	return b.checkDurability(b.cfg)
 }
 
 // openCluster opens what the servers of the cluster have in common.
@@ -296,6 +325,7 @@ func (b *Bus) shutdown() {
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
 	}
+	b.rewriting.close()
 	b.audit.close()
 	_ = b.lock.Close()
 }

@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// callers is how many hand work over at the same time.
+const callers = 16
+
 // alone says that the process has its mounts for itself.
 const alone = "TATAMI_POWER_TEST_ALONE"
 
@@ -98,7 +101,6 @@ func child(dir, log string) error {
 	}
 	go func() { _ = q.Run(context.Background()) }()
 	large := bytes.Repeat([]byte("large"), 12<<10)
-	const callers = 16
 	for n := range callers {
 		go func() {
 			for i := 0; ; i++ {

@@ -38,13 +38,25 @@ type story struct {
 	// accepted are the paths of what was accepted, ended the states of what was said to have ended.
 	accepted map[functions.InvocationID]string
 	ended    map[functions.InvocationID]functions.InvocationState
+	// answered is how long before the cut each was said to be accepted, and in which life.
+	answered map[functions.InvocationID]answer
+	// during counts the answers that came while a cut was under way, after those that came when it was done; cutting is how long the cuts took.
+	during, after int
+	cutting       time.Duration
 	// attempts is where attempts are written, behind is how long that was when the power came back, by the number of ended then.
 	attempts string
 	finished map[functions.InvocationID]int
 	// between counts what a cut caught with its end written and its message in the queue; letters those of them with a dead letter.
 	between, letters int
-	// cuts counts the moments.
-	cuts map[moment]int
+	// cuts counts the moments, lives the processes.
+	cuts  map[moment]int
+	lives int
+}
+
+// answer is when an acceptance was answered.
+type answer struct {
+	life   int
+	before time.Duration
 }
 
 // moment is when the power goes.
@@ -73,7 +85,8 @@ func TestPowerLoss(t *testing.T) {
 	random := rand.New(rand.NewPCG(*seed, 0))
 	im := newImage(t, 1024)
 	s := &story{t: t, accepted: map[functions.InvocationID]string{}, ended: map[functions.InvocationID]functions.InvocationState{},
-		attempts: filepath.Join(t.TempDir(), "attempts"), finished: map[functions.InvocationID]int{}, cuts: map[moment]int{}}
+		answered: map[functions.InvocationID]answer{}, attempts: filepath.Join(t.TempDir(), "attempts"), finished: map[functions.InvocationID]int{},
+		cuts: map[moment]int{}}
 	for i := range *crashes {
 		s.live(im, moments()[i%len(moments())], 300+random.IntN(1500))
 		s.look(im)
@@ -88,9 +101,13 @@ func TestPowerLoss(t *testing.T) {
 	}
 	s.settle(im)
 	t.Logf("cuts: %v", s.cuts)
+	t.Logf("%d answers came within the %v that all cuts took, %d after that: these do not count", s.during, s.cutting, s.after)
 	t.Logf("%d accepted, %d had ended before a cut, %d were caught between their end and the queue's word, %d of them dead",
 		len(s.accepted), len(s.ended), s.between, s.letters)
 }
+
+// mostTold is how many of those lost are told one by one.
+const mostTold = 50
 
 // mostLines is how much a process says at most before its moment must have come.
 const mostLines = 200_000
@@ -110,10 +127,12 @@ func (s *story) live(im *image, when moment, lines int) {
 		t.Fatal(err)
 	}
 	cut := false
-	var at atomic.Int64
+	var begun, done atomic.Int64
 	end := sync.OnceFunc(func() {
-		at.Store(now())
-		if err := errors.Join(takePower(im.dir), cmd.Process.Kill()); err != nil {
+		begun.Store(now())
+		err := takePower(im.dir)
+		done.Store(now())
+		if err := errors.Join(err, cmd.Process.Kill()); err != nil {
 			t.Error(err)
 		}
 		cut = true
@@ -140,8 +159,14 @@ func (s *story) live(im *image, when moment, lines int) {
 	case n > mostLines:
 		t.Fatalf("within %d lines it never came that %s", n, when)
 	}
+	s.lives++
+	s.cutting += time.Duration(done.Load() - begun.Load())
+	before := s.after
 	for _, line := range heard {
-		s.hear(line, at.Load())
+		s.hear(line, begun.Load(), done.Load())
+	}
+	if n := s.after - before; n > mostAfter {
+		t.Errorf("%d answers came after a cut, at most %d may", n, mostAfter)
 	}
 	s.cuts[when]++
 	im.unmount()
@@ -178,19 +203,35 @@ func (s *story) watch(im *image, when moment, end func()) (stop func()) {
 	return func() { _ = w.Close(); watching.Wait() }
 }
 
-// hear takes what was said before the cut. A process whose power is gone says nothing; this one lives on for a moment, in which the kernel may tell
-// it that a sync succeeded whose journal had been ended.
-func (s *story) hear(line string, cut int64) {
+// mostAfter is how many answers may come when a cut is done: of each caller the acceptance and the end that a sync had been waited for.
+const mostAfter = 2 * callers
+
+// hear takes what was said before the cut began. A process whose power is gone says nothing; this one lives on while the kernel ends the filesystem, and
+// a sync that began before that and returns meanwhile may succeed although its journal is lost. One that returned before the cut began may not, and one
+// that begins after it fails.
+func (s *story) hear(line string, cut, done int64) {
 	f := strings.Fields(line)
 	if len(f) != 4 {
 		return
 	}
-	if at, err := strconv.ParseInt(f[3], 10, 64); err != nil || at >= cut {
+	at, err := strconv.ParseInt(f[3], 10, 64)
+	if err != nil {
+		return
+	}
+	if at >= cut {
+		switch {
+		case f[0] == "burying":
+		case at < done:
+			s.during++
+		default:
+			s.after++
+		}
 		return
 	}
 	switch id := functions.InvocationID(f[1]); f[0] {
 	case "accepted":
 		s.accepted[id] = f[2]
+		s.answered[id] = answer{s.lives, time.Duration(cut - at)}
 	case "ended":
 		s.ended[id] = functions.InvocationState(f[2])
 	}
@@ -229,7 +270,10 @@ func (s *story) look(im *image) {
 		}
 		switch {
 		case !has && !waits:
-			lost++
+			if lost++; lost <= mostTold {
+				was := s.answered[id]
+				t.Errorf("%s %s is lost: it was accepted %v before cut %d of %d; said to have ended as %q", id, path, was.before, was.life, s.lives, s.ended[id])
+			}
 		case has && waits:
 			s.between++
 			if subject, _ := bus.DeadSubject(id); rec.State == functions.StateDead {

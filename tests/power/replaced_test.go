@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -76,4 +77,66 @@ func replaceSynced(path string) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// What the server rewrites is on disk before it takes the place of what it replaces: a cut leaves the block whole, and not a file whose content was still
+// on its way.
+func TestACutAfterTheServerRewroteABlock(t *testing.T) {
+	const stored, removed = 6000, 3000
+	im := newImage(t, 128)
+	log := filepath.Join(t.TempDir(), "attempts")
+	b, _, err := open(t.Context(), im.dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := bytes.Repeat([]byte("x"), 1000)
+	for i := range stored {
+		if _, err := b.Store(t.Context(), &nats.Msg{Subject: fmt.Sprintf("inv.hash.%d", i+1), Data: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Barrier(t.Context(), bus.StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	block := filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs", "1.blk")
+	before, err := os.Stat(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := map[int]bool{}
+	for i := range stored {
+		kept[i+1] = true
+	}
+	var after os.FileInfo
+	for seq := 2; after == nil || os.SameFile(before, after); seq++ {
+		if seq == removed {
+			t.Fatalf("the server has not rewritten a block of %d bytes after %d messages were removed", before.Size(), removed)
+		}
+		if err := b.Invocations().DeleteMsg(t.Context(), uint64(seq)); err != nil {
+			t.Fatal(err)
+		}
+		delete(kept, seq)
+		if after, err = os.Stat(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	im.cut()
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
+	if found, err := os.Stat(block); err != nil || found.Size() != after.Size() {
+		t.Errorf("the rewritten block has %d bytes, the one on disk %d, %v", after.Size(), found.Size(), err)
+	}
+	if b, _, err = open(t.Context(), im.dir, log); err != nil {
+		t.Fatal(err)
+	}
+	for seq := range kept {
+		if m, err := b.Invocations().GetMsg(t.Context(), uint64(seq)); err != nil || !bytes.Equal(m.Data, body) {
+			t.Errorf("message %d was on disk before the cut: %v", seq, err)
+			break
+		}
+	}
+	if err := b.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
 }
