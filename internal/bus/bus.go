@@ -33,19 +33,20 @@ type Bus struct {
 	roster  *Roster
 	callers *Callers
 	audit   *audit
-	// authority and keeper are nil where no worker may join.
-	authority *pki.Authority
-	keeper    *pki.Keeper
-	nc        *nats.Conn
-	js        jetstream.JetStream
-	stores    stores
-	barrier   *barrier
-	rewriting *rewriting
-	later     *later
-	failure   *failure
-	room      room
-	named     named
-	close     sync.Once
+	// authority, keeper and certificates are nil where no worker may join.
+	authority    *authorityRecord
+	keeper       *pki.Keeper
+	certificates *Certificates
+	nc           *nats.Conn
+	js           jetstream.JetStream
+	stores       stores
+	barrier      *barrier
+	rewriting    *rewriting
+	later        *later
+	failure      *failure
+	room         room
+	named        named
+	close        sync.Once
 
 	functions *Table[functions.Function]
 	revisions *Table[functions.Revision]
@@ -125,7 +126,8 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("opening JetStream: %w", err)
 	}
 	if b.authority != nil {
-		r := &registrar{authority: b.authority, life: b.cfg.CertificateLife, audit: b.audit, nc: b.nc, log: b.log}
+		b.certificates = newCertificates(b)
+		r := &registrar{authority: b.authority.authority, life: b.cfg.CertificateLife, audit: b.audit, nc: b.nc, log: b.log}
 		if err := r.listen(); err != nil {
 			return err
 		}
@@ -188,6 +190,9 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 	if err := b.takeImport(ctx); err != nil {
 		return err
 	}
+	if err := b.authority.open(ctx, b); err != nil {
+		return err
+	}
 	if err := b.roster.open(ctx, b); err != nil {
 		return err
 	}
@@ -230,29 +235,21 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 			return err
 		}
 	}
-	if b.authority, err = openAuthority(b.cfg.DataDir, time.Now()); err != nil {
-		return err
-	}
-	b.keeper = pki.NewOwnKeeper(b.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife)
-	fixed := ""
-	if b.cfg.Cluster != nil {
-		if fixed, err = b.authority.Secret("worker token"); err != nil {
-			return err
-		}
-	}
-	secret, err := joinToken(b.cfg.DataDir, fixed, b.authority.Trust().Pin())
-	if err != nil {
-		return err
-	}
 	b.audit = newAudit(b.cfg.DataDir, b.log)
-	if b.roster, err = openRoster(b.cfg.DataDir, secret, b.audit); err != nil {
+	clustered := b.cfg.Cluster != nil
+	if b.authority, err = openAuthority(b.cfg.DataDir, clustered, b.audit); err != nil {
 		return err
 	}
-	b.roster.pin = b.authority.Trust().Pin()
+	b.keeper = pki.NewOwnKeeper(b.authority.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife)
+	b.authority.keeper = b.keeper
+	if b.roster, err = openRoster(b.cfg.DataDir, b.audit); err != nil {
+		return err
+	}
+	b.roster.pin, b.roster.shared = b.authority.pin, b.authority.secrets
 	if b.callers, err = openCallers(b.cfg.DataDir, b.audit); err != nil {
 		return err
 	}
-	b.roster.clustered, b.callers.clustered = b.cfg.Cluster != nil, b.cfg.Cluster != nil
+	b.roster.clustered, b.callers.clustered = clustered, clustered
 	b.roster.kick, b.callers.kick = door.kick, door.kickCaller
 	door.roster, door.callers, door.audit, door.keeper = b.roster, b.callers, b.audit, b.keeper
 	return checkFree(ctx, b.cfg.Listen)
@@ -288,7 +285,7 @@ func (b *Bus) ClusterSecret(purpose string) (string, error) {
 	if b.cfg.Cluster == nil {
 		return "", errAlone()
 	}
-	return b.authority.Secret(purpose)
+	return b.authority.authority().Secret(purpose)
 }
 
 // Connect makes a further in-process connection; whoever asks closes it.
@@ -313,8 +310,15 @@ func (b *Bus) shutdown() {
 	if b.barrier != nil {
 		b.barrier.stop()
 	}
-	b.roster.close()
-	b.callers.close()
+	if b.authority != nil {
+		b.authority.close()
+	}
+	if b.roster != nil {
+		b.roster.close()
+	}
+	if b.callers != nil {
+		b.callers.close()
+	}
 	if b.nc != nil {
 		b.nc.Close()
 	}

@@ -5,16 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -54,16 +48,10 @@ type Caller struct {
 
 // Callers says who may call functions over NATS. It is safe for concurrent use.
 type Callers struct {
-	dir   string
+	record[*callersFile]
 	audit *audit
 	// kick ends a caller's connections.
 	kick func(id string)
-
-	mu   sync.Mutex
-	file callersFile
-	// clustered says that the servers of a cluster have the callers in common, as common; that is nil where they are a file, or not taken up yet.
-	clustered bool
-	common    *sharedRecord
 }
 
 type callersFile struct {
@@ -73,32 +61,36 @@ type callersFile struct {
 
 // openCallers reads the callers of a data directory; there are none where nobody was let in yet.
 func openCallers(dir string, a *audit) (*Callers, error) {
-	cs := &Callers{dir: dir, audit: a, file: callersFile{callersSchema, map[string]*Caller{}}}
-	path := filepath.Join(dir, CallersFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return cs, nil
+	cs := &Callers{audit: a}
+	cs.record = record[*callersFile]{
+		dir: dir, file: CallersFile, key: callersKey, what: "who may call", parse: parseCallers, encode: indented[*callersFile], heard: cs.heardOf, log: a.log,
+		now: &callersFile{callersSchema, map[string]*Caller{}},
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading who may call: %w", err)
-	}
-	cs.file, err = parseCallers(path, data)
-	return cs, err
+	return cs, cs.load()
 }
 
-func parseCallers(path string, data []byte) (callersFile, error) {
-	var f callersFile
+// heardOf ends the connections of callers that another server revoked.
+func (cs *Callers) heardOf(old, now *callersFile) {
+	for id, c := range now.Callers {
+		if before := old.Callers[id]; !c.Revoked.IsZero() && before != nil && before.Revoked.IsZero() {
+			cs.kick(id)
+		}
+	}
+}
+
+func parseCallers(path string, data []byte) (*callersFile, error) {
+	f := &callersFile{}
 	if n := schemaOf(data); n > callersSchema {
-		return f, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, callersSchema).
+		return nil, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, callersSchema).
 			WithHint("the data was written by a newer tatami: install that version")
 	}
-	err := json.Unmarshal(data, &f)
+	err := json.Unmarshal(data, f)
 	bad := err != nil || f.Schema != callersSchema || f.Callers == nil
 	for id, c := range f.Callers {
 		bad = bad || c == nil || c.ID != id || !isTokenID(id) || checkNamespaces(c.Namespaces) != nil
 	}
 	if bad {
-		return callersFile{}, fault.New(fault.CodeConflict, "%s cannot be read", path).
+		return nil, fault.New(fault.CodeConflict, "%s cannot be read", path).
 			WithHint("restore the file from a backup, or remove it and make the callers' tokens anew")
 	}
 	return f, nil
@@ -156,7 +148,7 @@ func (cs *Callers) Create(name string, namespaces []string) (Caller, string, err
 	if err := cs.room(); err != nil {
 		return Caller{}, "", err
 	}
-	if err := cs.change(func() { cs.file.Callers[c.ID] = c }, func() { delete(cs.file.Callers, c.ID) }); err != nil {
+	if err := cs.change(func() { cs.now.Callers[c.ID] = c }, func() { delete(cs.now.Callers, c.ID) }); err != nil {
 		return Caller{}, "", err
 	}
 	cs.audit.say("caller-created", slogCaller(c.ID), "for", name, "namespaces", strings.Join(namespaces, ","))
@@ -167,12 +159,12 @@ func slogCaller(id string) slog.Attr { return slog.String("caller", id) }
 
 // room lets go of the oldest caller that was revoked where there are too many; cs.mu is held.
 func (cs *Callers) room() error {
-	if len(cs.file.Callers) < mostCallers {
+	if len(cs.now.Callers) < mostCallers {
 		return nil
 	}
 	for _, c := range cs.sorted() {
 		if !c.Revoked.IsZero() {
-			delete(cs.file.Callers, c.ID)
+			delete(cs.now.Callers, c.ID)
 			return nil
 		}
 	}
@@ -181,7 +173,7 @@ func (cs *Callers) room() error {
 
 // sorted lists the callers, the oldest first; cs.mu is held.
 func (cs *Callers) sorted() []*Caller {
-	return slices.SortedFunc(maps.Values(cs.file.Callers), func(a, b *Caller) int {
+	return slices.SortedFunc(maps.Values(cs.now.Callers), func(a, b *Caller) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 }
@@ -204,7 +196,7 @@ func (cs *Callers) Revoke(id string) (Caller, error) {
 		cs.mu.Unlock()
 		return Caller{}, err
 	}
-	c := cs.file.Callers[id]
+	c := cs.now.Callers[id]
 	if c == nil {
 		cs.mu.Unlock()
 		return Caller{}, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")
@@ -228,7 +220,7 @@ func (cs *Callers) Revoke(id string) (Caller, error) {
 func (cs *Callers) admit(id, secret string) (Caller, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.file.Callers[id]
+	c := cs.now.Callers[id]
 	switch {
 	case c == nil:
 		return Caller{}, fault.New(fault.CodeDenied, "the caller is not known")
@@ -238,18 +230,4 @@ func (cs *Callers) admit(id, secret string) (Caller, error) {
 		return Caller{}, fault.New(fault.CodeDenied, "the caller was revoked")
 	}
 	return *c, nil
-}
-
-// change writes what do changes, and has undo take it back where that fails; cs.mu is held.
-func (cs *Callers) change(do, undo func()) error {
-	do()
-	data, err := json.MarshalIndent(cs.file, "", "  ")
-	if err == nil {
-		err = cs.save(append(data, '\n'))
-	}
-	if err != nil {
-		undo()
-		return fmt.Errorf("writing who may call: %w", err)
-	}
-	return nil
 }

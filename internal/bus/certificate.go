@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,14 +46,20 @@ func (l *Link) loadCertificate(dir string) error {
 		return fault.Wrap(fault.CodeConflict, err, "%s cannot be read", path).
 			WithHint("remove the file: with a token the worker gets another certificate")
 	}
-	if known := i.Trust().Pin(); l.pin == "" {
-		l.pin = known
-	} else if l.pin != known {
+	if l.pin != "" && !i.Descends(l.pin) {
 		l.log.Warn("the token is from a server with another certificate authority; the worker's certificate is given up", "path", path)
 		return nil
 	}
 	l.keeper.Install(i)
 	return nil
+}
+
+// pinned is the pin of the authority by which the server is known; empty where nothing says so.
+func (l *Link) pinned() string {
+	if i, err := l.keeper.Identity(); err == nil {
+		return i.Trust().Pin()
+	}
+	return l.pin
 }
 
 // certificate is the worker's, where it has one that has not ended.
@@ -80,7 +87,7 @@ func (l *Link) introduce(address string) error {
 	config := l.keeper.Reach(pki.Only(pki.RoleServer))
 	_, certified := l.certificate(time.Now())
 	if !certified {
-		config = pki.Meet(l.pin, func(*pki.Trust) {})
+		config = pki.Meet(l.pinned(), func(*pki.Trust) {})
 	}
 	nc, err := nats.Connect("nats://"+address, l.options(config, nats.NoReconnect())...)
 	if err != nil {
@@ -92,7 +99,7 @@ func (l *Link) introduce(address string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), certifyTimeout)
 	defer cancel()
-	return l.certify(ctx, nc)
+	return l.certify(ctx, nc, l.pinned())
 }
 
 // options are those of every connection of the worker.
@@ -107,8 +114,9 @@ func (l *Link) options(config *tls.Config, more ...nats.Option) []nats.Option {
 	}, more...)
 }
 
-// certify gets the worker a certificate for a new key, in the place of the one that it may have.
-func (l *Link) certify(ctx context.Context, nc *nats.Conn) error {
+// certify gets the worker a certificate for a new key, in the place of the one that it may have. Pin is an authority that has to be trusted then;
+// empty: whichever the server says, which has shown who it is.
+func (l *Link) certify(ctx context.Context, nc *nats.Conn, pin string) error {
 	r, err := pki.NewRequest()
 	if err != nil {
 		return err
@@ -132,8 +140,11 @@ func (l *Link) certify(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return fmt.Errorf("reading the worker's certificate: %w", err)
 	}
-	if i.Trust().Pin() != l.pin || i.Subject() != workerSubject(l.identity.Node) {
+	if pin != "" && !i.Trust().Has(pin) || i.Subject() != workerSubject(l.identity.Node) {
 		return fault.New(fault.CodeDenied, "the server's certificate is for %s, of another authority or for somebody else", i.Subject())
+	}
+	if before, err := l.keeper.Identity(); err == nil {
+		i = i.After(before)
 	}
 	if data, err = i.Encode(); err == nil {
 		err = writeDurably(l.dir, certificateFile, data)
@@ -146,24 +157,62 @@ func (l *Link) certify(ctx context.Context, nc *nats.Conn) error {
 	return nil
 }
 
-// renew replaces the certificate when it is time, and returns when to look again.
-func (l *Link) renew(ctx context.Context) time.Duration {
+// hear takes note of the question which certificate the worker has; the last one counts.
+func (l *Link) hear(m *nats.Msg) {
+	select {
+	case <-l.wanted:
+	default:
+	}
+	select {
+	case l.wanted <- m.Data:
+	default:
+	}
+}
+
+// follow answers the question which certificate the worker has; where it believes others than the servers do, it is certified anew first.
+// It returns when to look again.
+func (l *Link) follow(ctx context.Context, question []byte) time.Duration {
+	q, err := Decode[CertificatesWanted](question)
+	if err != nil {
+		l.log.Warn("a server's question cannot be read", "err", err)
+	}
+	i, ierr := l.keeper.Identity()
+	return l.renew(ctx, err == nil && ierr == nil && !slices.Equal(i.Trust().Pins(), q.Trusts))
+}
+
+// renew replaces the certificate when it is time, or at once, says which one the worker has, and returns when to look again.
+func (l *Link) renew(ctx context.Context, atOnce bool) time.Duration {
 	i, err := l.keeper.Identity()
 	if err != nil {
 		return renewRetry // there is no server yet
 	}
-	if left := time.Until(i.RenewAt()); left > 0 {
+	if left := time.Until(i.RenewAt()); left > 0 && !atOnce {
+		l.stand(i)
 		return left
 	}
 	ask, cancel := context.WithTimeout(ctx, certifyTimeout)
 	defer cancel()
-	if err := l.certify(ask, l.nc); err != nil {
+	if err := l.certify(ask, l.nc, ""); err != nil {
 		if ctx.Err() == nil {
 			l.log.Warn("the certificate is not renewed yet; trying again", "until", i.Until().UTC(), "err", err)
 		}
 		return max(renewRetry, time.Until(i.Until())/16)
 	}
+	if i, err = l.keeper.Identity(); err == nil {
+		l.stand(i)
+	}
 	return renewRetry
+}
+
+// stand says which certificate the worker has. Where there is no server, one will ask.
+func (l *Link) stand(i *pki.Identity) {
+	data, err := json.Marshal(standingOf(i))
+	if err == nil {
+		err = l.nc.Publish(StandingSubject(string(l.identity.Node)), data)
+	}
+	if err != nil {
+		l.log.Debug("the server is not told of the certificate", "err", err)
+	}
 }
 
 // ListenerTLS is how the worker's listener shows itself to gateways, and lets nobody else in; refused is told of the others.

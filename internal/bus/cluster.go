@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,39 +77,6 @@ func (c *ClusterConfig) text() string {
 	}
 	b.WriteString(" ]\n}\n")
 	return b.String()
-}
-
-// adoptAuthority puts the cluster's authority into the data directory, or makes sure that it is there.
-func (c *ClusterConfig) adoptAuthority(dir string) error {
-	path := filepath.Join(dir, AuthorityFile)
-	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && len(c.Authority) == 0:
-		return fault.New(fault.CodeInvalidRequest, "the certificate authority that the servers have in common is missing").WithField("cluster-secret").
-			WithHint("make it once, with tatami cluster secret --out FILE, and give the same file to every server: --cluster-secret FILE")
-	case errors.Is(err, fs.ErrNotExist):
-		if _, err := pki.ParseAuthority(c.Authority); err != nil {
-			return fault.Wrap(fault.CodeInvalidRequest, err, "cluster-secret: it cannot be read").WithField("cluster-secret")
-		}
-		if err := writeDurably(dir, AuthorityFile, c.Authority); err != nil {
-			return fmt.Errorf("writing the certificate authority: %w", err)
-		}
-		return nil
-	case err != nil:
-		return fmt.Errorf("reading the certificate authority: %w", err)
-	case len(c.Authority) == 0:
-		return nil
-	}
-	given, err := pki.ParseAuthority(c.Authority)
-	if err != nil {
-		return fault.Wrap(fault.CodeInvalidRequest, err, "cluster-secret: it cannot be read").WithField("cluster-secret")
-	}
-	// One that cannot be read is told of by whoever opens it.
-	if own, err := pki.ParseAuthority(data); err == nil && own.Trust().Pin() != given.Trust().Pin() {
-		return fault.New(fault.CodeConflict, "cluster-secret: this server's data directory belongs to a cluster with another secret").WithField("cluster-secret").
-			WithHint("give the secret of the cluster that %s is of, or start on another directory", dir)
-	}
-	return nil
 }
 
 // joinCluster has the server speak to the others over TLS that both sides authenticate.

@@ -255,9 +255,9 @@ func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []by
 // desk for. So nothing answers a question of its on a subject of its choice.
 func workerPermissions(node functions.NodeID) *server.Permissions {
 	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{ReportSubject(node), EndpointsSubject(node), SupplySubject(node), CertifySubject(node)}},
+		Publish: &server.SubjectPermission{Allow: []string{ReportSubject(node), EndpointsSubject(node), SupplySubject(node), CertifySubject(node), StandingSubject(string(node))}},
 		Subscribe: &server.SubjectPermission{Allow: []string{
-			CommandSubject(node), SubjectReportsWanted, SubjectEndpointsWanted, inboxOf(node) + ".>",
+			CommandSubject(node), SubjectReportsWanted, SubjectEndpointsWanted, SubjectCertificatesWanted, inboxOf(node) + ".>",
 		}},
 	}
 }

@@ -46,9 +46,11 @@ type Link struct {
 	lock     *os.File
 	nc       *nats.Conn
 	log      *slog.Logger
-	// keeper holds the certificate, pin says by which authority the server is known.
+	// keeper holds the certificate, pin says by which authority the server is known as long as there is none.
 	keeper *pki.Keeper
 	pin    string
+	// wanted has the last question for the worker's certificate.
+	wanted chan []byte
 	// met says that the server has let this run in.
 	met atomic.Bool
 
@@ -85,6 +87,7 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 	l := &Link{
 		cfg: cfg, dir: dir, boot: rand.Text(), log: log, keeper: pki.NewKeeper(),
 		dismissAfter: cmp.Or(cfg.DismissAfter, 10*time.Second), dismissed: make(chan struct{}),
+		wanted: make(chan []byte, 1),
 	}
 	if l.lock, err = lockDir(dir, ModeWorker); err != nil {
 		return nil, err
@@ -108,12 +111,18 @@ func (l *Link) open() error {
 	if err := l.loadCertificate(l.dir); err != nil {
 		return err
 	}
-	if l.pin == "" {
+	if l.pinned() == "" {
 		return fault.New(fault.CodeInvalidRequest, "the token does not say by which certificate authority the server is known").WithField("token-file").
 			WithHint("it is of an older tatami: take the server's %s as it is now, or make another token: tatami token create --node NAME --file FILE", WorkerTokenFile)
 	}
-	l.nc, err = l.connect()
-	return err
+	if l.nc, err = l.connect(); err != nil {
+		return err
+	}
+	if _, err := l.nc.Subscribe(SubjectCertificatesWanted, l.hear); err != nil {
+		l.nc.Close()
+		return fmt.Errorf("subscribing to %s: %w", SubjectCertificatesWanted, err)
+	}
+	return nil
 }
 
 func (l *Link) connect() (*nats.Conn, error) {
@@ -212,8 +221,10 @@ func (l *Link) Run(ctx context.Context) error {
 		case <-l.dismissed:
 			return fault.New(fault.CodeDenied, "the server refuses this worker as %s: it was removed, its token was revoked, or never good", l.identity.Node).
 				WithHint("to join again, start on another data directory with a new token: tatami token create --node NAME")
+		case question := <-l.wanted:
+			renew.Reset(l.follow(ctx, question))
 		case <-renew.C:
-			renew.Reset(l.renew(ctx))
+			renew.Reset(l.renew(ctx, false))
 		}
 	}
 }

@@ -50,10 +50,11 @@ func PrepareImport(from, dir string) (authority []byte, err error) {
 	if _, err := os.Stat(filepath.Join(dir, IdentityFile)); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.CodeConflict, "%s is in use already", dir).WithField("data-dir").WithHint("give a directory of which no server has run yet")
 	}
-	if _, err := openAuthority(from, time.Now()); err != nil {
+	a, err := openAuthority(from, false, newAudit(from, slog.New(slog.DiscardHandler)))
+	if err != nil {
 		return nil, err
 	}
-	if authority, err = os.ReadFile(filepath.Join(from, AuthorityFile)); err != nil {
+	if authority, err = a.now.Encode(); err != nil {
 		return nil, fmt.Errorf("reading the certificate authority: %w", err)
 	}
 	data, err := json.Marshal(importFile{Schema: Schema, From: from})

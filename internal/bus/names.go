@@ -131,6 +131,15 @@ func SupplySubject(node functions.NodeID) string { return "tatami.supply." + str
 // CertifySubject is where the worker of a node asks for its certificate: a CertificateRequest. The answer goes to its own inbox only.
 func CertifySubject(node functions.NodeID) string { return "tatami.certify." + string(node) }
 
+// SubjectCertificatesWanted asks every worker and server for its Standing. Payload: CertificatesWanted.
+const SubjectCertificatesWanted = "tatami.wanted.certificates"
+
+// StandingSubject is where the worker of a node, or the server of a name, says which certificate it has: a Standing.
+func StandingSubject(who string) string { return "tatami.standing." + who }
+
+// subjectStanding matches what everybody says of its certificate.
+const subjectStanding = "tatami.standing.*"
+
 // subjectCertify matches every worker's requests for certificates.
 const subjectCertify = "tatami.certify.*"
 

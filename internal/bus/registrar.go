@@ -2,12 +2,8 @@ package bus
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,9 +14,6 @@ import (
 	"github.com/tatami-faas/tatami/internal/pki"
 )
 
-// AuthorityFile is the name of the file in the server's data directory that holds the certificate authority with its private key.
-const AuthorityFile = "ca.pem"
-
 // CertificateRequest is a worker's question to the registrar: to certify a key for its node.
 type CertificateRequest struct {
 	Schema int `json:"schema"`
@@ -28,48 +21,15 @@ type CertificateRequest struct {
 	Request []byte `json:"request"`
 }
 
-// CertificateAnswer is the certificate, followed by the authority's own.
+// CertificateAnswer is the certificate, followed by what Authority.Sign of package pki has behind it.
 type CertificateAnswer struct {
 	Schema int      `json:"schema"`
 	Chain  [][]byte `json:"chain"`
 }
 
-// openAuthority reads the authority of a data directory, or makes it.
-func openAuthority(dir string, now time.Time) (*pki.Authority, error) {
-	path := filepath.Join(dir, AuthorityFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return createAuthority(dir, now)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate authority: %w", err)
-	}
-	a, err := pki.ParseAuthority(data)
-	if err != nil {
-		return nil, fault.Wrap(fault.CodeConflict, err, "%s cannot be read", path).
-			WithHint("restore the file from a backup, or remove it: every worker then has to join anew, with a new token")
-	}
-	return a, nil
-}
-
-func createAuthority(dir string, now time.Time) (*pki.Authority, error) {
-	a, err := pki.NewAuthority(now)
-	if err != nil {
-		return nil, err
-	}
-	data, err := a.Encode()
-	if err == nil {
-		err = writeDurably(dir, AuthorityFile, data)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("writing the certificate authority: %w", err)
-	}
-	return a, nil
-}
-
 // registrar gives workers that were let in their certificates.
 type registrar struct {
-	authority *pki.Authority
+	authority func() *pki.Authority
 	life      time.Duration
 	audit     *audit
 	nc        *nats.Conn
@@ -110,7 +70,7 @@ func (r *registrar) certify(node functions.NodeID, data []byte, now time.Time) (
 	if err != nil {
 		return CertificateAnswer{}, err
 	}
-	chain, err := r.authority.Sign(req.Request, workerSubject(node), r.life, now)
+	chain, err := r.authority().Sign(req.Request, workerSubject(node), r.life, now)
 	if err != nil {
 		return CertificateAnswer{}, err
 	}

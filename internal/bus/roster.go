@@ -2,14 +2,8 @@ package bus
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -28,21 +22,14 @@ const mostWorkers = 20_000
 // Roster says which workers may join, which did, and as whom: each node belongs to the worker that joined as it first, known by the key that it made
 // itself. It is safe for concurrent use.
 type Roster struct {
-	dir    string
-	shared string
+	record[*rosterFile]
+	// shared are the secrets with which any worker may join.
+	shared func() []string
 	audit  *audit
 	// pin is the authority's, which tokens name.
-	pin string
+	pin func() string
 	// kick ends the connections of a node's worker, which has the key.
 	kick func(node functions.NodeID, key string)
-
-	// clustered says that the servers of a cluster have the roster in common.
-	clustered bool
-
-	mu   sync.Mutex
-	file rosterFile
-	// common is nil where the roster is a file, or not taken up yet.
-	common *sharedRecord
 }
 
 type rosterFile struct {
@@ -64,35 +51,43 @@ type member struct {
 	Removed time.Time `json:"removed,omitzero"`
 }
 
-// openRoster reads the roster of a data directory; it is empty where nobody joined yet. Shared is the secret with which any worker may join.
-func openRoster(dir, shared string, a *audit) (*Roster, error) {
-	r := &Roster{dir: dir, shared: shared, audit: a, file: rosterFile{rosterSchema, map[functions.NodeID]*member{}, map[string]*JoinToken{}}}
-	path := filepath.Join(dir, RosterFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
+// openRoster reads the roster of a data directory; it is empty where nobody joined yet.
+func openRoster(dir string, a *audit) (*Roster, error) {
+	r := &Roster{audit: a}
+	r.record = record[*rosterFile]{
+		dir: dir, file: RosterFile, key: rosterKey, what: "which workers joined", parse: parseRoster, encode: indented[*rosterFile], heard: r.heardOf, log: a.log,
+		now: &rosterFile{rosterSchema, map[functions.NodeID]*member{}, map[string]*JoinToken{}},
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading which workers joined: %w", err)
-	}
-	if r.file, err = parseRoster(path, data); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return r, r.load()
 }
 
-func parseRoster(path string, data []byte) (rosterFile, error) {
-	bad := func() (rosterFile, error) {
-		return rosterFile{}, fault.New(fault.CodeConflict, "%s cannot be read", path).
+// indented encodes a record as JSON that people can read.
+func indented[T any](v T) ([]byte, error) {
+	data, err := json.MarshalIndent(v, "", "  ")
+	return append(data, '\n'), err
+}
+
+// heardOf ends the connections of workers that another server removed.
+func (r *Roster) heardOf(old, now *rosterFile) {
+	for node, m := range now.Workers {
+		if before := old.Workers[node]; !m.Removed.IsZero() && before != nil && before.Removed.IsZero() {
+			r.kick(node, m.Key)
+		}
+	}
+}
+
+func parseRoster(path string, data []byte) (*rosterFile, error) {
+	bad := func() (*rosterFile, error) {
+		return nil, fault.New(fault.CodeConflict, "%s cannot be read", path).
 			WithHint("restore the file from a backup, or remove it: the workers that join then are bound anew")
 	}
-	f := rosterFile{Tokens: map[string]*JoinToken{}}
+	f := &rosterFile{Tokens: map[string]*JoinToken{}}
 	switch n := schemaOf(data); {
 	case n > rosterSchema:
-		return rosterFile{}, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, rosterSchema).
+		return nil, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, rosterSchema).
 			WithHint("the data was written by a newer tatami: install that version")
 	case n == rosterSchema:
-		if err := json.Unmarshal(data, &f); err != nil || f.Workers == nil {
+		if err := json.Unmarshal(data, f); err != nil || f.Workers == nil {
 			return bad()
 		}
 		for _, m := range f.Workers {
@@ -136,12 +131,12 @@ type applicant struct {
 func (r *Roster) admit(a applicant, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.file.Workers[a.node]
+	m := r.now.Workers[a.node]
 	if m == nil {
 		if err := r.refresh(); err != nil {
 			return err
 		}
-		m = r.file.Workers[a.node]
+		m = r.now.Workers[a.node]
 	}
 	switch {
 	case a.key == "":
@@ -160,13 +155,13 @@ func (r *Roster) admit(a applicant, now time.Time) error {
 
 // join binds a node to its first worker; r.mu is held.
 func (r *Roster) join(a applicant, now time.Time) error {
-	if len(r.file.Workers) >= mostWorkers {
+	if len(r.now.Workers) >= mostWorkers {
 		return fault.New(fault.CodeDenied, "%d workers have joined already", mostWorkers)
 	}
 	m := &member{Key: a.key, Joined: now.UTC()}
 	t := r.tokenOf(a.token)
 	switch {
-	case equal(a.token, r.shared):
+	case slices.ContainsFunc(r.shared(), func(secret string) bool { return equal(a.token, secret) }):
 	case t == nil:
 		return fault.New(fault.CodeDenied, "the token is not known")
 	default:
@@ -176,11 +171,11 @@ func (r *Roster) join(a applicant, now time.Time) error {
 		m.Token = t.ID
 	}
 	err := r.change(func() {
-		if r.file.Workers[a.node] = m; m.Token != "" {
+		if r.now.Workers[a.node] = m; m.Token != "" {
 			t.Used, t.By = m.Joined, a.node
 		}
 	}, func() {
-		if delete(r.file.Workers, a.node); m.Token != "" {
+		if delete(r.now.Workers, a.node); m.Token != "" {
 			t.Used, t.By = time.Time{}, ""
 		}
 	})
@@ -190,20 +185,6 @@ func (r *Roster) join(a applicant, now time.Time) error {
 	return err
 }
 
-// change writes what do changes, and has undo take it back where that fails; r.mu is held.
-func (r *Roster) change(do, undo func()) error {
-	do()
-	data, err := json.MarshalIndent(r.file, "", "  ")
-	if err == nil {
-		err = r.save(append(data, '\n'))
-	}
-	if err != nil {
-		undo()
-		return fmt.Errorf("writing which workers joined: %w", err)
-	}
-	return nil
-}
-
 // Remove shuts a node's worker out for good and ends its connections. It is no error where it is shut out already; not-found where nobody joined as it.
 func (r *Roster) Remove(node functions.NodeID, why string) error {
 	r.mu.Lock()
@@ -211,7 +192,7 @@ func (r *Roster) Remove(node functions.NodeID, why string) error {
 		r.mu.Unlock()
 		return err
 	}
-	m := r.file.Workers[node]
+	m := r.now.Workers[node]
 	if m == nil {
 		r.mu.Unlock()
 		return fault.New(fault.CodeNotFound, "no worker has joined as %s", node)
@@ -237,8 +218,8 @@ func (r *Roster) Members() []functions.NodeID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []functions.NodeID
-	for _, node := range slices.Sorted(maps.Keys(r.file.Workers)) {
-		if r.file.Workers[node].Removed.IsZero() {
+	for _, node := range slices.Sorted(maps.Keys(r.now.Workers)) {
+		if r.now.Workers[node].Removed.IsZero() {
 			out = append(out, node)
 		}
 	}

@@ -75,11 +75,11 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 	if err := r.roomForToken(now); err != nil {
 		return JoinToken{}, "", err
 	}
-	if err := r.change(func() { r.file.Tokens[t.ID] = t }, func() { delete(r.file.Tokens, t.ID) }); err != nil {
+	if err := r.change(func() { r.now.Tokens[t.ID] = t }, func() { delete(r.now.Tokens, t.ID) }); err != nil {
 		return JoinToken{}, "", err
 	}
 	r.audit.say("token-created", "token", t.ID, "for", node)
-	return *t, tokenText(text, r.pin), nil
+	return *t, tokenText(text, r.pin()), nil
 }
 
 // tokenText is a token as workers are given it: the secret, and the pin of the authority by which they know the server.
@@ -93,12 +93,12 @@ func splitToken(token string) (secret, pin string) {
 
 // roomForToken lets go of the oldest token that is good for nothing where there are too many; r.mu is held.
 func (r *Roster) roomForToken(now time.Time) error {
-	if len(r.file.Tokens) < mostTokens {
+	if len(r.now.Tokens) < mostTokens {
 		return nil
 	}
 	for _, t := range r.tokens() {
 		if s := t.State(now); s == TokenExpired || s == TokenRevoked {
-			delete(r.file.Tokens, t.ID)
+			delete(r.now.Tokens, t.ID)
 			return nil
 		}
 	}
@@ -107,7 +107,7 @@ func (r *Roster) roomForToken(now time.Time) error {
 
 // tokens lists the tokens, the oldest first; r.mu is held.
 func (r *Roster) tokens() []*JoinToken {
-	return slices.SortedFunc(maps.Values(r.file.Tokens), func(a, b *JoinToken) int {
+	return slices.SortedFunc(maps.Values(r.now.Tokens), func(a, b *JoinToken) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 }
@@ -115,7 +115,7 @@ func (r *Roster) tokens() []*JoinToken {
 // tokenOf finds a token by its text; nil where there is none. r.mu is held.
 func (r *Roster) tokenOf(text string) *JoinToken {
 	hash := hashOf(text)
-	for _, t := range r.file.Tokens {
+	for _, t := range r.now.Tokens {
 		if equal(t.Hash, hash) {
 			return t
 		}
@@ -141,7 +141,7 @@ func (r *Roster) RevokeToken(id string) (JoinToken, error) {
 		r.mu.Unlock()
 		return JoinToken{}, err
 	}
-	t := r.file.Tokens[id]
+	t := r.now.Tokens[id]
 	if t == nil {
 		r.mu.Unlock()
 		return JoinToken{}, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")

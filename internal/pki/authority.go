@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -25,16 +24,14 @@ const (
 	skew = 5 * time.Minute
 )
 
-// Types of PEM blocks.
-const (
-	blockCertificate = "CERTIFICATE"
-	blockKey         = "PRIVATE KEY"
-)
-
-// Authority certifies. It is safe for concurrent use.
+// Authority certifies. It does not change, and is safe for concurrent use.
 type Authority struct {
 	trust *Trust
 	key   *ecdsa.PrivateKey
+	// before is the one whose place it has taken, while that is trusted still, and link its word for this one.
+	before *Authority
+	link   *x509.Certificate
+	past   lineage
 }
 
 // NewAuthority makes an authority.
@@ -43,49 +40,72 @@ func NewAuthority(now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the authority's key: %w", err)
 	}
+	cert, err := certifyAuthority(key, nil, key, now)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{trust: newTrust(cert), key: key}, nil
+}
+
+// certifyAuthority certifies an authority's key, by another one or, where that is nil, by itself.
+func certifyAuthority(key *ecdsa.PrivateKey, by *x509.Certificate, with *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	t := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "tatami"},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if by == nil {
+		by = t
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, by, key.Public(), with)
 	if err != nil {
 		return nil, fmt.Errorf("making the authority's certificate: %w", err)
 	}
-	trust, err := ParseTrust(der)
-	if err != nil {
-		return nil, err
-	}
-	return &Authority{trust: trust, key: key}, nil
+	return x509.ParseCertificate(der)
 }
 
-// Encode returns the authority with its private key, as PEM.
-func (a *Authority) Encode() ([]byte, error) { return encode(a.key, a.trust.cert.Raw) }
+// Encode returns the authority with its private key, as PEM; and with it the one before, while that is trusted.
+func (a *Authority) Encode() ([]byte, error) {
+	out, err := encode(a.key, a.past, a.trust.certs[0].Raw)
+	if err != nil || a.before == nil {
+		return out, err
+	}
+	before, err := encode(a.before.key, nil, a.before.trust.certs[0].Raw, a.link.Raw)
+	return append(out, before...), err
+}
 
 // ParseAuthority reads what Encode returned.
 func ParseAuthority(data []byte) (*Authority, error) {
-	key, certs, err := decode(data)
+	d, err := decode(data)
 	if err != nil {
 		return nil, err
 	}
-	if len(certs) != 1 {
-		return nil, fault.New(fault.CodeConflict, "there are %d certificates where the authority's is wanted", len(certs))
+	switch {
+	case len(d.keys) == 1 && len(d.certs) == 1:
+		return d.authority(0)
+	case len(d.keys) == 2 && len(d.certs) == 3:
+	default:
+		return nil, fault.New(fault.CodeConflict, "there are %d keys and %d certificates where the authority's are wanted", len(d.keys), len(d.certs))
 	}
-	trust, err := ParseTrust(certs[0])
+	a, err := d.authority(0)
 	if err != nil {
 		return nil, err
 	}
-	if !key.PublicKey.Equal(trust.cert.PublicKey) {
-		return nil, fault.New(fault.CodeConflict, "the key is not the authority's")
+	if a.before, err = d.authority(1); err != nil {
+		return nil, err
 	}
-	return &Authority{trust: trust, key: key}, nil
+	if a.link, err = parseLink(d.certs[2], a.trust.certs[0], a.before.trust.certs[0]); err != nil {
+		return nil, err
+	}
+	a.trust = newTrust(a.trust.certs[0], a.before.trust.certs[0])
+	return a, nil
 }
 
 // Trust is what others need to know of the authority.
 func (a *Authority) Trust() *Trust { return a.trust }
 
 // Sign certifies the key of a request (Request.DER) for the subject, whatever else the request says, for the life given. The result is the
-// certificate, followed by the authority's own.
+// certificate, followed by the authority's own; and, while the one before is trusted, by that one's word for the authority and its certificate.
 func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time.Time) ([][]byte, error) {
 	r, err := x509.ParseCertificateRequest(request)
 	if err == nil {
@@ -97,8 +117,8 @@ func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time
 	if k, ok := r.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
 		return nil, fault.New(fault.CodeInvalidRequest, "request: its key is none on the curve P-256").WithField("request")
 	}
-	until := now.Add(life)
-	if end := a.trust.cert.NotAfter; until.After(end) {
+	until, own := now.Add(life), a.trust.certs[0]
+	if end := own.NotAfter; until.After(end) {
 		until = end
 	}
 	t := &x509.Certificate{
@@ -106,11 +126,15 @@ func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time
 		NotBefore: now.Add(-skew), NotAfter: until, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, a.trust.cert, r.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, t, own, r.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("certifying %s: %w", s, err)
 	}
-	return [][]byte{der, a.trust.cert.Raw}, nil
+	chain := [][]byte{der, own.Raw}
+	if a.before != nil {
+		chain = append(chain, a.link.Raw, a.before.trust.certs[0].Raw)
+	}
+	return chain, nil
 }
 
 // Identify makes an identity of the authority's own making.
@@ -145,47 +169,4 @@ func serial() *big.Int {
 	_, _ = rand.Read(b[:])
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
-}
-
-// encode writes a key and certificates as PEM.
-func encode(key *ecdsa.PrivateKey, certs ...[]byte) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a key: %w", err)
-	}
-	out := pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: der})
-	for _, c := range certs {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: c})...)
-	}
-	return out, nil
-}
-
-// decode reads what encode wrote.
-func decode(data []byte) (key *ecdsa.PrivateKey, certs [][]byte, err error) {
-	for {
-		var b *pem.Block
-		if b, data = pem.Decode(data); b == nil {
-			break
-		}
-		switch b.Type {
-		case blockCertificate:
-			certs = append(certs, b.Bytes)
-		case blockKey:
-			k, err := x509.ParsePKCS8PrivateKey(b.Bytes)
-			if err != nil {
-				return nil, nil, fault.Wrap(fault.CodeConflict, err, "the key cannot be read")
-			}
-			ec, ok := k.(*ecdsa.PrivateKey)
-			if !ok || key != nil {
-				return nil, nil, fault.New(fault.CodeConflict, "there is not one key on an elliptic curve")
-			}
-			key = ec
-		default:
-			return nil, nil, fault.New(fault.CodeConflict, "there is a %.40q among certificates", b.Type)
-		}
-	}
-	if key == nil || len(certs) == 0 {
-		return nil, nil, fault.New(fault.CodeConflict, "there is no key, or no certificate")
-	}
-	return key, certs, nil
 }

@@ -33,7 +33,7 @@ func NewRequest() (*Request, error) {
 }
 
 // Identity puts the request's key together with what Authority.Sign returned.
-func (r *Request) Identity(chain [][]byte) (*Identity, error) { return newIdentity(r.key, chain) }
+func (r *Request) Identity(chain [][]byte) (*Identity, error) { return newIdentity(r.key, chain, nil) }
 
 // Identity is a certificate with its private key, and the authority that it is from. It does not change.
 type Identity struct {
@@ -41,10 +41,12 @@ type Identity struct {
 	trust   *Trust
 	key     *ecdsa.PrivateKey
 	tls     *tls.Certificate
+	past    lineage
 }
 
-func newIdentity(key *ecdsa.PrivateKey, chain [][]byte) (*Identity, error) {
-	if len(chain) != 2 {
+// newIdentity takes a chain as Authority.Sign returns it.
+func newIdentity(key *ecdsa.PrivateKey, chain [][]byte, past lineage) (*Identity, error) {
+	if len(chain) != 2 && len(chain) != 4 {
 		return nil, fault.New(fault.CodeConflict, "there are %d certificates where one and its authority's are wanted", len(chain))
 	}
 	leaf, err := x509.ParseCertificate(chain[0])
@@ -58,32 +60,45 @@ func newIdentity(key *ecdsa.PrivateKey, chain [][]byte) (*Identity, error) {
 	if !key.PublicKey.Equal(leaf.PublicKey) {
 		return nil, fault.New(fault.CodeConflict, "the certificate is for another key")
 	}
-	if err := leaf.CheckSignatureFrom(trust.cert); err != nil {
+	if len(chain) == 4 {
+		before, err := ParseTrust(chain[3])
+		if err != nil {
+			return nil, err
+		}
+		if _, err := parseLink(chain[2], trust.certs[0], before.certs[0]); err != nil {
+			return nil, err
+		}
+		trust = newTrust(trust.certs[0], before.certs[0])
+	}
+	if err := leaf.CheckSignatureFrom(trust.certs[0]); err != nil {
 		return nil, fault.Wrap(fault.CodeConflict, err, "the certificate is of another authority")
 	}
 	s, err := subjectOf(leaf)
 	if err != nil {
 		return nil, err
 	}
-	return &Identity{s, trust, key, &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}}, nil
+	return &Identity{s, trust, key, &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}, past}, nil
 }
 
 // Encode returns the identity with its private key, as PEM.
-func (i *Identity) Encode() ([]byte, error) { return encode(i.key, i.tls.Certificate...) }
+func (i *Identity) Encode() ([]byte, error) { return encode(i.key, i.past, i.tls.Certificate...) }
 
 // ParseIdentity reads what Encode returned. The certificate may have ended.
 func ParseIdentity(data []byte) (*Identity, error) {
-	key, chain, err := decode(data)
+	d, err := decode(data)
 	if err != nil {
 		return nil, err
 	}
-	return newIdentity(key, chain)
+	if len(d.keys) != 1 {
+		return nil, fault.New(fault.CodeConflict, "there are %d keys where one is wanted", len(d.keys))
+	}
+	return newIdentity(d.keys[0], d.certs, d.past)
 }
 
 // Subject is whom the certificate is for.
 func (i *Identity) Subject() Subject { return i.subject }
 
-// Trust is the authority that the certificate is from.
+// Trust is the authority that the certificate is from, and while that is new the one before.
 func (i *Identity) Trust() *Trust { return i.trust }
 
 // Until is when the certificate ends.

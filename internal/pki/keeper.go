@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/tls"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +26,12 @@ type Keeper struct {
 func NewKeeper() *Keeper { return &Keeper{} }
 
 // NewOwnKeeper makes a keeper for whoever has the authority: it makes its identities itself, as they are needed.
-func NewOwnKeeper(a *Authority, s Subject, life time.Duration) *Keeper {
-	return &Keeper{renew: func(now time.Time) (*Identity, error) { return a.Identify(s, life, now) }}
+func NewOwnKeeper(a func() *Authority, s Subject, life time.Duration) *Keeper {
+	return &Keeper{renew: func(now time.Time) (*Identity, error) { return a().Identify(s, life, now) }}
 }
+
+// Renew has an own keeper make another identity: the authority is another one.
+func (k *Keeper) Renew() { k.Install(nil) }
 
 // Install puts an identity in the place of the one before.
 func (k *Keeper) Install(i *Identity) {
@@ -103,7 +107,7 @@ func (k *Keeper) Reach(allow func(Subject) error) *tls.Config {
 	c := k.base()
 	// Peers are known by what they are, not by their addresses; VerifyConnection checks the chain.
 	c.InsecureSkipVerify = true
-	c.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	c.ClientSessionCache = &sessionCache{k: k}
 	c.VerifyConnection = func(s tls.ConnectionState) error { return k.check(s, allow) }
 	return c
 }
@@ -170,3 +174,32 @@ func Just(want Subject) func(Subject) error {
 		return nil
 	}
 }
+
+// sessionCache keeps sessions with peers as long as the same authorities are trusted: one with a certificate of another authority is of no use.
+type sessionCache struct {
+	k *Keeper
+
+	mu    sync.Mutex
+	of    []string
+	cache tls.ClientSessionCache
+}
+
+// current is the cache of what is trusted now.
+func (s *sessionCache) current() tls.ClientSessionCache {
+	var pins []string
+	if i, err := s.k.Identity(); err == nil {
+		pins = i.Trust().Pins()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil || !slices.Equal(s.of, pins) {
+		s.of, s.cache = pins, tls.NewLRUClientSessionCache(sessions)
+	}
+	return s.cache
+}
+
+// Get returns the session of a key.
+func (s *sessionCache) Get(key string) (*tls.ClientSessionState, bool) { return s.current().Get(key) }
+
+// Put keeps a session.
+func (s *sessionCache) Put(key string, cs *tls.ClientSessionState) { s.current().Put(key, cs) }

@@ -211,7 +211,7 @@ func TestRotation(t *testing.T) {
 func TestAnOwnKeeperRenewsItself(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
-	k := pki.NewOwnKeeper(a, server, time.Hour)
+	k := pki.NewOwnKeeper(func() *pki.Authority { return a }, server, time.Hour)
 	one, err := k.Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestAnOwnKeeperRenewsItself(t *testing.T) {
 	if two, _ := k.Identity(); two != one {
 		t.Error("it is made anew without need")
 	}
-	short := pki.NewOwnKeeper(a, server, time.Nanosecond)
+	short := pki.NewOwnKeeper(func() *pki.Authority { return a }, server, time.Nanosecond)
 	one, _ = short.Identity()
 	if two, err := short.Identity(); err != nil || two == one {
 		t.Errorf("it stays although it has ended: %v", err)

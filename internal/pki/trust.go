@@ -5,15 +5,25 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// Trust is an authority as those see it who believe it. It is safe for concurrent use.
+// Trust is whom somebody believes: an authority, and while it is new the one before. It is safe for concurrent use.
 type Trust struct {
-	cert  *x509.Certificate
+	// certs has the authority that certifies first.
+	certs []*x509.Certificate
 	roots *x509.CertPool
+}
+
+func newTrust(certs ...*x509.Certificate) *Trust {
+	t := &Trust{certs: certs, roots: x509.NewCertPool()}
+	for _, c := range certs {
+		t.roots.AddCert(c)
+	}
+	return t
 }
 
 // ParseTrust reads an authority's own certificate.
@@ -25,14 +35,26 @@ func ParseTrust(der []byte) (*Trust, error) {
 	if !c.IsCA || c.CheckSignatureFrom(c) != nil {
 		return nil, fault.New(fault.CodeConflict, "the certificate is no authority's")
 	}
-	t := &Trust{cert: c, roots: x509.NewCertPool()}
-	t.roots.AddCert(c)
-	return t, nil
+	return newTrust(c), nil
 }
 
-// Pin is what the authority is known by to those who have not met it: the SHA-256 of its public key, as 64 hexadecimal digits.
-func (t *Trust) Pin() string {
-	sum := sha256.Sum256(t.cert.RawSubjectPublicKeyInfo)
+// Pin is what the authority that certifies is known by to those who have not met it: the SHA-256 of its public key, as 64 hexadecimal digits.
+func (t *Trust) Pin() string { return pinOf(t.certs[0]) }
+
+// Pins are those of all that are trusted, that of the one that certifies first.
+func (t *Trust) Pins() []string {
+	out := make([]string, len(t.certs))
+	for i, c := range t.certs {
+		out[i] = pinOf(c)
+	}
+	return out
+}
+
+// Has reports whether the authority of the pin is trusted.
+func (t *Trust) Has(pin string) bool { return slices.Contains(t.Pins(), pin) }
+
+func pinOf(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -49,7 +71,7 @@ func (t *Trust) Check(chain []*x509.Certificate, now time.Time) (Subject, error)
 		return Subject{}, fault.New(fault.CodeDenied, "the certificate begins at %s", c.NotBefore.UTC().Format(time.RFC3339)).
 			WithHint("set the machines' clocks right")
 	}
-	if _, err := c.Verify(x509.VerifyOptions{Roots: t.roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if _, err := c.Verify(x509.VerifyOptions{Roots: t.roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil && !t.linked(chain, now) {
 		return Subject{}, fault.Wrap(fault.CodeDenied, err, "the certificate is of another authority")
 	}
 	return subjectOf(c)
