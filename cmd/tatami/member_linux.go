@@ -89,6 +89,7 @@ func (m *member) shareToken() error {
 func (m *member) parts() []part {
 	return []part{
 		{name: "desk", run: m.desk.Run, ready: m.desk.Ready},
+		{name: "certificates", run: m.bus.Certificates().Run},
 		{name: "workers", run: m.workers.Run},
 		{name: "invoker", run: m.invoker.Run, ready: m.invoker.Ready},
 		{name: "removals", run: m.expel},

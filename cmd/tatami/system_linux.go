@@ -192,6 +192,9 @@ func (s *system) parts() []part {
 	if s.worker != nil {
 		out = append(out, part{name: "worker", run: s.worker.Run, ready: s.worker.Ready})
 	}
+	if c := s.bus.Certificates(); c != nil {
+		out = append(out, part{name: "certificates", run: c.Run})
+	}
 	return append(out,
 		part{name: "desk", run: s.desk.Run, ready: s.desk.Ready},
 		part{name: "workers", run: s.workers.Run},

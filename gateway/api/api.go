@@ -139,6 +139,7 @@ func (a *API) routes() http.Handler {
 	a.registerNodes(h)
 	a.registerMembers(h)
 	a.registerCallers(h)
+	a.registerCertificates(h)
 	a.registerQueue(h)
 	a.registerQuotas(h)
 	a.registerTriggers(h)

@@ -78,6 +78,16 @@ func (c *Client) RevokeNodeToken(ctx context.Context, id string) (*v1.NodeToken,
 	return fetchOne[v1.NodeToken](ctx, c, http.MethodDelete, "/v1/node-tokens/"+url.PathEscape(id), nil)
 }
 
+// Certificates lists the certificates of servers and workers.
+func (c *Client) Certificates(ctx context.Context) (*v1.Certificates, error) {
+	return fetchOne[v1.Certificates](ctx, c, http.MethodGet, "/v1/certificates", nil)
+}
+
+// RotateAuthority replaces the certificate authority; with now nobody is waited for.
+func (c *Client) RotateAuthority(ctx context.Context, now bool) (*v1.Certificates, error) {
+	return fetchOne[v1.Certificates](ctx, c, http.MethodPost, "/v1/certificates/rotate", v1.RotateRequest{Now: now})
+}
+
 // Compact empties up to so many nodes whose instances fit elsewhere; with dryRun it only says which.
 func (c *Client) Compact(ctx context.Context, nodes int, dryRun bool) (*v1.CompactPlan, error) {
 	return fetchOne[v1.CompactPlan](ctx, c, http.MethodPost, "/v1/nodes/compact", v1.CompactRequest{Nodes: nodes, DryRun: dryRun})
