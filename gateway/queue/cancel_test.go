@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -226,6 +229,51 @@ func TestADelayedInvocationOutlivesTheProcessAndCanBeCancelled(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	w.empty()
+}
+
+// A process that dies between the message of what came due and the end of its schedule has its successor remove that, whether the message waits still or
+// its invocation has ended: it runs once.
+func TestAScheduleThatOutlivesItsDelivery(t *testing.T) {
+	t.Parallel()
+	var c calls
+	run := newDataPath(t, 0, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { c.add(r) }))
+	run.deploy(hello, nil)
+	dir := t.TempDir()
+	w := start(t, dir, run, Config{Backstop: time.Hour})
+	deliver := func(id functions.InvocationID) {
+		t.Helper()
+		scheduled, _ := bus.ScheduledSubject(id)
+		waiting, _ := bus.InvocationSubject(id)
+		m, err := w.bus.Invocations().GetLastMsgForSubject(t.Context(), scheduled)
+		if err == nil {
+			_, err = w.bus.Store(t.Context(), &nats.Msg{Subject: waiting, Data: m.Data, Header: nats.Header{bus.HeaderAttempt: {"1"}}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	due := time.Now().Add(2 * time.Second)
+	ran, waits := w.accept(Request{NotBefore: due}), w.accept(Request{NotBefore: due})
+	w.q.alarms.unset(ran)
+	w.q.alarms.unset(waits)
+	deliver(ran)
+	run.set(func() { run.free = 1 })
+	w.ends(ran)
+	run.set(func() { run.free = 0 })
+	deliver(waits)
+	w.until("it is in hand", func() bool { _, ok := w.q.inHand(waits); return ok })
+	w.stop()
+	run.set(func() { run.free = 4 })
+	w = start(t, dir, run, Config{Backstop: time.Hour})
+	w.empty()
+	for _, id := range []functions.InvocationID{ran, waits} {
+		if st := w.ends(id); st.State != functions.StateSucceeded || c.of(id) != 1 {
+			t.Errorf("%+v after %d attempts", st, c.of(id))
+		}
+	}
+	if d := w.q.Depth(hello); d != (Depth{}) {
+		t.Errorf("depth %+v", d)
+	}
 }
 
 // What no process delivers at its time the server does; where both do, it runs once.

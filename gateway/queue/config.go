@@ -31,7 +31,7 @@ type Config struct {
 	// RetryShare and RetryFloor bound the retries of a function: so many for each first attempt, and so many a second besides; what is not used is
 	// saved for ten seconds. A retry beyond them waits longer. Default 0.2 and 10.
 	RetryShare, RetryFloor float64
-	// Backstop is how long after its time the server delivers what waited for it and no process delivered. Default 1s.
+	// Backstop is how long after its time the server delivers what waited for it and no process delivered. Default 10s.
 	Backstop time.Duration
 	// SweepEvery is how often bodies without an owner are removed. Default 1h.
 	SweepEvery time.Duration
@@ -70,7 +70,7 @@ func (c Config) withDefaults() Config {
 	set(&c.BackoffBase, time.Second)
 	set(&c.BackoffMax, 5*time.Minute)
 	set(&c.SweepEvery, time.Hour)
-	set(&c.Backstop, time.Second)
+	set(&c.Backstop, 10*time.Second)
 	return c
 }
 

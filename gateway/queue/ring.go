@@ -17,25 +17,20 @@ import (
 )
 
 // The server delivers what is scheduled, but looks at most four times a second. So this process delivers what it knows of at its time, and the server is
-// told a time that is later by Config.Backstop: it delivers what nobody else did. Storing the message and ending its schedule is one step at the
-// server, which it makes only if the schedule is still the one that was read: whoever is first delivers, and nobody does twice.
+// told a time that is later by Config.Backstop: it delivers what nobody else did. The message is stored only if the schedule is still the one that was
+// read, and the schedule is removed when the message is on disk. The server would do both in one step, but not on disk: it removes the file of a block
+// that is empty, which may be known there before the message is.
 
 const (
 	// readAhead is how long before its time what is due is read, so that at its time nothing but one message is left to be sent.
 	readAhead = 250 * time.Millisecond
-	// readers is how many are read at the same time, maxReading how many are to be read, maxUnderWay how many are read and not delivered, and
-	// maxReadBytes how large those may be together, but for what is being read.
+	// readers is how many are read at the same time, maxReading how many are to be read, maxUnderWay how many are read and still have their
+	// schedule, and maxReadBytes how large those may be together that are not sent, but for what is being read.
 	readers      = 16
+	clearers     = 4
 	maxReading   = 64
 	maxUnderWay  = 1024
 	maxReadBytes = 16 << 20
-)
-
-// Headers with which a message ends the schedule that it comes from.
-const (
-	headerScheduler    = "Nats-Scheduler"
-	headerScheduleNext = "Nats-Schedule-Next"
-	schedulePurge      = "purge"
 )
 
 // ringer delivers what is due. Its fields are its goroutine's, but for storing.
@@ -47,8 +42,10 @@ type ringer struct {
 	reading int
 	ready   dueHeap
 	bytes   int
-	// storing counts those sent to the server that it has not answered yet.
+	// storing counts those sent to the server whose schedule may be there still.
 	storing atomic.Int64
+	// stored carries those that are on disk; it holds as many as may be under way.
+	stored chan *due
 }
 
 // due is an invocation whose time comes; without a message where there is nothing to deliver.
@@ -56,11 +53,13 @@ type due struct {
 	id  functions.InvocationID
 	at  time.Time
 	msg *nats.Msg
+	// schedule is the sequence of the message that says when.
+	schedule uint64
 }
 
 // alarmLoop delivers what is due until ctx ends.
 func (q *Queue) alarmLoop(ctx context.Context) {
-	r := &ringer{q: q, ask: make(chan *alarm, maxReading), got: make(chan *due, maxReading)}
+	r := &ringer{q: q, ask: make(chan *alarm, maxReading), got: make(chan *due, maxReading), stored: make(chan *due, maxUnderWay+maxReading)}
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer close(r.ask)
@@ -70,6 +69,9 @@ func (q *Queue) alarmLoop(ctx context.Context) {
 				r.got <- r.read(ctx, a)
 			}
 		})
+	}
+	for range clearers {
+		work.Go(func() { r.clear(ctx) })
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -125,11 +127,48 @@ func (r *ringer) deliver(ctx context.Context) {
 		d := heap.Pop(&r.ready).(*due)
 		r.bytes -= len(d.msg.Data)
 		r.storing.Add(1)
-		r.q.bus.StoreThen(d.msg, func(_ uint64, err error) {
-			r.left(ctx, d.id, err)
-			r.storing.Add(-1)
-			r.q.alarms.poke()
-		})
+		r.q.bus.StoreThen(d.msg, func(_ uint64, err error) { r.sync(ctx, d, err) })
+	}
+}
+
+// sync follows the server's word on a message: it is to be on disk before its schedule goes.
+func (r *ringer) sync(ctx context.Context, d *due, err error) {
+	if err != nil {
+		r.left(ctx, d.id, err)
+		r.done()
+		return
+	}
+	d.msg = nil
+	r.q.bus.BarrierThen(func(err error) {
+		if err != nil {
+			// The store has failed, and Run ends.
+			r.done()
+			return
+		}
+		r.stored <- d
+	}, bus.StreamInvocations)
+}
+
+// done follows the end of a delivery.
+func (r *ringer) done() {
+	r.storing.Add(-1)
+	r.q.alarms.poke()
+}
+
+// clear removes the schedules of what is on disk, until ctx ends. One that stays is found at the next start.
+func (r *ringer) clear(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-r.stored:
+			// By its sequence: to remove what a subject has the server looks through all blocks. A cancellation may have removed it meanwhile.
+			err := r.q.bus.Invocations().DeleteMsg(ctx, d.schedule)
+			if err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) && ctx.Err() == nil {
+				r.q.log.Warn("the schedule of an invocation that is delivered stays for now", "inv", string(d.id), "err", err)
+			}
+			r.done()
+		}
 	}
 }
 
@@ -156,8 +195,12 @@ func (r *ringer) read(ctx context.Context, a *alarm) *due {
 		// It was put off, and has another alarm.
 		return d
 	}
+	d.schedule = s.Sequence
+	if delivered, err := r.delivered(ctx, d); delivered || err != nil {
+		r.left(ctx, a.id, err)
+		return d
+	}
 	d.msg = &nats.Msg{Subject: s.Header.Get(bus.HeaderScheduleTarget), Data: s.Data, Header: nats.Header{
-		headerScheduler: {scheduled}, headerScheduleNext: {schedulePurge},
 		// Nothing happens where the schedule is no longer the one that was read.
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(s.Sequence, 10)}, jetstream.ExpectedLastSubjSeqSubjHeader: {scheduled},
 	}}
@@ -167,6 +210,21 @@ func (r *ringer) read(ctx context.Context, a *alarm) *due {
 		}
 	}
 	return d
+}
+
+// delivered reports whether an earlier process has stored the message and not removed the schedule, and has that removed.
+func (r *ringer) delivered(ctx context.Context, d *due) (bool, error) {
+	if d.schedule > r.q.restored {
+		return false, nil
+	}
+	waiting, _ := bus.InvocationSubject(d.id)
+	seq, err := r.q.lastOf(ctx, waiting)
+	if err != nil || seq < d.schedule {
+		return false, err
+	}
+	r.storing.Add(1)
+	r.sync(ctx, d, nil)
+	return true, nil
 }
 
 // dueOf reads when a scheduled message is due; false where it does not say.

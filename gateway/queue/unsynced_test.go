@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -86,4 +88,54 @@ func stillQueued(t *testing.T, b *bus.Bus, id functions.InvocationID) bool {
 	subject, _ := bus.InvocationSubject(id)
 	m, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject)
 	return err == nil && m.Subject == subject
+}
+
+// What has come due keeps its schedule until its message is on disk: the server may remove a block's file before what it has stored last is there.
+func TestAScheduleStaysUntilWhatItBroughtIsOnDisk(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 0, http.HandlerFunc(echo))
+	run.deploy(hello, nil)
+	dir := t.TempDir()
+	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close(context.Background()) }()
+	q, err := NewOver(Config{Backstop: time.Hour}, b, run, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- q.Run(context.Background()) }()
+	id, err := q.Accept(t.Context(), Request{Ref: hello, NotBefore: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
+	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.Rename(blocks+"-gone", blocks); err != nil {
+			t.Error(err)
+		}
+	}()
+	// Its time comes.
+	subject, _ := bus.ScheduledSubject(id)
+	m, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &ringer{q: q, stored: make(chan *due, 1)}
+	r.storing.Add(1)
+	inv, _ := bus.InvocationSubject(id)
+	d := &due{id: id, schedule: m.Sequence, msg: &nats.Msg{Subject: inv, Data: m.Data, Header: nats.Header{}}}
+	b.StoreThen(d.msg, func(_ uint64, err error) { r.sync(context.Background(), d, err) })
+	wantCode(t, receive(t, ended, "Run ends without a store"), fault.CodeUnavailable)
+	if len(r.stored) > 0 {
+		t.Error("the schedule is taken for done with")
+	}
+	if _, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject); err != nil {
+		t.Errorf("the schedule is gone: %v", err)
+	}
 }

@@ -1,0 +1,67 @@
+//go:build e2e
+
+package power
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/queue"
+	"github.com/tatami-faas/tatami/internal/bus"
+)
+
+// The time of a delayed invocation comes, and the power goes as soon as its message is stored: the message is in a block that nothing has synced, and the
+// schedule was the last that an older block held, whose file the server removes with it. The invocation is there all the same.
+func TestACutWhenADelayIsOver(t *testing.T) {
+	im := newImage(t, 128)
+	log := filepath.Join(t.TempDir(), "attempts")
+	b, q, err := open(t.Context(), im.dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	id, err := q.Accept(t.Context(), queue.Request{Ref: hello, NotBefore: time.Now().Add(4 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The block is filled and emptied again, but for the schedule; what comes lies in the next one.
+	for i := range 4500 {
+		if _, err := b.Store(t.Context(), &nats.Msg{Subject: fmt.Sprintf("inv.none.%d", i), Data: make([]byte, 1000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Invocations().Purge(t.Context(), jetstream.WithPurgeSubject("inv.none.>")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Barrier(t.Context(), bus.StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	waiting, _ := bus.InvocationSubject(id)
+	for {
+		_, err := b.Invocations().GetLastMsgForSubject(t.Context(), waiting)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			t.Fatal(err)
+		}
+	}
+	im.cut()
+	stop()
+	<-done
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
+	s := &story{t: t, accepted: map[functions.InvocationID]string{id: "/later"}, attempts: log}
+	s.look(im)
+}
