@@ -11,8 +11,8 @@ import (
 )
 
 // Redrive hands the invocation of a dead letter over again, as a new one, and takes the letter away once that is on disk: after a crash in
-// between both are there. The new invocation has the function's attempts and maximum age anew, and runs on a revision where one is named; the
-// record of the old one stays.
+// between both are there. The new invocation has the function's attempts and maximum age anew, its ordering key and its callback are those of the old
+// one, and it runs on a revision where one is named; the record of the old one stays.
 func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID, rev functions.RevisionID) (functions.InvocationID, error) {
 	// One at a time: a letter is redriven once, whoever asks.
 	q.redriving.Lock()
@@ -23,6 +23,10 @@ func (q *Queue) Redrive(ctx context.Context, id functions.InvocationID, rev func
 	}
 	again, err := q.runAgain(ctx, &letter.Invocation, rev)
 	if err != nil {
+		return "", err
+	}
+	// Acceptance does not wait for the disk where the function's durability is fast. The letter is on disk, so what takes its place must be.
+	if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {
 		return "", err
 	}
 	if err := q.dropLetter(ctx, &letter); err != nil {
@@ -41,7 +45,7 @@ func (q *Queue) runAgain(ctx context.Context, old *functions.Invocation, rev fun
 	}
 	r := Request{
 		Ref: old.Ref(), Method: old.Method, Path: old.Path, Query: old.Query, Header: old.Header, Body: old.Body, Trigger: old.Trigger,
-		RedriveOf: old.ID, Revision: rev, Of: old.Of, Hops: old.Hops,
+		RedriveOf: old.ID, Revision: rev, Of: old.Of, Hops: old.Hops, OrderingKey: old.OrderingKey, Callback: old.Callback,
 	}
 	if old.BodyRef != nil {
 		body, _, err := q.OpenRequest(ctx, old)

@@ -1,14 +1,20 @@
 package queue
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -76,6 +82,71 @@ func TestARedriveThatIsRefusedKeepsTheLetter(t *testing.T) {
 	wantCode(t, err, fault.CodeFunctionNotFound)
 	if _, err := w.q.ShowDead(t.Context(), id); err != nil {
 		t.Errorf("the letter is gone: %v", err)
+	}
+}
+
+// The letter is on disk: what takes its place must be, too, even of a function that does not wait for the disk.
+func TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }))
+	run.deploy(hello, func(c *functions.Config) { c.Queue.Durability = functions.DurabilityFast })
+	dir := t.TempDir()
+	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close(context.Background()) }()
+	q, err := NewOver(Config{}, b, run, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- q.Run(context.Background()) }()
+	id, err := q.Accept(t.Context(), Request{Ref: hello})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for st := (Status{}); !st.State.Terminal(); {
+		if st, err = q.Lookup(t.Context(), id, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
+	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.Rename(blocks+"-gone", blocks); err != nil {
+			t.Error(err)
+		}
+	}()
+	_, err = q.Redrive(t.Context(), id, "")
+	wantCode(t, err, fault.CodeUnavailable)
+	if _, err := q.ShowDead(t.Context(), id); err != nil {
+		t.Errorf("the letter is gone: %v", err)
+	}
+	wantCode(t, receive(t, ended, "Run ends without a store"), fault.CodeUnavailable)
+}
+
+// What is redriven keeps its place in an order, and whoever waits for its end hears of it.
+func TestARedriveKeepsTheOrderingKeyAndTheCallback(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }))
+	run.deploy(hello, func(c *functions.Config) {
+		c.Queue.Callbacks = functions.Callbacks{Allow: []string{"http://127.0.0.1:1/"}}
+	})
+	w := start(t, t.TempDir(), run, Config{})
+	const key, callback = "k", "http://127.0.0.1:1/done"
+	id := w.accept(Request{OrderingKey: key, Callback: callback})
+	w.ends(id)
+	next, err := w.q.Redrive(t.Context(), id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ends(next)
+	letter, err := w.q.ShowDead(t.Context(), next)
+	if err != nil || letter.Invocation.OrderingKey != key || letter.Invocation.Callback != callback {
+		t.Errorf("%+v, %v", letter.Invocation, err)
 	}
 }
 

@@ -80,9 +80,9 @@ func (k *Keys) Delete(ctx context.Context, hash string) error {
 	return nil
 }
 
-// Open calls fn with the hash of each record that is pending or running, of those that were there when it began.
+// Open calls fn with the hash of each record that is pending or running. What comes while it reads may be among them.
 func (k *Keys) Open(ctx context.Context, fn func(hash string)) error {
-	return k.bus.eachHeader(ctx, StreamKeys, subjectKeys+".>", func(subject string, h nats.Header) {
+	return k.bus.EachStored(ctx, StreamKeys, subjectKeys+".>", func(_ uint64, subject string, h nats.Header) {
 		switch functions.KeyState(h.Get(keyHeaderState)) {
 		case functions.KeyPending, functions.KeyRunning:
 			fn(subject[len(subjectKeys)+1:])
