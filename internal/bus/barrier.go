@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,12 +23,22 @@ type syncer interface {
 	file(path string) (which string, err error)
 	// dir makes the entries of the directory at path durable.
 	dir(path string) error
+	// second gives the file at path the second name that it keeps when it is replaced.
+	second(path string) error
 }
 
-type fileSyncer struct{}
+// fileSyncer is that of real files. It gives no second names where there are no spares.
+type fileSyncer struct{ spares *spares }
 
 func (fileSyncer) file(path string) (string, error) { return syncData(path) }
 func (fileSyncer) dir(path string) error            { return syncPath(path) }
+
+func (f fileSyncer) second(path string) error {
+	if f.spares == nil {
+		return nil
+	}
+	return f.spares.keep(path, ".barrier")
+}
 
 // barrier is the group commit over the server's block files.
 //
@@ -241,7 +251,7 @@ func (s *blocks) sync(sy syncer) error {
 	files := make(map[int]string, len(found))
 	entered := true
 	for _, n := range found {
-		which, err := sy.file(filepath.Join(s.dir, strconv.Itoa(n)+".blk"))
+		which, err := sy.file(s.path(n))
 		if errors.Is(err, fs.ErrNotExist) {
 			// A block that is gone held only messages that were removed.
 			continue
@@ -258,13 +268,24 @@ func (s *blocks) sync(sy syncer) error {
 		if err := sy.dir(s.dir); err != nil {
 			return err
 		}
+		for n, which := range files {
+			if which == "" || which != s.files[n] {
+				if err := sy.second(s.path(n)); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	for n := range files {
 		s.newest = max(s.newest, n)
 	}
+	s.known = slices.DeleteFunc(s.known, func(n int) bool { return n < s.newest })
 	s.files = files
 	return nil
 }
+
+// path is the file of a block.
+func (s *blocks) path(n int) string { return filepath.Join(s.dir, strconv.Itoa(n)+".blk") }
 
 // list returns the numbers of the blocks that may hold unsynced messages.
 func (s *blocks) list() ([]int, error) {
@@ -286,11 +307,7 @@ func (s *blocks) list() ([]int, error) {
 	}
 	s.known = s.known[:0]
 	for _, name := range names {
-		digits, ok := strings.CutSuffix(name, ".blk")
-		if !ok {
-			continue
-		}
-		if n, err := strconv.Atoi(digits); err == nil && n >= s.newest {
+		if n, ok := blockNumber(name); ok && n >= s.newest {
 			s.known = append(s.known, n)
 		}
 	}

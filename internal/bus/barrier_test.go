@@ -45,6 +45,8 @@ func (r *recorder) file(path string) (string, error) {
 
 func (r *recorder) dir(path string) error { return r.note("dir", path) }
 
+func (r *recorder) second(string) error { return nil }
+
 func (r *recorder) note(kind, path string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -41,7 +41,7 @@ type Bus struct {
 	js           jetstream.JetStream
 	stores       stores
 	barrier      *barrier
-	rewriting    *rewriting
+	spares       *spares
 	later        *later
 	failure      *failure
 	room         room
@@ -109,6 +109,11 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
+	if cfg.Cluster == nil {
+		if err := restoreSpares(cfg.streamsDir(), filepath.Join(cfg.DataDir, sparesDir), b.log); err != nil {
+			return err
+		}
+	}
 	if b.srv, err = startServer(b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err
 	}
@@ -139,11 +144,10 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.stores, err = l.ensure(ctx, b.js); err != nil {
 		return err
 	}
-	streams := filepath.Join(cfg.DataDir, storeDir, AccountTatami, "streams")
-	b.barrier = newBarrier(streams, l.names(), fileSyncer{}, b.failure, b.log)
-	if err := b.orderRewriting(streams, l.names()); err != nil {
+	if err := b.keepSpares(l.names()); err != nil {
 		return err
 	}
+	b.barrier = newBarrier(b.cfg.streamsDir(), l.names(), fileSyncer{b.spares}, b.failure, b.log)
 	// What an earlier process wrote may still be in the page cache only, and so may the new directories.
 	if err := syncFilesystem(cfg.DataDir); err != nil {
 		return fmt.Errorf("syncing the data directory: %w", err)
@@ -161,18 +165,19 @@ func (b *Bus) checkDurability(cfg Config) error {
 		WithHint("put the data directory on ext4 mounted with its defaults, or start without --require-durable")
 }
 
-// orderRewriting has what the server rewrites on disk before what it replaces is gone, or tells that it may not be.
-func (b *Bus) orderRewriting(root string, streams []string) error {
-	var dirs []string
-	for _, name := range streams {
-		dirs = append(dirs, filepath.Join(root, name, "msgs"))
-	}
+// streamsDir has the directories of the streams.
+func (c Config) streamsDir() string {
+	return filepath.Join(c.DataDir, storeDir, AccountTatami, "streams")
+}
+
+// keepSpares gives the blocks second names, or tells that they have none.
+func (b *Bus) keepSpares(streams []string) error {
 	var err error
-	if b.rewriting, err = watchRewriting(dirs, b.log); err == nil {
+	if b.spares, err = newSpares(b.cfg.streamsDir(), filepath.Join(b.cfg.DataDir, sparesDir), streams, b.log); err == nil {
 		return nil
 	}
 	if b.durability == "" {
-		b.durability = "power loss may lose accepted work: " + err.Error()
+		b.durability = "power loss may lose accepted work: blocks of the store cannot be given second names: " + err.Error()
 	}
 	return b.checkDurability(b.cfg)
 }
@@ -329,7 +334,7 @@ func (b *Bus) shutdown() {
 		b.srv.Shutdown()
 		b.srv.WaitForShutdown()
 	}
-	b.rewriting.close()
+	b.spares.close()
 	b.audit.close()
 	_ = b.lock.Close()
 }

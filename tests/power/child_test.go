@@ -186,6 +186,9 @@ func (l lease) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	status := http.StatusOK
 	switch {
+	case r.URL.Path == "/hold":
+		<-r.Context().Done()
+		return nil, r.Context().Err()
 	case r.URL.Path == "/dead", r.URL.Path == "/retry" && attempt == "1":
 		status = http.StatusServiceUnavailable
 	case r.URL.Path == "/refused":

@@ -30,7 +30,7 @@ func TestACutWhenADelayIsOver(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- q.Run(ctx) }()
-	id, err := q.Accept(t.Context(), queue.Request{Ref: hello, NotBefore: time.Now().Add(4 * time.Second)})
+	id, err := q.Accept(t.Context(), queue.Request{Ref: hello, Path: "/hold", NotBefore: time.Now().Add(4 * time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +57,15 @@ func TestACutWhenADelayIsOver(t *testing.T) {
 		}
 	}
 	im.cut()
+	// It finds that the disk is gone, and waits for nothing more.
+	if err := b.Barrier(t.Context(), bus.StreamInvocations); err == nil {
+		t.Error("a sync succeeds without power")
+	}
 	stop()
 	<-done
 	_ = b.Close(context.Background())
 	im.unmount()
 	im.mount()
-	s := &story{t: t, accepted: map[functions.InvocationID]string{id: "/later"}, attempts: log}
+	s := &story{t: t, accepted: map[functions.InvocationID]string{id: "/hold"}, attempts: log}
 	s.look(im)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -24,17 +25,19 @@ const (
 type image struct {
 	t         *testing.T
 	file, dir string
+	options   string
 	mounted   bool
 }
 
-// newImage makes one and mounts it; it goes with the test.
-func newImage(t *testing.T, mib int) *image {
+// newImage makes one and mounts it with the filesystem's defaults and the options; it goes with the test.
+func newImage(t *testing.T, mib int, options ...string) *image {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("the power-loss suite mounts a filesystem and needs root")
 	}
 	work := t.TempDir()
-	im := &image{t: t, file: filepath.Join(work, "disk.img"), dir: filepath.Join(work, "disk")}
+	im := &image{t: t, file: filepath.Join(work, "disk.img"), dir: filepath.Join(work, "disk"),
+		options: strings.Join(append([]string{"loop"}, options...), ",")}
 	f, err := os.Create(im.file)
 	if err == nil {
 		err = errors.Join(f.Truncate(int64(mib)<<20), f.Close(), os.Mkdir(im.dir, 0o700))
@@ -56,7 +59,7 @@ func newImage(t *testing.T, mib int) *image {
 
 func (im *image) mount() {
 	im.t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", im.file, im.dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-o", im.options, im.file, im.dir).CombinedOutput(); err != nil {
 		im.t.Fatalf("mount: %v %s", err, out)
 	}
 	im.mounted = true

@@ -1,0 +1,149 @@
+package bus
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// spareBench is a stream's directory with second names.
+type spareBench struct {
+	t                *testing.T
+	root, dir, block string
+	s                *spares
+}
+
+func newSpareBench(t *testing.T) *spareBench {
+	t.Helper()
+	x := &spareBench{t: t, root: filepath.Join(t.TempDir(), "streams"), dir: filepath.Join(t.TempDir(), "spares")}
+	x.block = filepath.Join(x.root, "A", "msgs", "1.blk")
+	if err := os.MkdirAll(filepath.Dir(x.block), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	x.write("1.blk", "old")
+	var err error
+	if x.s, err = newSpares(x.root, x.dir, []string{"A"}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	close(x.s.stop)
+	<-x.s.done
+	return x
+}
+
+func (x *spareBench) write(name, content string) {
+	x.t.Helper()
+	if err := os.WriteFile(filepath.Join(filepath.Dir(x.block), name), []byte(content), 0o600); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// replace puts another file in the place of the block's.
+func (x *spareBench) replace(content string) {
+	x.t.Helper()
+	x.write("1.new", content)
+	if err := os.Rename(filepath.Join(filepath.Dir(x.block), "1.new"), x.block); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *spareBench) restart() {
+	x.t.Helper()
+	if err := restoreSpares(x.root, x.dir, slog.New(slog.DiscardHandler)); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *spareBench) look() {
+	x.t.Helper()
+	clear(x.s.seen)
+	if err := x.s.look(); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *spareBench) has(path, want string) {
+	x.t.Helper()
+	if got, err := os.ReadFile(path); string(got) != want {
+		x.t.Errorf("%s has %q, want %q: %v", path, got, want, err)
+	}
+}
+
+func TestAReplacedBlockIsPutBack(t *testing.T) {
+	t.Parallel()
+	x := newSpareBench(t)
+	x.write("index.db", "what the server knows of the new one")
+	x.replace("new")
+	x.restart()
+	x.has(x.block, "old")
+	x.has(filepath.Join(filepath.Dir(x.block), "index.db"), "")
+	// What is on disk is not put back.
+	x.replace("new")
+	x.look()
+	x.restart()
+	x.has(x.block, "new")
+	x.has(filepath.Join(x.dir, "A", "1.blk"), "new")
+	// So is what a barrier has seen, and what was replaced since comes back to that.
+	x.replace("newer")
+	if err := x.s.keep(x.block, ".barrier"); err != nil {
+		t.Fatal(err)
+	}
+	x.replace("newest")
+	x.restart()
+	x.has(x.block, "newer")
+}
+
+func TestAnEmptyBlockLeavesNoSpare(t *testing.T) {
+	t.Parallel()
+	x := newSpareBench(t)
+	if err := os.Remove(x.block); err != nil {
+		t.Fatal(err)
+	}
+	x.restart()
+	x.has(x.block, "")
+	x.look()
+	x.has(filepath.Join(x.dir, "A", "1.blk"), "")
+	if err := x.s.keep(x.block, ".barrier"); err != nil {
+		t.Errorf("a block that is gone: %v", err)
+	}
+}
+
+// A barrier vouches for a block under both names, and what the server removed stays removed.
+func TestABarrierGivesASecondName(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := Open(t.Context(), Config{DataDir: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store(t.Context(), &nats.Msg{Subject: "inv.h.1", Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Barrier(t.Context(), StreamInvocations); err != nil {
+		t.Fatal(err)
+	}
+	block, err := os.Stat(filepath.Join(b.cfg.streamsDir(), StreamInvocations, "msgs", "1.blk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spare, err := os.Stat(filepath.Join(dir, sparesDir, StreamInvocations, "1.blk")); err != nil || !os.SameFile(block, spare) {
+		t.Errorf("the block has no second name: %v", err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that says nothing has not said that there is nothing.
+func TestSilenceIsNoEnd(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, more, err := readBatch(ctx, make(chan *nats.Msg), 1, func(storedMessage) {}); err == nil {
+		t.Errorf("more %v, no error", more)
+	}
+}
