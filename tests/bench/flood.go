@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -232,6 +233,36 @@ func failingFigures(ctx context.Context, p floodPlan) ([]figure, error) {
 		})
 }
 
+// tellsAll checks that a dead letter has the payload, the error and each of the attempts.
+func tellsAll(letter *functions.DeadLetter) error {
+	inv := letter.Invocation
+	if !bytes.Equal(inv.Body, benchBody()) || letter.Reason == "" || len(inv.History) != functions.DefaultRetries+1 {
+		return fmt.Errorf("%d bytes, %q, %d attempts", len(inv.Body), letter.Reason, len(inv.History))
+	}
+	for i, a := range inv.History {
+		if a.Number != i+1 || a.Status != http.StatusServiceUnavailable || a.Started.IsZero() || a.Ended.Before(a.Started) {
+			return fmt.Errorf("attempt %d is %+v", i+1, a)
+		}
+	}
+	return nil
+}
+
+// countsDead waits until the queue counts so many dead letters of a function: it counts anew once a second.
+func countsDead(ctx context.Context, q *queue.Queue, ref functions.Ref, want int) error {
+	got := 0
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		if got = q.Depth(ref).Dead; got == want {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%d dead letters are counted, %d were handed over", got, want)
+}
+
 // allDead waits until a function has nothing left to do, and checks that every invocation of it is a dead letter with what is needed to look into it.
 func allDead(ctx context.Context, q *queue.Queue, ref functions.Ref, ids []functions.InvocationID) error {
 	for deadline := time.Now().Add(3 * time.Minute); ; {
@@ -248,14 +279,22 @@ func allDead(ctx context.Context, q *queue.Queue, ref functions.Ref, ids []funct
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	seen := map[functions.InvocationID]bool{}
 	for _, id := range ids {
 		letter, err := q.ShowDead(ctx, id)
 		if err != nil {
 			return fmt.Errorf("%s is no dead letter: %w", id, err)
 		}
-		if inv := letter.Invocation; len(inv.Body) != bodySize || letter.Reason == "" || len(inv.History) != functions.DefaultRetries+1 {
-			return fmt.Errorf("the dead letter of %s says too little: %d bytes, %q, %d attempts", id, len(inv.Body), letter.Reason, len(inv.History))
+		if seen[id] || letter.Invocation.ID != id {
+			return fmt.Errorf("%s was handed out twice, or its dead letter is that of %s", id, letter.Invocation.ID)
 		}
+		seen[id] = true
+		if err := tellsAll(&letter); err != nil {
+			return fmt.Errorf("the dead letter of %s: %w", id, err)
+		}
+	}
+	if err := countsDead(ctx, q, ref, len(ids)); err != nil {
+		return err
 	}
 	fmt.Printf("flood: each of %d is a dead letter with its payload, error and attempts\n", len(ids))
 	return nil
