@@ -269,7 +269,7 @@ func (s *blocks) sync(sy syncer) error {
 			return err
 		}
 		for n, which := range files {
-			if which == "" || which != s.files[n] {
+			if s.files[n] != which || which == "" {
 				if err := sy.second(s.path(n)); err != nil {
 					return err
 				}

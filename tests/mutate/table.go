@@ -99,6 +99,14 @@ var mutations = []mutation{
 		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./tests/power",
 	},
 	{
+		"power loss: a block that was replaced and is not put back",
+		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if now != nil {", "./tests/power",
+	},
+	{
+		"power loss: a schedule that goes before its message is on disk",
+		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./tests/power",
+	},
+	{
 		"power loss: a dead invocation without its letter",
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
 	},
@@ -122,6 +130,18 @@ var mutations = []mutation{
 	{
 		"a replaced block whose name is not on disk",
 		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./internal/bus",
+	},
+	{
+		"a block that was replaced and is not put back",
+		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if now != nil {", "./internal/bus",
+	},
+	{
+		"silence that is taken for an end",
+		"internal/bus/stored.go", "return next, false, ctx.Err()", "return next, false, nil", "./internal/bus",
+	},
+	{
+		"a dead letter that goes before what takes its place is on disk",
+		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err != nil {", "./gateway/queue",
 	},
 	{
 		"a newer schema that is read",
