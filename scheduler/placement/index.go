@@ -145,7 +145,7 @@ func weights(cpu, memory int64) (c, m int64) {
 // entryOf is what leads to a node.
 func (e *Engine) entryOf(i int32) entry {
 	n := &e.nodes[i]
-	x := entry{n.cost(0, 0), roomOf(n.cpu, n.memory)}
+	x := entry{coarse(n.cost(0, 0)), roomOf(n.cpu, n.memory)}
 	x.of = i
 	return x
 }

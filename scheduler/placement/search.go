@@ -178,19 +178,19 @@ func (e *Engine) scan(c *class) {
 		return
 	}
 	near := from(upTo(memoryLevel(c.memoryWithin(q))), q.col)
+	most := q.cpu*c.maxCPU + q.memory*c.maxMemory - penalty
 	for ; rows != 0; rows &= rows - 1 {
 		row := bits.TrailingZeros64(rows)
 		for cols := c.cols[row] & near; cols != 0; cols &= cols - 1 {
 			col := bits.TrailingZeros64(cols)
 			cell := &c.cells[row*c.width+col]
-			most := q.cpu*c.maxCPU + q.memory*c.maxMemory
-			if cell.free-most+penalty > q.cost || !cell.holds(&q.room) {
+			if cell.least()-most > q.cost || !cell.holds(&q.room) {
 				continue
 			}
 			if cell.of < 0 {
 				e.visit(c, e.pageOf(cell.of), penalty, most)
 			} else {
-				e.consider(c, cell.free, &cell.room, penalty, most)
+				e.consider(c, cell.of, penalty)
 			}
 		}
 	}
@@ -218,18 +218,18 @@ func (e *Engine) admits(c *class) (penalty int64, ok bool) {
 // visit looks at what the entries of a page lead to, tightest first, and reports whether none that follows can be better.
 func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 	q := &e.q
-	for i := range p.count {
-		if p.free[i]-most+penalty > q.cost {
+	for i := range p.all() {
+		x := &p.entries[i]
+		if x.least()-most > q.cost {
 			return true
 		}
-		x := &p.rooms[i]
 		switch {
 		case !x.holds(&q.room):
 		case x.of < 0:
 			if e.visit(c, e.pageOf(x.of), penalty, most) {
 				return true
 			}
-		case e.consider(c, p.free[i], x, penalty, most):
+		case e.consider(c, x.of, penalty):
 			return true
 		}
 	}
@@ -237,24 +237,21 @@ func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 }
 
 // consider takes a node with room for CPU and memory if it fits and is better, and reports whether none that follows in its cell can be better.
-func (e *Engine) consider(c *class, free int64, x *room, penalty, most int64) (done bool) {
+func (e *Engine) consider(c *class, i int32, penalty int64) (done bool) {
 	q := &e.q
-	n := &e.nodes[x.of]
+	n := &e.nodes[i]
 	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
 		return false
 	}
 	labelled := c.key.labels != 0 || q.affinity == nil
 	if !labelled {
-		if penalty = q.affinity.judge(e.about[x.of].Labels); penalty == excluded {
+		if penalty = q.affinity.judge(e.about[i].Labels); penalty == excluded {
 			return false
 		}
 	}
-	cost := free - most + penalty
-	if !c.uniform {
-		cost = n.cost(q.cpu, q.memory) + penalty
-	}
-	if cost < q.cost || cost == q.cost && e.order[x.of] < e.order[q.best] {
-		q.best, q.cost = x.of, cost
+	cost := n.cost(q.cpu, q.memory) + penalty
+	if cost < q.cost || cost == q.cost && e.order[i] < e.order[q.best] {
+		q.best, q.cost = i, cost
 	}
 	return c.uniform && labelled
 }

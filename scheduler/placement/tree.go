@@ -6,32 +6,38 @@ import (
 )
 
 // entry leads to a node, to a page of entries, or to nothing: a cell of the index is one, and so is what a page holds. It says of what it leads to
-// the least free share and about the most of each resource, so that what cannot be chosen is passed over unread.
+// about the least free share and the most of each resource, so that what cannot be chosen is passed over unread, and so coarsely that many entries share
+// a cache line; a node says exactly what it has free.
 type entry struct {
-	// free is the sum of the free shares.
-	free int64
+	// free is the sum of the free shares, by freeBits.
+	free uint32
 	room
 }
 
-// room is so coarse that a page is small; a node says exactly what it has free.
+// room is how much there may be of each resource, as a level of so many steps an octave that few nodes are read in vain.
 type room struct {
-	// cpu is in millicores, memory in grains, what is left of one counting as one. More than fits is as much as fits.
-	cpu, memory uint32
+	cpu, memory uint16
 	// of is a node; a page where negative.
 	of int32
 }
 
-// grainBits is of how many bytes a grain is, as a power of two.
-const grainBits = 16
+const (
+	// freeBits is how many bits of a free share an entry leaves out.
+	freeBits = 29
+	// roomBits is the steps an octave of a room, as a power of two: so many that the levels of all values are numbers of 16 bits.
+	roomBits = 10
+)
 
 // roomOf is the room of resources that are not negative: what is no more of each never has a larger one.
 func roomOf(cpu, memory int64) room {
-	grains := memory >> grainBits
-	if memory&(1<<grainBits-1) != 0 {
-		grains++
-	}
-	return room{cpu: uint32(min(cpu, math.MaxUint32)), memory: uint32(min(grains, math.MaxUint32))}
+	return room{cpu: uint16(level(cpu, roomBits)), memory: uint16(level(memory, roomBits))}
 }
+
+// coarse is what an entry says of a free share.
+func coarse(free int64) uint32 { return uint32(min(free>>freeBits, math.MaxUint32)) }
+
+// least is what is free at least of what the entry leads to.
+func (x *entry) least() int64 { return int64(x.free) << freeBits }
 
 // holds reports whether all of another may fit.
 func (r *room) holds(other *room) bool { return r.cpu >= other.cpu && r.memory >= other.memory }
@@ -39,58 +45,50 @@ func (r *room) holds(other *room) bool { return r.cpu >= other.cpu && r.memory >
 // widen makes room for what another leads to.
 func (r *room) widen(by *room) { r.cpu, r.memory = max(r.cpu, by.cpu), max(r.memory, by.memory) }
 
-// A page has up to pageEntries entries, so that it fills whole cache lines, and no fewer than pageFew unless it is a root. Two become one where that
+// A page has up to pageEntries entries, so that it fills two cache lines, and no fewer than pageFew unless it is a root. Two become one where that
 // leaves room for a few more. So few pages are deeper than pagesDeep that there are never so many nodes.
 const (
-	pageEntries = 12
+	pageEntries = 10
 	pageFew     = 3
-	pageJoined  = 9
+	pageJoined  = 8
 	pagesDeep   = 16
 )
 
-// page is a part of a cell's tree: its entries, tightest first, then by node id. All pages of a depth are as far from the nodes. Apart from the rest
-// are the free shares, which are searched.
+// page is a part of a cell's tree: its entries, tightest first, then by node id. All pages of a depth are as far from the nodes.
 type page struct {
-	free  [pageEntries]int64
-	count int
-	rooms [pageEntries]room
-	_     [8]byte
+	count   int32
+	entries [pageEntries]entry
+	_       [4]byte
 }
 
-func (p *page) leads() bool { return p.rooms[0].of < 0 }
+func (p *page) leads() bool { return p.entries[0].of < 0 }
 
-func (p *page) at(i int) entry { return entry{p.free[i], p.rooms[i]} }
-
-func (p *page) set(i int, x entry) { p.free[i], p.rooms[i] = x.free, x.room }
+func (p *page) all() []entry { return p.entries[:p.count] }
 
 func (p *page) insert(at int, x entry) {
-	copy(p.free[at+1:], p.free[at:p.count])
-	copy(p.rooms[at+1:], p.rooms[at:p.count])
-	p.set(at, x)
+	copy(p.entries[at+1:], p.entries[at:p.count])
+	p.entries[at] = x
 	p.count++
 }
 
 func (p *page) remove(at int) {
 	p.count--
-	copy(p.free[at:p.count], p.free[at+1:])
-	copy(p.rooms[at:p.count], p.rooms[at+1:])
+	copy(p.entries[at:p.count], p.entries[at+1:])
 }
 
 // carry takes over the last entries of another page, from one on, before its own.
 func (p *page) carry(from *page, at int) {
-	n := from.count - at
-	copy(p.free[n:], p.free[:p.count])
-	copy(p.rooms[n:], p.rooms[:p.count])
-	copy(p.free[:n], from.free[at:])
-	copy(p.rooms[:n], from.rooms[at:])
-	p.count, from.count = p.count+n, at
+	n := int(from.count) - at
+	copy(p.entries[n:], p.all())
+	copy(p.entries[:n], from.entries[at:])
+	p.count, from.count = p.count+int32(n), int32(at)
 }
 
 // sum is the entry that leads to the page.
 func (p *page) sum(of int32) entry {
-	s := p.at(0)
-	for i := 1; i < p.count; i++ {
-		s.widen(&p.rooms[i])
+	s := p.entries[0]
+	for i := range p.all() {
+		s.widen(&p.entries[i].room)
 	}
 	s.of = of
 	return s
@@ -119,23 +117,30 @@ func (e *Engine) pair(x, y entry) entry {
 	return p.sum(of)
 }
 
-// first is the order of the node that an entry leads to before all others.
-func (e *Engine) first(of int32) int64 {
+// first is the node that an entry leads to before all others.
+func (e *Engine) first(of int32) int32 {
 	for of < 0 {
-		of = e.pageOf(of).rooms[0].of
+		of = e.pageOf(of).entries[0].of
 	}
-	return e.order[of]
+	return of
+}
+
+// after reports whether a node comes after another one, or is it, where entries do not tell.
+func (e *Engine) after(i, other int32) bool {
+	if i == other {
+		return true
+	}
+	a, b := e.nodes[i].cost(0, 0), e.nodes[other].cost(0, 0)
+	return a > b || a == b && e.order[i] > e.order[other]
 }
 
 // behind counts the entries of a page that begin before a node or with it.
 func (e *Engine) behind(p *page, n *entry) int {
 	at := 0
-	for _, free := range p.free[:p.count] {
-		if free < n.free {
-			at++
-		}
+	for at < int(p.count) && p.entries[at].free < n.free {
+		at++
 	}
-	for at < p.count && p.free[at] == n.free && e.first(p.rooms[at].of) <= e.order[n.of] {
+	for at < int(p.count) && p.entries[at].free == n.free && e.after(n.of, e.first(p.entries[at].of)) {
 		at++
 	}
 	return at
@@ -148,7 +153,7 @@ func (e *Engine) insert(root *entry, n entry) {
 		*root = n
 	case root.of > 0:
 		e.pages = slices.Grow(e.pages, 1)
-		if n.free < root.free || n.free == root.free && e.order[n.of] < e.order[root.of] {
+		if n.free < root.free || n.free == root.free && !e.after(n.of, root.of) {
 			*root = e.pair(n, *root)
 		} else {
 			*root = e.pair(*root, n)
@@ -170,11 +175,9 @@ func (e *Engine) add(x, n *entry) (more entry, parted bool) {
 	put := *n
 	if p.leads() {
 		at = max(at, 1)
-		below := p.at(at - 1)
-		more, parted := e.add(&below, n)
-		p.set(at-1, below)
+		more, parted := e.add(&p.entries[at-1], n)
 		if !parted {
-			x.free = p.free[0]
+			x.free = p.entries[0].free
 			x.widen(&n.room)
 			return entry{}, false
 		}
@@ -184,7 +187,7 @@ func (e *Engine) add(x, n *entry) (more entry, parted bool) {
 		return e.part(x, at, put), true
 	}
 	p.insert(at, put)
-	x.free = p.free[0]
+	x.free = p.entries[0].free
 	x.widen(&n.room)
 	return entry{}, false
 }
@@ -213,7 +216,7 @@ func (e *Engine) remove(root *entry, n *entry) {
 	e.cut(root, n)
 	if p := e.pageOf(root.of); p.count == 1 {
 		e.noPages = append(e.noPages, root.of)
-		*root = p.at(0)
+		*root = p.entries[0]
 	}
 }
 
@@ -222,9 +225,7 @@ func (e *Engine) cut(x, n *entry) {
 	p := e.pageOf(x.of)
 	at := e.behind(p, n) - 1
 	if p.leads() {
-		below := p.at(at)
-		e.cut(&below, n)
-		p.set(at, below)
+		e.cut(&p.entries[at], n)
 		e.fill(p, at)
 	} else {
 		p.remove(at)
@@ -233,34 +234,33 @@ func (e *Engine) cut(x, n *entry) {
 	if n.cpu == x.cpu || n.memory == x.memory {
 		*x = p.sum(x.of)
 	}
-	x.free = p.free[0]
+	x.free = p.entries[0].free
 }
 
 // fill makes up for few entries in one of a page's pages: it joins its neighbour, or they share what they have.
 func (e *Engine) fill(p *page, at int) {
-	if e.pageOf(p.rooms[at].of).count >= pageFew {
+	if e.pageOf(p.entries[at].of).count >= pageFew {
 		return
 	}
-	if at+1 == p.count {
+	if at+1 == int(p.count) {
 		at--
 	}
-	x, y := p.rooms[at].of, p.rooms[at+1].of
+	x, y := p.entries[at].of, p.entries[at+1].of
 	a, b := e.pageOf(x), e.pageOf(y)
 	if a.count+b.count <= pageJoined {
 		b.carry(a, 0)
-		p.set(at+1, b.sum(y))
+		p.entries[at+1] = b.sum(y)
 		p.remove(at)
 		e.noPages = append(e.noPages, x)
 		return
 	}
-	half := (a.count + b.count) / 2
-	for a.count < half {
-		a.insert(a.count, b.at(0))
+	half := int(a.count+b.count) / 2
+	for int(a.count) < half {
+		a.insert(int(a.count), b.entries[0])
 		b.remove(0)
 	}
-	if a.count > half {
+	if int(a.count) > half {
 		b.carry(a, half)
 	}
-	p.set(at, a.sum(x))
-	p.set(at+1, b.sum(y))
+	p.entries[at], p.entries[at+1] = a.sum(x), b.sum(y)
 }

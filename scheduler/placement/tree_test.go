@@ -30,7 +30,7 @@ func (e *Engine) wellFormed(root entry) (nodes []int32, err error) {
 			return fmt.Errorf("a page at depth %d is led to by %+v and sums up to %+v", depth, x, sum)
 		}
 		for i := range p.count {
-			if err := walk(p.at(i), depth+1); err != nil {
+			if err := walk(p.entries[i], depth+1); err != nil {
 				return err
 			}
 		}
@@ -46,7 +46,7 @@ func (e *Engine) wellFormed(root entry) (nodes []int32, err error) {
 		return nil, fmt.Errorf("nodes are %d to %d pages deep", slices.Min(depths), slices.Max(depths))
 	}
 	before := func(a, b int32) int {
-		if x, y := e.entryOf(a).free, e.entryOf(b).free; x != y {
+		if x, y := e.nodes[a].cost(0, 0), e.nodes[b].cost(0, 0); x != y {
 			return int(min(max(x-y, -1), 1))
 		}
 		return int(min(max(e.order[a]-e.order[b], -1), 1))
