@@ -35,7 +35,7 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	// What is empty must stay so: it is out of the index while the plan is made.
 	var out, used []int32
 	for i := range e.nodes {
-		switch r := &e.rough[i]; {
+		switch r := &e.nodes[i]; {
 		case !r.joined():
 		case e.nodes[i].count == 0:
 			e.leave(int32(i))
@@ -45,7 +45,7 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 		}
 	}
 	slices.SortFunc(used, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(e.nodes[b].cost(0, 0), e.nodes[a].cost(0, 0)), cmp.Compare(e.order[a], e.order[b]))
+		return cmp.Or(cmp.Compare(e.cost(b, 0, 0), e.cost(a, 0, 0)), cmp.Compare(e.order[a], e.order[b]))
 	})
 	var plan Plan
 	received := map[int32]bool{}
@@ -103,10 +103,10 @@ func (e *Engine) Vacate(ref NodeRef) bool {
 
 // empty moves all of a node's reservations, the largest first, and returns the moves; it moves nothing and returns nil when one fits nowhere.
 func (e *Engine) empty(i int32, held []int32) []Move {
-	n := &e.nodes[i]
+	w := e.weights[i]
 	size := func(k int32) int64 {
 		v := &e.reservations[k]
-		return v.cpu*n.cpuWeight + v.memory*n.memoryWeight
+		return w.of(v.cpu, v.memory)
 	}
 	slices.SortFunc(held, func(a, b int32) int { return cmp.Or(cmp.Compare(size(b), size(a)), cmp.Compare(a, b)) })
 	moves := make([]Move, 0, len(held))

@@ -44,11 +44,15 @@ const homeCost = one / 256
 // to hold the artifact last one that is no more than 1/256 less tight. A spread that is asked for comes first: the zone, then the node with the fewest
 // peers, those that it should be apart from counted in.
 type Engine struct {
-	nodes []node
-	rough []rough
-	about []about
+	// nodes are first none; about, weights, order, peers and ids say more of each.
+	nodes   []node
+	about   []about
+	weights []weight
 	// order ranks the nodes by id.
 	order []int64
+	// peers counts the instances of the function that is being spread; zero between decisions.
+	peers []int32
+	ids   []functions.NodeID
 	byID  map[functions.NodeID]int32
 	gone  []int32
 	// sorted are the nodes by id.
@@ -122,7 +126,8 @@ type artifact struct {
 // NewEngine returns an engine without nodes.
 func NewEngine() *Engine {
 	return &Engine{
-		nodes: make([]node, 1), rough: []rough{nowhere()}, about: make([]about, 1), order: make([]int64, 1), pages: make([]page, 1), byID: map[functions.NodeID]int32{},
+		nodes: []node{nowhere()}, about: make([]about, 1), weights: make([]weight, 1), order: make([]int64, 1), peers: make([]int32, 1), ids: make([]functions.NodeID, 1),
+		pages: make([]page, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
 		artifacts: make([]artifact, 1), recent: make([][homesLooked]int32, 1), byDigest: map[string]int32{},
 		namespaces: []namespace{{quota: functions.Quota{}.Over(functions.Quota{})}}, byName: map[string]int32{}, reservations: make([]reservation, 1),
@@ -150,7 +155,7 @@ func (e *Engine) Free(r NodeRef) functions.Resources {
 
 // Suits reports whether an open node would take the request if it were empty, leaving quotas aside.
 func (e *Engine) Suits(r NodeRef, req *Request) bool {
-	if !e.valid(r) || !e.rough[r].open {
+	if !e.valid(r) || !e.nodes[r].open {
 		return false
 	}
 	a := &e.about[r]
@@ -161,7 +166,7 @@ func (e *Engine) Suits(r NodeRef, req *Request) bool {
 func (e *Engine) Len() (nodes, reservations int) { return len(e.byID), e.live }
 
 func (e *Engine) valid(r NodeRef) bool {
-	return r > 0 && int(r) < len(e.nodes) && e.rough[r].joined()
+	return r > 0 && int(r) < len(e.nodes) && e.nodes[r].joined()
 }
 
 // SetNode adds a node, or records what changed about it. What is reserved on it stays. The maps are copied.
@@ -172,7 +177,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	}
 	e.leave(i)
 	a, hot := &e.about[i], &e.nodes[i]
-	open := e.rough[i].open
+	open := e.nodes[i].open
 	same := known && a.Architecture == n.Architecture && a.Zone == n.Zone && a.Allocatable == n.Allocatable && maps.Equal(a.Labels, n.Labels) &&
 		lacked(a.Lacks) == lacked(n.Lacks)
 	if !same {
@@ -187,7 +192,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	a.Artifacts, a.Labels, a.Lacks = nil, labels, maps.Clone(n.Lacks)
 	if !same {
 		a.Labels = maps.Clone(n.Labels)
-		hot.cpuWeight, hot.memoryWeight = weights(n.Allocatable.CPU, n.Allocatable.Memory)
+		e.weights[i] = weightOf(n.Allocatable)
 		a.zone, a.architecture = e.internZone(n.Zone), e.internArchitecture(n.Architecture)
 		e.zones[a.zone].nodes++
 		a.labelSet = e.internLabels(n.Labels)
@@ -196,7 +201,6 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	if e.setOpen(i, n.Open()); n.Open() {
 		e.capacity = e.capacity.Add(n.Allocatable)
 	}
-	hot = &e.nodes[i]
 	free := n.Allocatable.Sub(reserved)
 	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
 	e.enter(i)
@@ -213,7 +217,7 @@ func unheard(n *Node) int {
 }
 
 func (e *Engine) setOpen(i int32, open bool) {
-	r := &e.rough[i]
+	r := &e.nodes[i]
 	c := &e.classes[r.class]
 	switch {
 	case open && !r.open:
@@ -238,10 +242,11 @@ func (e *Engine) join(id functions.NodeID) int32 {
 	if last := len(e.gone) - 1; last >= 0 {
 		i, e.gone = e.gone[last], e.gone[:last]
 	} else {
-		e.nodes, e.rough, e.about, e.order = append(e.nodes, node{}), append(e.rough, nowhere()), append(e.about, about{}), append(e.order, 0)
+		e.nodes, e.about, e.weights = append(e.nodes, node{}), append(e.about, about{}), append(e.weights, weight{})
+		e.order, e.peers, e.ids = append(e.order, 0), append(e.peers, 0), append(e.ids, "")
 		i = int32(len(e.nodes) - 1)
 	}
-	e.nodes[i], e.rough[i], e.about[i] = node{id: id}, nowhere(), about{}
+	e.nodes[i], e.about[i], e.ids[i] = nowhere(), about{}, id
 	e.byID[id] = i
 	at, _ := e.position(id)
 	e.sorted = slices.Insert(e.sorted, at, i)
@@ -280,7 +285,7 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	}
 	i := int32(r)
 	e.leave(i)
-	if e.rough[i].open {
+	if e.nodes[i].open {
 		e.capacity = e.capacity.Sub(e.about[i].Allocatable)
 	}
 	e.setOpen(i, false)
@@ -295,7 +300,7 @@ func (e *Engine) RemoveNode(r NodeRef) {
 	at, _ := e.position(e.about[i].ID)
 	e.sorted = slices.Delete(e.sorted, at, at+1)
 	delete(e.byID, e.about[i].ID)
-	e.nodes[i], e.rough[i], e.about[i], e.order[i] = node{}, nowhere(), about{}, 0
+	e.nodes[i], e.about[i], e.order[i], e.ids[i] = nowhere(), about{}, 0, ""
 	e.gone = append(e.gone, i)
 }
 
@@ -351,8 +356,8 @@ func (e *Engine) joinClass(i int32) {
 		c = e.addClass(key)
 	}
 	alloc := e.about[i].Allocatable
-	e.rough[i].class = c
-	e.classes[c].admit(&e.nodes[i], e.rough[i].open, alloc)
+	e.nodes[i].class = c
+	e.classes[c].admit(e.weights[i], e.nodes[i].open, alloc)
 }
 
 func (e *Engine) addClass(key classKey) int32 {
@@ -380,7 +385,7 @@ func (e *Engine) addClass(key classKey) int32 {
 
 // leaveClass takes a node that is not indexed out of its class.
 func (e *Engine) leaveClass(i int32) {
-	r, a := &e.rough[i], &e.about[i]
+	r, a := &e.nodes[i], &e.about[i]
 	if !r.joined() {
 		return
 	}
@@ -406,7 +411,7 @@ func (e *Engine) rebuild() {
 	e.classes, e.unused, e.ranked = nil, nil, nil
 	e.pages, e.noPages = e.pages[:1], nil
 	for i := range e.nodes {
-		r := &e.rough[i]
+		r := &e.nodes[i]
 		if !r.joined() {
 			continue
 		}

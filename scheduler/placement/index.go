@@ -49,10 +49,10 @@ type class struct {
 	cols              *[levels]uint64
 	key               classKey
 
-	// The weights of a free millicore and byte are the largest among the nodes; the smallest follow.
-	maxCPU, maxMemory int64
-	cells             []entry
-	width             int
+	// most is what a free millicore and byte weigh at most among the nodes, least what they weigh at least.
+	most  weight
+	cells []entry
+	width int
 	// uniform says that all nodes weigh alike: a node's rank by what it has free is its rank by score, whatever the request.
 	uniform      bool
 	largestSlots int32
@@ -60,40 +60,50 @@ type class struct {
 	members, open int32
 	// largest is the largest capacity of a node, by dimension.
 	largestCPU, largestMemory int64
-	minCPU, minMemory         int64
+	least                     weight
 	_                         [32]byte
 }
 
 // newClass returns an empty class for nodes up to a capacity.
 func newClass(key classKey, cpu, memory int64) class {
 	height, width := cpuLevel(cpu)+1, memoryLevel(memory)+1
-	return class{key: key, minCPU: one, minMemory: one, width: width, cols: new([levels]uint64), cells: make([]entry, height*width)}
+	return class{key: key, least: weight{one, one}, width: width, cols: new([levels]uint64), cells: make([]entry, height*width)}
 }
 
-func (c *class) admit(n *node, open bool, all functions.Resources) {
+func (c *class) admit(w weight, open bool, all functions.Resources) {
 	c.members++
 	if open {
 		c.open++
 	}
-	c.minCPU, c.maxCPU = min(c.minCPU, n.cpuWeight), max(c.maxCPU, n.cpuWeight)
-	c.minMemory, c.maxMemory = min(c.minMemory, n.memoryWeight), max(c.maxMemory, n.memoryWeight)
-	c.perCPU, c.perMemory = perCost(c.minCPU), perCost(c.minMemory)
+	c.least = weight{min(c.least.cpu, w.cpu), min(c.least.memory, w.memory)}
+	c.most = weight{max(c.most.cpu, w.cpu), max(c.most.memory, w.memory)}
+	c.perCPU, c.perMemory = perCost(c.least.cpu), perCost(c.least.memory)
 	c.largestCPU, c.largestMemory = max(c.largestCPU, all.CPU), max(c.largestMemory, all.Memory)
 	c.largestSlots = max(c.largestSlots, slots(all.Instances))
-	c.uniform = c.minCPU == c.maxCPU && c.minMemory == c.maxMemory
+	c.uniform = c.least == c.most
 }
 
-// node is what a decision reads of a node that it looks at, in one cache line.
+// node is what decisions read of a node again and again: what it has free, and its place in the index. So small is it that those of 10,000 nodes stay
+// in a core's own cache.
 type node struct {
-	cpu, memory             int64
-	cpuWeight, memoryWeight int64
-	id                      functions.NodeID
-	slots                   int32
-	// peers counts the instances of the function that is being spread; zero between decisions.
-	peers int32
+	cpu, memory int64
+	slots       int32
 	// count is of the reservations.
 	count int32
+	// class is negative for a node that is not there.
+	class int32
+	// row and col are of the cell that an indexed node is in.
+	row, col      uint8
+	indexed, open bool
 }
+
+// nowhere is no node.
+func nowhere() node { return node{class: -1} }
+
+func (n *node) joined() bool { return n.class >= 0 }
+
+// weight is what a free millicore and a free byte of a node count, by its capacity.
+type weight struct{ cpu, memory int64 }
 
 // perCost is how much may be free for a cost where so much weighs so much. What weighs nothing may all be free.
 func perCost(weight int64) float64 { return 1 / max(float64(weight), 2) }
@@ -110,55 +120,50 @@ func from(bitmap uint64, level int) uint64 { return bitmap >> (level & 63) << (l
 // upTo returns the bits up to a level.
 func upTo(level int) uint64 { return math.MaxUint64 >> (63 - level&63) }
 
-// rough is the class of a node and the cell that it is in, zero where it takes nothing, and what else is asked of many nodes. So small are they that
-// those of all nodes stay near: the way to a node's entry in the index is known before the node itself is read.
-type rough struct {
-	// class is negative for a node that is not there.
-	class         int32
-	row, col      uint8
-	indexed, open bool
-}
+// of is the share of a node that so much of it is.
+func (w weight) of(cpu, memory int64) int64 { return cpu*w.cpu + memory*w.memory }
 
-// nowhere is that of no node.
-func nowhere() rough { return rough{class: -1} }
-
-func (r *rough) joined() bool { return r.class >= 0 }
-
-// cost is the share of the node that stays free with the request on it, both dimensions weighing the same.
-func (n *node) cost(cpu, memory int64) int64 {
-	return (n.cpu-cpu)*n.cpuWeight + (n.memory-memory)*n.memoryWeight
-}
-
-// weights are what a free millicore and byte of a node count, by its capacity.
-func weights(cpu, memory int64) (c, m int64) {
+// weightOf has both dimensions weigh the same.
+func weightOf(all functions.Resources) weight {
 	switch {
-	case cpu > 0 && memory > 0:
-		return one / 2 / cpu, one / 2 / memory
-	case cpu > 0:
-		return one / cpu, 0
-	case memory > 0:
-		return 0, one / memory
+	case all.CPU > 0 && all.Memory > 0:
+		return weight{one / 2 / all.CPU, one / 2 / all.Memory}
+	case all.CPU > 0:
+		return weight{one / all.CPU, 0}
+	case all.Memory > 0:
+		return weight{0, one / all.Memory}
 	}
-	return 0, 0
+	return weight{}
+}
+
+// cost is the share of a node that stays free with so much taken. Where all nodes of a class weigh alike, the class is at hand.
+func (e *Engine) cost(i int32, cpu, memory int64) int64 {
+	n := &e.nodes[i]
+	c := &e.classes[n.class]
+	w := &c.most
+	if !c.uniform {
+		w = &e.weights[i]
+	}
+	return w.of(n.cpu-cpu, n.memory-memory)
 }
 
 // entryOf is what leads to a node.
 func (e *Engine) entryOf(i int32) entry {
 	n := &e.nodes[i]
-	x := entry{coarse(n.cost(0, 0)), roomOf(n.cpu, n.memory)}
+	x := entry{coarse(e.cost(i, 0, 0)), roomOf(n.cpu, n.memory)}
 	x.of = i
 	return x
 }
 
 // enter puts a node into its class's index, unless it takes nothing.
 func (e *Engine) enter(i int32) {
-	n, r := &e.nodes[i], &e.rough[i]
-	if !r.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
+	n := &e.nodes[i]
+	if !n.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
 		return
 	}
-	c := &e.classes[r.class]
+	c := &e.classes[n.class]
 	row, col := cpuLevel(n.cpu), memoryLevel(n.memory)
-	r.row, r.col, r.indexed = uint8(row), uint8(col), true
+	n.row, n.col, n.indexed = uint8(row), uint8(col), true
 	c.cols[row] |= 1 << col
 	c.rows |= 1 << row
 	e.insert(&c.cells[row*c.width+col], e.entryOf(i))
@@ -166,13 +171,13 @@ func (e *Engine) enter(i int32) {
 
 // leave takes a node out of its class's index. What it has free must not have changed since it entered.
 func (e *Engine) leave(i int32) {
-	r := &e.rough[i]
-	if !r.indexed {
+	n := &e.nodes[i]
+	if !n.indexed {
 		return
 	}
-	c := &e.classes[r.class]
-	row, col := int(r.row), int(r.col)
-	r.row, r.col, r.indexed = 0, 0, false
+	c := &e.classes[n.class]
+	row, col := int(n.row), int(n.col)
+	n.row, n.col, n.indexed = 0, 0, false
 	cell, gone := &c.cells[row*c.width+col], e.entryOf(i)
 	e.remove(cell, &gone)
 	if cell.of != 0 {

@@ -50,8 +50,7 @@ func costOf(n *modelNode, r *Request) (int64, bool) {
 			return 0, false
 		}
 	}
-	cpu, memory := weights(n.Allocatable.CPU, n.Allocatable.Memory)
-	return (free.CPU-need.CPU)*cpu + (free.Memory-need.Memory)*memory + penalty, true
+	return weightOf(n.Allocatable).of(free.CPU-need.CPU, free.Memory-need.Memory) + penalty, true
 }
 
 func (m *model) total() functions.Resources {

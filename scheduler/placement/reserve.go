@@ -142,7 +142,7 @@ func (e *Engine) Move(r Reservation, to NodeRef) bool {
 	if k == 0 || !e.valid(to) {
 		return false
 	}
-	if v := &e.reservations[k]; !e.rough[to].open || !v.amount().Fits(e.Free(to)) {
+	if v := &e.reservations[k]; !e.nodes[to].open || !v.amount().Fits(e.Free(to)) {
 		return false
 	}
 	e.move(k, int32(to))

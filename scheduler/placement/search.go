@@ -131,10 +131,9 @@ func (e *Engine) ask(r *Request) *query {
 
 func (e *Engine) choice(r *Request, by pull) Choice {
 	i := e.q.best
-	n := &e.nodes[i]
 	q := &e.q
 	return Choice{
-		Node: NodeRef(i), ID: n.id, Score: score(n.cost(q.cpu, q.memory)), Home: by == byHome, Near: by == byNear,
+		Node: NodeRef(i), ID: e.ids[i], Score: score(e.cost(i, q.cpu, q.memory)), Home: by == byHome, Near: by == byNear,
 		Spread: q.spread && r.Spread != 0 && len(r.Peers) > 0, Apart: len(r.Apart) > 0,
 		Weighed: q.affinity != nil && q.affinity.preferred > 0,
 	}
@@ -178,7 +177,7 @@ func (e *Engine) scan(c *class) {
 		return
 	}
 	near := from(upTo(memoryLevel(c.memoryWithin(q))), q.col)
-	most := q.cpu*c.maxCPU + q.memory*c.maxMemory - penalty
+	most := c.most.of(q.cpu, q.memory) - penalty
 	for ; rows != 0; rows &= rows - 1 {
 		row := bits.TrailingZeros64(rows)
 		for cols := c.cols[row] & near; cols != 0; cols &= cols - 1 {
@@ -240,7 +239,7 @@ func (e *Engine) visit(c *class, p *page, penalty, most int64) (done bool) {
 func (e *Engine) consider(c *class, i int32, penalty int64) (done bool) {
 	q := &e.q
 	n := &e.nodes[i]
-	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 {
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && e.peers[i] > 0 {
 		return false
 	}
 	labelled := c.key.labels != 0 || q.affinity == nil
@@ -249,7 +248,7 @@ func (e *Engine) consider(c *class, i int32, penalty int64) (done bool) {
 			return false
 		}
 	}
-	cost := n.cost(q.cpu, q.memory) + penalty
+	cost := e.cost(i, q.cpu, q.memory) + penalty
 	if cost < q.cost || cost == q.cost && e.order[i] < e.order[q.best] {
 		q.best, q.cost = i, cost
 	}
@@ -259,10 +258,10 @@ func (e *Engine) consider(c *class, i int32, penalty int64) (done bool) {
 // fits judges one node as search would: its cost, or ok false.
 func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	q, n := &e.q, &e.nodes[t]
-	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && n.peers > 0 || !e.rough[t].indexed {
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && e.peers[t] > 0 || !n.indexed {
 		return 0, false
 	}
-	c := &e.classes[e.rough[t].class]
+	c := &e.classes[n.class]
 	penalty, ok := e.admits(c)
 	if !ok {
 		return 0, false
@@ -272,7 +271,7 @@ func (e *Engine) fits(t int32) (cost int64, ok bool) {
 			return 0, false
 		}
 	}
-	return n.cost(q.cpu, q.memory) + penalty, true
+	return e.cost(t, q.cpu, q.memory) + penalty, true
 }
 
 // near turns to a node that hosts what the request should be near if one is nearly as tight as the best, and reports whether the best hosts that.
@@ -313,7 +312,7 @@ func (e *Engine) home(digest string) bool {
 		if h == q.best {
 			return false
 		}
-		if r := &e.rough[h]; !r.indexed || int(r.row) < q.row || int(r.col) < q.col {
+		if n := &e.nodes[h]; !n.indexed || int(n.row) < q.row || int(n.col) < q.col {
 			continue
 		}
 		cost, ok := e.fits(h)
@@ -339,14 +338,14 @@ func (e *Engine) apart(r *Request) Choice {
 	for _, p := range r.Peers {
 		if e.valid(p) {
 			if onNodes {
-				e.nodes[p].peers++
+				e.peers[p]++
 			}
 			e.zones[e.about[p].zone].peers++
 		}
 	}
 	for _, p := range r.Apart {
 		if e.valid(p) {
-			e.nodes[p].peers++
+			e.peers[p]++
 		}
 	}
 	q.zoned, q.spread, q.tier = r.Spread&SpreadZones != 0, true, -1
@@ -371,7 +370,7 @@ func (e *Engine) apart(r *Request) Choice {
 	for _, list := range [2][]NodeRef{r.Peers, r.Apart} {
 		for _, p := range list {
 			if e.valid(p) {
-				e.nodes[p].peers, e.zones[e.about[p].zone].peers = 0, 0
+				e.peers[p], e.zones[e.about[p].zone].peers = 0, 0
 			}
 		}
 	}
@@ -402,12 +401,12 @@ func (e *Engine) fewest(peers []NodeRef, least *int32) {
 			continue
 		}
 		cost, ok := e.fits(int32(p))
-		n := &e.nodes[p]
-		if !ok || n.peers > *least {
+		peers := e.peers[p]
+		if !ok || peers > *least {
 			continue
 		}
-		if n.peers < *least || cost < q.cost || cost == q.cost && e.order[p] < e.order[q.best] {
-			q.best, q.cost, *least = int32(p), cost, n.peers
+		if peers < *least || cost < q.cost || cost == q.cost && e.order[p] < e.order[q.best] {
+			q.best, q.cost, *least = int32(p), cost, peers
 		}
 	}
 }

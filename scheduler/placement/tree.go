@@ -130,7 +130,7 @@ func (e *Engine) after(i, other int32) bool {
 	if i == other {
 		return true
 	}
-	a, b := e.nodes[i].cost(0, 0), e.nodes[other].cost(0, 0)
+	a, b := e.cost(i, 0, 0), e.cost(other, 0, 0)
 	return a > b || a == b && e.order[i] > e.order[other]
 }
 

@@ -74,8 +74,7 @@ func judge(n *Node, free functions.Resources, r *Request, unmet []Term) Verdict 
 	case need.Instances > free.Instances:
 		v.Cause = Instances
 	default:
-		cpu, memory := weights(n.Allocatable.CPU, n.Allocatable.Memory)
-		v.Cause, v.Score = Fits, score((free.CPU-need.CPU)*cpu+(free.Memory-need.Memory)*memory)
+		v.Cause, v.Score = Fits, score(weightOf(n.Allocatable).of(free.CPU-need.CPU, free.Memory-need.Memory))
 	}
 	return v
 }
