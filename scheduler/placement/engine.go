@@ -100,6 +100,8 @@ type Engine struct {
 	usual [levels]int64
 
 	q query
+	// awaited is read by nobody.
+	awaited int32
 }
 
 // about is what a decision seldom reads of a node.
@@ -203,7 +205,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	}
 	free := n.Allocatable.Sub(reserved)
 	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
-	e.enter(i)
+	e.enter(i, e.spotOf(&e.nodes[i]))
 	e.setArtifacts(i, n.Artifacts)
 	return NodeRef(i)
 }
@@ -417,7 +419,7 @@ func (e *Engine) rebuild() {
 		}
 		r.row, r.col, r.indexed = 0, 0, false
 		e.joinClass(int32(i))
-		e.enter(int32(i))
+		e.enter(int32(i), e.spotOf(&e.nodes[i]))
 	}
 }
 

@@ -155,18 +155,42 @@ func (e *Engine) entryOf(i int32) entry {
 	return x
 }
 
-// enter puts a node into its class's index, unless it takes nothing.
-func (e *Engine) enter(i int32) {
-	n := &e.nodes[i]
+// spot is a cell of a node's class; that of a node that takes nothing is none.
+type spot struct {
+	row, col uint8
+	open     bool
+}
+
+// spotOf says in which cell a node belongs.
+func (e *Engine) spotOf(n *node) spot {
 	if !n.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
+		return spot{}
+	}
+	return spot{uint8(cpuLevel(n.cpu)), uint8(memoryLevel(n.memory)), true}
+}
+
+// await reads the cell that a node is in and the one that it goes to, and what they lead to, before either is changed: a core waits for all of them at
+// once, and not for one after the other.
+func (e *Engine) await(n *node, to spot) {
+	if !n.indexed || !to.open {
 		return
 	}
 	c := &e.classes[n.class]
-	row, col := cpuLevel(n.cpu), memoryLevel(n.memory)
-	n.row, n.col, n.indexed = uint8(row), uint8(col), true
-	c.cols[row] |= 1 << col
-	c.rows |= 1 << row
-	e.insert(&c.cells[row*c.width+col], e.entryOf(i))
+	a, b := &c.cells[int(n.row)*c.width+int(n.col)], &c.cells[int(to.row)*c.width+int(to.col)]
+	e.awaited = e.pages[max(-a.of, 0)].count + e.pages[max(-b.of, 0)].count
+}
+
+// enter puts a node into its class's index where it belongs.
+func (e *Engine) enter(i int32, at spot) {
+	if !at.open {
+		return
+	}
+	n := &e.nodes[i]
+	c := &e.classes[n.class]
+	n.row, n.col, n.indexed = at.row, at.col, true
+	c.cols[at.row] |= 1 << at.col
+	c.rows |= 1 << at.row
+	e.insert(&c.cells[int(at.row)*c.width+int(at.col)], e.entryOf(i))
 }
 
 // leave takes a node out of its class's index. What it has free must not have changed since it entered.

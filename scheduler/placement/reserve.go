@@ -76,10 +76,14 @@ func (e *Engine) account(v *reservation, d functions.Resources) {
 
 // take adds to what is reserved on a node.
 func (e *Engine) take(i int32, d functions.Resources) {
-	e.leave(i)
 	n := &e.nodes[i]
-	n.cpu, n.memory, n.slots = n.cpu-d.CPU, n.memory-d.Memory, n.slots-slots(d.Instances)
-	e.enter(i)
+	then := *n
+	then.cpu, then.memory, then.slots = n.cpu-d.CPU, n.memory-d.Memory, n.slots-slots(d.Instances)
+	to := e.spotOf(&then)
+	e.await(n, to)
+	e.leave(i)
+	n.cpu, n.memory, n.slots = then.cpu, then.memory, then.slots
+	e.enter(i, to)
 }
 
 // find returns the slot of a live reservation, or 0.
