@@ -57,7 +57,7 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 		e.leave(i)
 		moves := e.empty(i, on[i])
 		if moves == nil {
-			e.enter(i, e.spotOf(&e.nodes[i]))
+			e.enter(i)
 			failed++
 			continue
 		}
@@ -73,7 +73,7 @@ func (e *Engine) Compact(limit int, may func(NodeRef) bool) Plan {
 	}
 	for _, i := range out {
 		e.leave(i)
-		e.enter(i, e.spotOf(&e.nodes[i]))
+		e.enter(i)
 	}
 	return plan
 }
@@ -97,7 +97,7 @@ func (e *Engine) Vacate(ref NodeRef) bool {
 		e.move(int32(uint32(m.Reservation)), i)
 	}
 	e.leave(i)
-	e.enter(i, e.spotOf(&e.nodes[i]))
+	e.enter(i)
 	return moves != nil
 }
 

@@ -62,8 +62,10 @@ type Engine struct {
 	pages   []page
 	noPages []int32
 	classes []class
-	byKey   map[classKey]int32
-	unused  []int32
+	// leastRow and leastCol are the lowest levels that anybody asked for.
+	leastRow, leastCol int
+	byKey              map[classKey]int32
+	unused             []int32
 	// ranked are the classes in use, those of the largest nodes first.
 	ranked []int32
 	// coarse says that capacities are rounded in the classes' keys, zonal that zones tell classes apart: they do once a spread over zones was asked for.
@@ -100,8 +102,6 @@ type Engine struct {
 	usual [levels]int64
 
 	q query
-	// awaited is read by nobody.
-	awaited int32
 }
 
 // about is what a decision seldom reads of a node.
@@ -128,7 +128,7 @@ type artifact struct {
 // NewEngine returns an engine without nodes.
 func NewEngine() *Engine {
 	return &Engine{
-		nodes: []node{nowhere()}, about: make([]about, 1), weights: make([]weight, 1), order: make([]int64, 1), peers: make([]int32, 1), ids: make([]functions.NodeID, 1),
+		leastRow: levels, leastCol: levels, nodes: []node{nowhere()}, about: make([]about, 1), weights: make([]weight, 1), order: make([]int64, 1), peers: make([]int32, 1), ids: make([]functions.NodeID, 1),
 		pages: make([]page, 1), byID: map[functions.NodeID]int32{},
 		byKey: map[classKey]int32{}, labels: make([]labelSet, 1), zones: make([]zone, 1), architectures: make([]string, 1),
 		artifacts: make([]artifact, 1), recent: make([][homesLooked]int32, 1), byDigest: map[string]int32{},
@@ -205,7 +205,7 @@ func (e *Engine) SetNode(n *Node) NodeRef {
 	}
 	free := n.Allocatable.Sub(reserved)
 	hot.cpu, hot.memory, hot.slots = free.CPU, free.Memory, slots(free.Instances)
-	e.enter(i, e.spotOf(&e.nodes[i]))
+	e.enter(i)
 	e.setArtifacts(i, n.Artifacts)
 	return NodeRef(i)
 }
@@ -417,9 +417,9 @@ func (e *Engine) rebuild() {
 		if !r.joined() {
 			continue
 		}
-		r.row, r.col, r.indexed = 0, 0, false
+		r.row, r.col, r.standing = 0, 0, out
 		e.joinClass(int32(i))
-		e.enter(int32(i), e.spotOf(&e.nodes[i]))
+		e.enter(int32(i))
 	}
 }
 

@@ -93,9 +93,21 @@ type node struct {
 	// class is negative for a node that is not there.
 	class int32
 	// row and col are of the cell that an indexed node is in.
-	row, col      uint8
-	indexed, open bool
+	row, col uint8
+	standing standing
+	open     bool
 }
+
+// standing says whether a node is in the index.
+type standing uint8
+
+// A node is out that takes nothing. It is parked where it has less than anybody asked for yet: most nodes of a full site are, and come and go between
+// requests without the index being told.
+const (
+	out standing = iota
+	parked
+	indexed
+)
 
 // nowhere is no node.
 func nowhere() node { return node{class: -1} }
@@ -155,53 +167,45 @@ func (e *Engine) entryOf(i int32) entry {
 	return x
 }
 
-// spot is a cell of a node's class; that of a node that takes nothing is none.
-type spot struct {
-	row, col uint8
-	open     bool
-}
-
-// spotOf says in which cell a node belongs.
-func (e *Engine) spotOf(n *node) spot {
-	if !n.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
-		return spot{}
-	}
-	return spot{uint8(cpuLevel(n.cpu)), uint8(memoryLevel(n.memory)), true}
-}
-
-// await reads the cell that a node is in and the one that it goes to, and what they lead to, before either is changed: a core waits for all of them at
-// once, and not for one after the other.
-func (e *Engine) await(n *node, to spot) {
-	if !n.indexed || !to.open {
-		return
-	}
-	c := &e.classes[n.class]
-	a, b := &c.cells[int(n.row)*c.width+int(n.col)], &c.cells[int(to.row)*c.width+int(to.col)]
-	e.awaited = e.pages[max(-a.of, 0)].count + e.pages[max(-b.of, 0)].count
-}
-
-// enter puts a node into its class's index where it belongs.
-func (e *Engine) enter(i int32, at spot) {
-	if !at.open {
-		return
-	}
+// enter puts a node into its class's index, unless it takes nothing or nobody asks for so little.
+func (e *Engine) enter(i int32) {
 	n := &e.nodes[i]
+	if !n.open || n.cpu < 0 || n.memory < 0 || n.slots <= 0 {
+		return
+	}
+	row, col := cpuLevel(n.cpu), memoryLevel(n.memory)
+	if row < e.leastRow || col < e.leastCol {
+		n.standing = parked
+		return
+	}
 	c := &e.classes[n.class]
-	n.row, n.col, n.indexed = at.row, at.col, true
-	c.cols[at.row] |= 1 << at.col
-	c.rows |= 1 << at.row
-	e.insert(&c.cells[int(at.row)*c.width+int(at.col)], e.entryOf(i))
+	n.row, n.col, n.standing = uint8(row), uint8(col), indexed
+	c.cols[row] |= 1 << col
+	c.rows |= 1 << row
+	e.insert(&c.cells[row*c.width+col], e.entryOf(i))
+}
+
+// expect has all nodes in the index that may take what is of a level, which is less than anybody asked for yet. That happens at most once a level.
+func (e *Engine) expect(row, col int) {
+	e.leastRow, e.leastCol = min(e.leastRow, row), min(e.leastCol, col)
+	for i := range e.nodes {
+		if e.nodes[i].standing == parked {
+			e.enter(int32(i))
+		}
+	}
 }
 
 // leave takes a node out of its class's index. What it has free must not have changed since it entered.
 func (e *Engine) leave(i int32) {
 	n := &e.nodes[i]
-	if !n.indexed {
+	was := n.standing
+	n.standing = out
+	if was != indexed {
 		return
 	}
 	c := &e.classes[n.class]
 	row, col := int(n.row), int(n.col)
-	n.row, n.col, n.indexed = 0, 0, false
+	n.row, n.col = 0, 0
 	cell, gone := &c.cells[row*c.width+col], e.entryOf(i)
 	e.remove(cell, &gone)
 	if cell.of != 0 {

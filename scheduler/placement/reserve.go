@@ -76,14 +76,10 @@ func (e *Engine) account(v *reservation, d functions.Resources) {
 
 // take adds to what is reserved on a node.
 func (e *Engine) take(i int32, d functions.Resources) {
-	n := &e.nodes[i]
-	then := *n
-	then.cpu, then.memory, then.slots = n.cpu-d.CPU, n.memory-d.Memory, n.slots-slots(d.Instances)
-	to := e.spotOf(&then)
-	e.await(n, to)
 	e.leave(i)
-	n.cpu, n.memory, n.slots = then.cpu, then.memory, then.slots
-	e.enter(i, to)
+	n := &e.nodes[i]
+	n.cpu, n.memory, n.slots = n.cpu-d.CPU, n.memory-d.Memory, n.slots-slots(d.Instances)
+	e.enter(i)
 }
 
 // find returns the slot of a live reservation, or 0.

@@ -118,6 +118,9 @@ func (e *Engine) ask(r *Request) *query {
 	q := &e.q
 	q.room = roomOf(q.cpu, q.memory)
 	q.row, q.col = cpuLevel(q.cpu), memoryLevel(q.memory)
+	if q.row < e.leastRow || q.col < e.leastCol {
+		e.expect(q.row, q.col)
+	}
 	if r.Architecture != "" {
 		q.architecture = noArchitecture
 		for i, a := range e.architectures {
@@ -258,7 +261,7 @@ func (e *Engine) consider(c *class, i int32, penalty int64) (done bool) {
 // fits judges one node as search would: its cost, or ok false.
 func (e *Engine) fits(t int32) (cost int64, ok bool) {
 	q, n := &e.q, &e.nodes[t]
-	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && e.peers[t] > 0 || !n.indexed {
+	if n.cpu < q.cpu || n.memory < q.memory || n.slots < q.slots || q.apart && e.peers[t] > 0 || n.standing != indexed {
 		return 0, false
 	}
 	c := &e.classes[n.class]
@@ -312,7 +315,7 @@ func (e *Engine) home(digest string) bool {
 		if h == q.best {
 			return false
 		}
-		if n := &e.nodes[h]; !n.indexed || int(n.row) < q.row || int(n.col) < q.col {
+		if n := &e.nodes[h]; n.standing != indexed || int(n.row) < q.row || int(n.col) < q.col {
 			continue
 		}
 		cost, ok := e.fits(h)

@@ -72,7 +72,7 @@ func (e *Engine) checkIndex() error {
 				return fmt.Errorf("cell %d, %d: %w", row, col, err)
 			}
 			for _, i := range nodes {
-				if r := e.nodes[i]; seen[i] || !e.nodes[i].indexed || r.class != k || int(r.row) != row || int(r.col) != col {
+				if r := e.nodes[i]; seen[i] || r.standing != indexed || r.class != k || int(r.row) != row || int(r.col) != col {
 					return fmt.Errorf("node %d is in cell %d, %d of class %d: %+v, %+v", i, row, col, k, e.nodes[i], r)
 				}
 				seen[i] = true
@@ -80,8 +80,15 @@ func (e *Engine) checkIndex() error {
 		}
 	}
 	for i := range e.nodes {
-		if e.nodes[i].indexed && !seen[int32(i)] {
-			return fmt.Errorf("node %d is in no cell", i)
+		n := &e.nodes[i]
+		want := out
+		if n.open && n.cpu >= 0 && n.memory >= 0 && n.slots > 0 {
+			if want = indexed; cpuLevel(n.cpu) < e.leastRow || memoryLevel(n.memory) < e.leastCol {
+				want = parked
+			}
+		}
+		if n.standing != want || seen[int32(i)] != (want == indexed) {
+			return fmt.Errorf("node %d has standing %d, want %d, and is in a cell: %t", i, n.standing, want, seen[int32(i)])
 		}
 	}
 	return nil
@@ -95,6 +102,7 @@ func TestPages(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(uint64(most), 1))
 			e := NewEngine()
+			e.expect(0, 0)
 			var ids []functions.NodeID
 			deepest := 0
 			for i := range 4000 {
