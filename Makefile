@@ -87,6 +87,7 @@ bench: deps-test build ## Every figure beside its baselines, measured in one run
 	@$(MAKE) --no-print-directory bench-keepalive
 	@$(MAKE) --no-print-directory bench-control
 	@$(MAKE) --no-print-directory bench-flood
+	@$(MAKE) --no-print-directory bench-cluster
 
 .PHONY: bench-queue
 bench-queue: deps-test build ## Acceptance and completion of queued work beside JetStream alone, and with a real container (about 3 minutes); appends to out/bench.jsonl
@@ -123,6 +124,12 @@ bench-overload: deps-test build ## A function that is asked for five times what 
 	@echo 'time limit: 5 minutes'
 	@mkdir -p out
 	timeout 300 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only overload
+
+.PHONY: bench-cluster
+bench-cluster: deps-test build ## One joined worker, two and three: work, packing, and what a hop to another process costs (about 4 minutes); appends to out/bench.jsonl
+	@echo 'time limit: 8 minutes'
+	@mkdir -p out
+	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cluster
 
 .PHONY: bench-noisy
 bench-noisy: deps-test build ## What a namespace that asks for 100 times its quota does to another one (about 2 minutes); appends to out/bench.jsonl

@@ -145,7 +145,7 @@ func (p *probe) handler() http.Handler {
 	mux.HandleFunc("/log", p.log)                // ?lines=&bytes=&to=stderr
 	mux.HandleFunc("/endless-log", p.endlessLog) // logs without end, from now on
 	// Resources.
-	mux.HandleFunc("/spin", p.spin)   // ?ms=: uses CPU
+	mux.HandleFunc("/spin", p.spin)   // ?ms= or ?steps=: uses CPU, for a time or for some work
 	mux.HandleFunc("/oom", p.oom)     // ?mb=: takes memory, without end by default
 	mux.HandleFunc("/write", p.write) // ?mb=&dir=/tmp: writes a file; 507 when the disk is full
 	mux.HandleFunc("/fork", p.fork)   // ?max=: starts processes until it cannot

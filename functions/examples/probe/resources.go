@@ -13,8 +13,16 @@ import (
 )
 
 func (p *probe) spin(w http.ResponseWriter, r *http.Request) {
-	end := time.Now().Add(time.Duration(number(r, "ms", 100)) * time.Millisecond)
 	n := uint64(1)
+	for range number(r, "steps", 0) {
+		n = n*6364136223846793005 + 1442695040888963407
+	}
+	// The time counts where no number of steps is asked for.
+	over := 100
+	if n != 1 {
+		over = 0
+	}
+	end := time.Now().Add(time.Duration(number(r, "ms", over)) * time.Millisecond)
 	for time.Now().Before(end) {
 		for range 10_000 {
 			n = n*6364136223846793005 + 1442695040888963407
