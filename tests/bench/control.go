@@ -22,6 +22,8 @@ type controlPlan struct {
 	nodes, functions int
 	// connections are the workers' to the bus; they share them where there are fewer.
 	connections int
+	// joined has the workers join as those of other machines do: each over a connection of its own, with TLS and what it may say and hear.
+	joined bool
 	// rate is of the open loop in cold starts a second, for so long a round; clients are those of the closed loop.
 	rate    float64
 	length  time.Duration
@@ -39,6 +41,7 @@ func controlMain(args []string) int {
 	p := controlPlan{}
 	flags.IntVar(&p.nodes, "nodes", 1000, "workers")
 	flags.IntVar(&p.connections, "connections", 1000, "connections of the workers to the bus, which share them where there are fewer")
+	flags.BoolVar(&p.joined, "joined", false, "the workers join over TLS on TCP, each with a connection of its own, instead of in the server's process; the figures' names end with _joined")
 	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
 	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop")
 	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")
@@ -54,8 +57,16 @@ func controlMain(args []string) int {
 	quiet := slog.New(slog.DiscardHandler)
 	heap.Choose(heap.Target(heap.Memory(os.DirFS("/"))), os.Getenv).Apply(quiet)
 	procs.Apply(procs.Choose(runtime.GOMAXPROCS(0), os.Getenv), quiet)
+	if p.joined {
+		p.connections = p.nodes
+	}
 	begun := time.Now()
 	all, err := benchControl(ctx, p, *profile)
+	for i := range all {
+		if p.joined {
+			all[i].Metric += "_joined"
+		}
+	}
 	if err == nil {
 		err = writeFigures(*out, all)
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,8 +37,9 @@ const (
 // be: where workers are real, they have their own.
 type fakeWorkers struct {
 	nodes map[functions.NodeID]*fakeNode
-	conns []*nats.Conn
-	live  atomic.Int64
+	// hangUp ends the connections.
+	hangUp []func()
+	live    atomic.Int64
 	// revisions are what was deployed, by the function's number; marks hold what was last seen of each function's start.
 	revisions []fakeRevision
 	marks     []mark
@@ -103,30 +106,59 @@ func (b *fakeBatch) emptied() fakeBatch {
 	return fakeBatch{added: b.added[:0], removed: b.removed[:0], gone: b.gone[:0], changed: b.changed}
 }
 
-// newFakeWorkers connects n workers over so many connections, which start what is deployed.
-func newFakeWorkers(b *bus.Bus, n, connections int, deployed []fakeRevision) (*fakeWorkers, error) {
-	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, n), revisions: deployed, marks: make([]mark, len(deployed))}
-	for i := range max(min(connections, n), 1) {
-		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
+// newFakeWorkers connects the plan's workers, which start what is deployed. Those that join have their directories in dir.
+func newFakeWorkers(b *bus.Bus, p controlPlan, dir string, deployed []fakeRevision) (_ *fakeWorkers, err error) {
+	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, p.nodes), revisions: deployed, marks: make([]mark, len(deployed))}
+	defer func() {
 		if err != nil {
 			w.close()
+		}
+	}()
+	if p.joined {
+		return w, w.join(b, p.nodes, dir)
+	}
+	var conns []*nats.Conn
+	for i := range max(min(p.connections, p.nodes), 1) {
+		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
+		if err != nil {
 			return nil, err
 		}
-		w.conns = append(w.conns, nc)
+		w.hangUp = append(w.hangUp, nc.Close)
+		conns = append(conns, nc)
 	}
-	for i := range n {
-		node := &fakeNode{
-			all: w, id: functions.NewNodeID(), name: fmt.Sprintf("node-%04d", i), wake: make(chan struct{}, 1),
-			insts: map[functions.InstanceID]*fakeInstance{}, held: map[string]struct{}{}, nc: w.conns[i%len(w.conns)],
-		}
-		w.nodes[node.id] = node
+	for i := range p.nodes {
+		w.add(functions.NewNodeID(), i, conns[i%len(conns)])
 	}
 	return w, nil
 }
 
+func (w *fakeWorkers) add(id functions.NodeID, i int, nc *nats.Conn) {
+	w.nodes[id] = &fakeNode{
+		all: w, id: id, name: fmt.Sprintf("node-%04d", i), wake: make(chan struct{}, 1),
+		insts: map[functions.InstanceID]*fakeInstance{}, held: map[string]struct{}{}, nc: nc,
+	}
+}
+
+// join has n workers join as real ones do.
+func (w *fakeWorkers) join(b *bus.Bus, n int, dir string) error {
+	token, err := bus.ReadToken(filepath.Join(b.DataDir(), bus.WorkerTokenFile))
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		link, err := bus.Join(bus.JoinConfig{DataDir: filepath.Join(dir, fmt.Sprintf("worker-%04d", i)), URL: b.ListenURL(), Token: token}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		w.hangUp = append(w.hangUp, func() { link.Close(context.Background()) })
+		w.add(link.Identity().Node, i, link.Conn())
+	}
+	return nil
+}
+
 func (w *fakeWorkers) close() {
-	for _, nc := range w.conns {
-		nc.Close()
+	for _, end := range w.hangUp {
+		end()
 	}
 }
 

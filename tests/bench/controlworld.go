@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/metrics"
 	"runtime/pprof"
 	"time"
@@ -61,7 +62,11 @@ func (w *controlWorld) part(ctx context.Context, name string, run func(context.C
 func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	pprof.Do(ctx, pprof.Labels("part", "bus"), func(ctx context.Context) {
-		w.bus, err = bus.Open(ctx, bus.Config{DataDir: w.dir}, log)
+		cfg := bus.Config{DataDir: filepath.Join(w.dir, "server")}
+		if p.joined {
+			cfg.Listen = "127.0.0.1:0"
+		}
+		w.bus, err = bus.Open(ctx, cfg, log)
 	})
 	if err != nil {
 		return err
@@ -70,7 +75,7 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	if err != nil {
 		return err
 	}
-	if w.workers, err = newFakeWorkers(w.bus, p.nodes, p.connections, deployed); err != nil {
+	if w.workers, err = newFakeWorkers(w.bus, p, w.dir, deployed); err != nil {
 		return err
 	}
 	w.part(ctx, "workers", w.workers.run)

@@ -87,7 +87,7 @@ func TestBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "run", "./tests/bench", "-tatami", harness.Binary(t), "-out", out, "-rounds", "1",
-		"-only", "queue,warm,cold.spaced,cold.many,cold.activation,noisy,overload", "-functions", "4", "-overload", "5s", "-fleet", "10", "-sustain", "5s")
+		"-only", "queue,warm,cold.spaced,cold.many,cold.activation,noisy,overload,cluster.hop", "-functions", "4", "-overload", "5s", "-fleet", "10", "-sustain", "5s")
 	cmd.Dir = harness.Root(t)
 	if got, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, got)
@@ -118,6 +118,7 @@ func TestBench(t *testing.T) {
 		"warm rps_c32 reverseproxy", "warm p99_us_open30 reverseproxy", "cold p50_ms containerd-client", "cold p99_ms containerd-client",
 		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream", "scheduler noisy_p99_ratio ",
 		"warm p99_us_open30 nginx", "warm p50_us_c1_f4 one-function", "overload goodput_ratio ", "overload recovery_s ",
+		"cluster hop_p50_us_c1 local", "cluster hop_rps_c32 local",
 	} {
 		if !got[want] {
 			t.Errorf("no figure %s", want)
