@@ -39,7 +39,7 @@ type fakeWorkers struct {
 	nodes map[functions.NodeID]*fakeNode
 	// hangUp ends the connections.
 	hangUp []func()
-	live    atomic.Int64
+	live   atomic.Int64
 	// revisions are what was deployed, by the function's number; marks hold what was last seen of each function's start.
 	revisions []fakeRevision
 	marks     []mark
