@@ -50,6 +50,7 @@ func asRoot(_ *testing.T, _ *Config, s *escape.Setup) {
 	s.Refused = map[string]string{
 		// It is root, of no more than its own files and processes.
 		"become-root": "", "join-root": "", "setgroups": "",
+		"fill path=/f&n=20000000": "ENOSPC",
 		// Its copy of the image's file is its own. This one runs.
 		"write path=/hostile": "ETXTBSY", "write path=/proc/self/exe": "ETXTBSY", "write path=/proc/1/exe": "ETXTBSY",
 	}

@@ -33,6 +33,8 @@ func (s *suite) resources(t *testing.T) {
 			t.Errorf("a function with more room cannot do it either: %s %s: %+v", c.name, c.args, got)
 		}
 	}
+	// Beside that only root may write, within the same bound.
+	s.refused(t, tight, "fill", "path=/f&n=20000000", "EACCES")
 	if got := tight.try(t, "bomb", "n=100000"); got.Errno != "EAGAIN" {
 		t.Errorf("a fork bomb: %+v", got)
 	} else if n, err := strconv.Atoi(got.Detail); err != nil || n >= 40 {
