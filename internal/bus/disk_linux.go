@@ -89,8 +89,8 @@ func diskFree(path string) (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// durabilityOf returns "" where the filesystem of path is known to order a rename after the data of the renamed file, which the server's
-// compaction relies on; else the sentence that says so.
+// durabilityOf returns "" where the filesystem of path is one on which power was taken from the store without a loss, mounted with its defaults; else
+// the sentence that says so. It keeps the order of names, which the spares rely on.
 func durabilityOf(path string) (string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
