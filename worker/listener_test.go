@@ -31,13 +31,13 @@ func newListening(t *testing.T, change func(*worker.Config)) (*world, listening)
 	w := newWorld(t, func(c *worker.Config) {
 		own = pki.Subject{Role: pki.RoleWorker, Name: string(c.Node)}
 		c.Listen, c.TLS = "127.0.0.1:0", func(refused func(error)) *tls.Config {
-			return pki.NewOwnKeeper(a, own, time.Hour).Admit(pki.Only(pki.RoleServer), refused)
+			return pki.NewOwnKeeper(func() *pki.Authority { return a }, own, time.Hour).Admit(pki.Only(pki.RoleServer), refused)
 		}
 		if change != nil {
 			change(c)
 		}
 	})
-	gateway := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour)
+	gateway := pki.NewOwnKeeper(func() *pki.Authority { return a }, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour)
 	return w, listening{w.announced(""), gateway.Reach(pki.Just(own))}
 }
 
@@ -258,7 +258,7 @@ func TestTheListenerKnowsGateways(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger := pki.NewOwnKeeper(other, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour).Ask()
+	stranger := pki.NewOwnKeeper(func() *pki.Authority { return other }, pki.Subject{Role: pki.RoleServer, Name: "s"}, time.Hour).Ask()
 	stranger.InsecureSkipVerify = true
 	for name, config := range map[string]*tls.Config{"nobody": {InsecureSkipVerify: true}, "another authority's": stranger} {
 		c, err := tls.Dial("tcp", at.Address, config)

@@ -39,7 +39,7 @@ func newServer(t *testing.T, a *pki.Authority, name string, patience time.Durati
 	}
 	s := &server{addr: l.Addr().String()}
 	l.Close()
-	k := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleServer, Name: name}, time.Hour)
+	k := pki.NewOwnKeeper(func() *pki.Authority { return a }, pki.Subject{Role: pki.RoleServer, Name: name}, time.Hour)
 	s.relay = relay.New(relay.Config{
 		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience,
 		Local:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name+" itself") }),
@@ -318,7 +318,7 @@ func TestWhoIsNoServerGetsNothing(t *testing.T) {
 	a := authority(t)
 	one := newServer(t, a, "one", time.Minute)
 	one.relay.Lead(active("one"))
-	worker := pki.NewOwnKeeper(a, pki.Subject{Role: pki.RoleWorker, Name: "nod_a"}, time.Hour)
+	worker := pki.NewOwnKeeper(func() *pki.Authority { return a }, pki.Subject{Role: pki.RoleWorker, Name: "nod_a"}, time.Hour)
 	var conn *tls.Conn
 	var err error
 	for over := time.Now().Add(time.Minute); time.Now().Before(over); time.Sleep(5 * time.Millisecond) {
