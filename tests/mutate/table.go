@@ -100,7 +100,7 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a block that was replaced and is not put back",
-		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if now != nil {", "./tests/power",
+		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if os.SameFile(now, had) || now != nil {", "./tests/power",
 	},
 	{
 		"power loss: a schedule that goes before its message is on disk",
@@ -133,7 +133,7 @@ var mutations = []mutation{
 	},
 	{
 		"a block that was replaced and is not put back",
-		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if now != nil {", "./internal/bus",
+		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if os.SameFile(now, had) || now != nil {", "./internal/bus",
 	},
 	{
 		"silence that is taken for an end",
