@@ -140,10 +140,6 @@ var mutations = []mutation{
 		"internal/bus/stored.go", "return next, false, ctx.Err()", "return next, false, nil", "./internal/bus",
 	},
 	{
-		"a dead letter that goes before what takes its place is on disk",
-		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err != nil {", "./gateway/queue",
-	},
-	{
 		"a newer schema that is read",
 		"internal/bus/identity.go", "if id.Schema > Schema {", "if id.Schema > Schema+1 {", "./internal/bus",
 	},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -55,6 +56,11 @@ func TestACutWhenADelayIsOver(t *testing.T) {
 		if !errors.Is(err, jetstream.ErrMsgNotFound) {
 			t.Fatal(err)
 		}
+	}
+	// What the server has removed is gone on disk, too.
+	blocks, err := os.Open(filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs"))
+	if err != nil || blocks.Sync() != nil || blocks.Close() != nil {
+		t.Fatalf("the directory of the blocks is not synced: %v", err)
 	}
 	im.cut()
 	// It finds that the disk is gone, and waits for nothing more.
