@@ -460,6 +460,9 @@ func (x *exchange) fault(ctx context.Context, err error) error {
 		}
 		return badBody(bodyErr)
 	}
+	if fault.Is(err, fault.CodeUnavailable) {
+		return x.fn.outOfReach(err)
+	}
 	if errors.Is(err, errHeaderTooLarge) {
 		return x.fn.badResponse(err, "answered with more than %d bytes of header", x.inv.cfg.MaxHeader)
 	}

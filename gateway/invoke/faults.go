@@ -83,6 +83,11 @@ func (f *function) crashed(d bus.Departure) error {
 	return fault.New(fault.CodeFunctionCrashed, "%s crashed: %s", f.ref, reason).WithHint("read what it wrote: tatami logs %s", f.ref)
 }
 
+// outOfReach is the end of a request whose worker vanished.
+func (f *function) outOfReach(err error) error {
+	return fault.Wrap(fault.CodeUnavailable, err, "%s was cut off before its answer came", f.ref).WithHint("whether it did what was asked is not known")
+}
+
 func (f *function) badResponse(err error, format string, args ...any) error {
 	return fault.Wrap(fault.CodeFunctionBadResponse, err, "%s %s", f.ref, fmt.Sprintf(format, args...)).
 		WithHint("read what it wrote: tatami logs %s", f.ref)

@@ -381,7 +381,7 @@ func (x *exchange) brokenOff(ctx context.Context, err error) error {
 	x.mu.Lock()
 	why := x.cause
 	x.mu.Unlock()
-	if why != uncut {
+	if why != uncut || fault.Is(err, fault.CodeUnavailable) {
 		return x.fault(ctx, err)
 	}
 	if d, gone := x.departed(ctx); gone {

@@ -155,6 +155,24 @@ func TestAnInterruptedAttemptCounts(t *testing.T) {
 	}
 }
 
+// An attempt whose worker vanished is made again at once: the function has not failed.
+func TestAnAttemptThatLostItsWorkerDoesNotWait(t *testing.T) {
+	t.Parallel()
+	run := newDataPath(t, 1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	run.deploy(hello, nil)
+	var tries atomic.Int64
+	run.trip = func(*http.Request) (*http.Response, error) {
+		if tries.Add(1) == 1 {
+			return nil, fault.New(fault.CodeUnavailable, "hello was cut off before its answer came")
+		}
+		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}, nil
+	}
+	w := start(t, t.TempDir(), run, Config{BackoffBase: time.Hour, BackoffMax: time.Hour})
+	if st := w.ends(w.accept(Request{})); st.State != functions.StateSucceeded || len(st.Attempts) != 2 || st.Attempts[0].Error != string(fault.CodeUnavailable) {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestWhatCannotStartInTimeExpires(t *testing.T) {
 	t.Parallel()
 	run := newDataPath(t, 0, http.HandlerFunc(echo))

@@ -163,6 +163,9 @@ func (q *Queue) bury(ctx context.Context, inv *functions.Invocation, rec *functi
 	return q.publish(ctx, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}, string(inv.ID))
 }
 
+// lostWait is the wait before an attempt is made again whose worker vanished.
+const lostWait = 100 * time.Millisecond
+
 // next says how long to wait before the next attempt, or that there is none.
 func (q *Queue) next(h *held, inv *functions.Invocation, o *outcome) (time.Duration, bool) {
 	retries := functions.DefaultRetries
@@ -173,7 +176,12 @@ func (q *Queue) next(h *held, inv *functions.Invocation, o *outcome) (time.Durat
 	if inv.Attempt > retries {
 		return 0, false
 	}
-	wait := max(q.backoff(inv.Attempt), o.retryAfter, h.tally.retry())
+	wait := q.backoff(inv.Attempt)
+	if o.attempt.Error == string(fault.CodeUnavailable) {
+		// Its worker vanished: that says nothing against the function, which runs elsewhere.
+		wait = min(wait, lostWait)
+	}
+	wait = max(wait, o.retryAfter, h.tally.retry())
 	// What cannot start in time has failed now: waiting would only turn a known reason into "expired".
 	return wait, o.attempt.Ended.Add(wait).Before(inv.Deadline)
 }

@@ -203,7 +203,7 @@ func (p *peer) serve(ctx context.Context, s *session, br *bufio.Reader) error {
 		q.answer <- p.broken(err)
 	}
 	for t := range s.tunnels {
-		_ = t.Conn.Close()
+		t.cut(p.broken(err))
 	}
 	return err
 }

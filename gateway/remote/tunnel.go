@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -19,16 +20,28 @@ type tunnel struct {
 	// ahead is what the instance said together with the worker's answer.
 	ahead []byte
 	leave func()
+	// lost is why the session ended with which the tunnel did; nil while it lasts.
+	lost atomic.Pointer[error]
 }
 
-// Read reads from the instance.
+// Read reads from the instance. Where the worker is out of reach its error is that fault.
 func (t *tunnel) Read(b []byte) (int, error) {
 	if len(t.ahead) > 0 {
 		n := copy(b, t.ahead)
 		t.ahead = t.ahead[n:]
 		return n, nil
 	}
-	return t.Conn.Read(b)
+	n, err := t.Conn.Read(b)
+	if lost := t.lost.Load(); err != nil && lost != nil {
+		err = *lost
+	}
+	return n, err
+}
+
+// cut ends the connection with its session.
+func (t *tunnel) cut(why error) {
+	t.lost.Store(&why)
+	_ = t.Conn.Close()
 }
 
 // Quiet reports whether the tunnel, of which all was read, is open and nothing more came. A byte that came is lost: the connection is not to

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,17 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 	if err != nil {
 		return 0, err
 	}
-	seq, err := k.bus.Store(ctx, m)
+	tries := 0
+	seq, err := Patiently(ctx, k.bus, func(ctx context.Context) (uint64, error) {
+		tries++
+		return k.bus.Store(ctx, m)
+	})
+	if IsConflict(err) && tries > 1 {
+		// It may be the record that an earlier try stored, whose answer was lost.
+		if own, ok := k.stored(ctx, hash, m.Data); ok {
+			return own, nil
+		}
+	}
 	if IsConflict(err) {
 		return 0, fault.New(fault.CodeConflict, "the idempotency key was changed meanwhile").WithHint("try again")
 	}
@@ -61,6 +72,17 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 		return 0, k.bus.storeFault(err, "writing an idempotency key")
 	}
 	return seq, nil
+}
+
+// stored is the revision of the key's record where that is the one given.
+func (k *Keys) stored(ctx context.Context, hash string, data []byte) (uint64, bool) {
+	m, err := Patiently(ctx, k.bus, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
+	})
+	if err != nil || !bytes.Equal(m.Data, data) {
+		return 0, false
+	}
+	return m.Sequence, true
 }
 
 // Note is Put for what may get lost: it waits for nothing and tells of no conflict.
