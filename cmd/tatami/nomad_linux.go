@@ -51,7 +51,8 @@ func (n *nomadFlags) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&w.Flags, "worker-flag", nil, "a further flag of `tatami worker`, such as --worker-flag=--label=zone=a")
 	f.StringVar(&s.Job, "server-job", "tatami", "name of the job of the servers")
 	f.StringVar(&s.Cluster, "cluster", "tatami", "name of the cluster of servers")
-	f.StringSliceVar(&s.Peers, "server-peers", nil, "addresses of the three or five machines that run servers, which are nodes with the meta tatami_server = \"true\"")
+	f.StringSliceVar(&s.Peers, "server-peers", nil, "addresses of the three or five machines that run servers (default the servers find each other as a service of Nomad's)")
+	f.IntVar(&s.Count, "server-count", 0, "three or five servers, on as many nodes with the meta tatami_server = \"true\" (default 3)")
 }
 
 func newNomadCmd(a *app) *cobra.Command {
@@ -141,7 +142,7 @@ func newNomadApplyCmd(a *app) *cobra.Command {
 		Long: "Store the job's secret in its Nomad variable where one is given, plan the job, and make it what was planned. For servers the policy that lets\n" +
 			"them scale the workers is made too, and attached to their job.",
 		Example: "  tatami nomad apply workers --join nats://10.0.0.1:4222 --join-token /var/lib/tatami/worker.token --max 20\n" +
-			"  tatami nomad apply servers --server-peers 10.0.0.1,10.0.0.2,10.0.0.3 --cluster-secret cluster.secret",
+			"  tatami nomad apply servers --cluster-secret cluster.secret",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := n.prepare(cmd.Context(), args[0]); err != nil {
 				return err

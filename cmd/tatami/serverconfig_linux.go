@@ -15,6 +15,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway/api"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/scheduler/nomad"
 )
 
 // serverPlaces are where `tatami server` keeps its things; the CLI finds its socket where it finds that of `tatami up`.
@@ -25,6 +26,8 @@ type serverConfig struct {
 	upConfig
 	Cluster       string
 	Peers         []string
+	PeersService  string
+	PeersCount    int
 	ClusterListen string
 	ClusterSecret string
 	RelayListen   string
@@ -46,6 +49,8 @@ func (c *serverConfig) flags(f *pflag.FlagSet) error {
 	}
 	f.StringVar(&c.Cluster, "cluster", "", "name of the cluster")
 	f.StringSliceVar(&c.Peers, "peers", nil, "addresses at which the three or five servers reach each other, this one included, the same on all of them, such as 10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222")
+	f.StringVar(&c.PeersService, "peers-service", "", "service of Nomad's by which the servers find each other, instead of --peers")
+	f.IntVar(&c.PeersCount, "peers-count", 3, "how many servers --peers-service is of, three or five")
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "which of the peers this server is")
 	f.StringVar(&c.ClusterSecret, "cluster-secret", "", "file with what the servers have in common, as `tatami cluster secret` makes it; needed at the first start")
 	f.StringVar(&c.RelayListen, "relay-listen", "", "address at which the other servers hand requests on to this one, such as 10.0.0.1:6223")
@@ -58,6 +63,12 @@ func (c *serverConfig) validate() error {
 	if c.NATSListen == "" {
 		return fault.New(fault.CodeInvalidRequest, "--nats-listen: no worker could join, and servers of a cluster run no instances").WithField("nats-listen").
 			WithHint("give an address of this machine: --nats-listen 10.0.0.1:4222")
+	}
+	if c.PeersService != "" && len(c.Peers) > 0 {
+		return fault.New(fault.CodeInvalidRequest, "--peers-service: the peers are named already").WithField("peers-service").WithHint("give --peers or --peers-service")
+	}
+	if c.PeersService != "" && c.PeersCount != 3 && c.PeersCount != 5 {
+		return fault.New(fault.CodeInvalidRequest, "--peers-count: %d servers: three or five agree on what is stored", c.PeersCount).WithField("peers-count")
 	}
 	if err := bus.CheckAddress("relay-listen", c.RelayListen); err != nil {
 		return err
@@ -116,6 +127,9 @@ func newServerCmd(a *app) *cobra.Command {
 func runServer(ctx context.Context, cfg serverConfig, log *slog.Logger, stdout io.Writer) error {
 	cfg.setRuntime(log)
 	if err := cfg.makeDirs(); err != nil {
+		return err
+	}
+	if err := cfg.findPeers(ctx, nomad.FromEnvironment, log); err != nil {
 		return err
 	}
 	m, err := newMember(ctx, cfg, log)

@@ -27,7 +27,8 @@ job "tatami" {
         args    = [
           "server",
           "--cluster", "tatami",
-          "--peers", "10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222",
+          "--peers-service", "tatami-cluster",
+          "--peers-count", "3",
           "--cluster-listen", "${attr.unique.network.ip-address}:6222",
           "--relay-listen", "${attr.unique.network.ip-address}:6223",
           "--nats-listen", "${attr.unique.network.ip-address}:4222",
@@ -136,6 +137,12 @@ EOT
     service {
       name     = "tatami-nats"
       port     = "nats"
+      provider = "nomad"
+    }
+
+    service {
+      name     = "tatami-cluster"
+      port     = "cluster"
       provider = "nomad"
     }
   }

@@ -53,7 +53,7 @@ func (c *Cluster) setStatus(a *alloc, status string) {
 }
 
 func (c *Cluster) allocChanged(a *alloc, kind string) {
-	a.ModifyIndex, a.ModifyTime = c.touch("allocs"), time.Now().UnixNano()
+	a.ModifyIndex, a.ModifyTime = c.touch("allocs", "services"), time.Now().UnixNano()
 	c.tell(a.ModifyIndex, api.TopicAllocation, kind, a.ID, []string{a.JobID}, a.AllocationListStub)
 }
 

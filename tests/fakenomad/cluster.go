@@ -2,6 +2,7 @@ package fakenomad
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"sync"
@@ -49,6 +50,8 @@ type Cluster struct {
 	variables   map[string]*api.Variable
 	// held keeps deployments from coming to their end.
 	held bool
+	// sockets serve the API in tasks.
+	sockets []*http.Server
 
 	events  []event
 	first   int
@@ -135,8 +138,12 @@ func (c *Cluster) Close() {
 		a.DesiredStatus = api.AllocDesiredStatusStop
 		a.end()
 	}
+	sockets := c.sockets
 	c.mu.Unlock()
 	close(c.stop)
+	for _, s := range sockets {
+		_ = s.Close()
+	}
 	c.tasks.Wait()
 	c.CloseStreams()
 	c.server.CloseClientConnections()

@@ -15,6 +15,9 @@ const (
 	nodeMemory  = 16384
 )
 
+// addressAttr is the attribute with a node's address. All of them lie on loopback.
+const addressAttr = "unique.network.ip-address"
+
 type node struct {
 	api.Node
 	// dead is set while the machine is gone, whether or not that was noticed.
@@ -24,7 +27,7 @@ type node struct {
 func newNode(id string, i int) *node {
 	return &node{Node: api.Node{
 		ID: id, Name: fmt.Sprintf("client-%d", i), Datacenter: "dc1", NodePool: "default", Status: api.NodeStatusReady, SchedulingEligibility: api.NodeSchedulingEligible,
-		Attributes:  map[string]string{"cpu.numcores": fmt.Sprint(nodeCores), "cpu.totalcompute": fmt.Sprint(nodeCompute), "driver.raw_exec": "1"},
+		Attributes:  map[string]string{"cpu.numcores": fmt.Sprint(nodeCores), "cpu.totalcompute": fmt.Sprint(nodeCompute), "driver.raw_exec": "1", addressAttr: fmt.Sprintf("127.0.0.%d", i+1)},
 		CreateIndex: uint64(i) + 1, ModifyIndex: uint64(i) + 1,
 	}}
 }

@@ -18,8 +18,8 @@ func (c *Cluster) services(name string) []*api.ServiceRegistration {
 				continue
 			}
 			out = append(out, &api.ServiceRegistration{
-				ID: "_nomad-group-" + a.ID + "-" + name, ServiceName: name, Namespace: "default", NodeID: a.NodeID, JobID: a.JobID, AllocID: a.ID, Address: "127.0.0.1",
-				Port: portOf(a.group, s.PortLabel),
+				ID: "_nomad-group-" + a.ID + "-" + name, ServiceName: name, Namespace: "default", NodeID: a.NodeID, JobID: a.JobID, AllocID: a.ID,
+				Address: c.findNode(a.NodeID).Attributes[addressAttr], Port: portOf(a.group, s.PortLabel),
 			})
 		}
 	}

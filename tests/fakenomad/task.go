@@ -187,6 +187,12 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 			return env[strings.TrimPrefix(name, "env.")]
 		})
 	}
+	if len(task.Identities) > 0 {
+		if err := c.serveTask(filepath.Join(taskDir, "secrets", "api.sock")); err != nil {
+			return nil, err
+		}
+		env["NOMAD_TOKEN"] = c.identity()
+	}
 	var extra []string
 	for _, t := range task.Templates {
 		text, err := c.render(t, taskDir, expand)

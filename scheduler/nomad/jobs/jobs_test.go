@@ -16,7 +16,7 @@ import (
 )
 
 // shown are the options of the files in deploy/nomad.
-var shown = jobs.Options{Workers: jobs.WorkerOptions{Min: 1}, Servers: jobs.ServerOptions{Peers: []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}}}
+var shown = jobs.Options{Workers: jobs.WorkerOptions{Min: 1}}
 
 // The files that operators read are what the command makes. UPDATE_GOLDEN=1 writes them anew.
 func TestTheFilesAreWhatIsRendered(t *testing.T) {
@@ -67,10 +67,13 @@ func TestBadOptions(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	for _, peers := range [][]string{nil, {"10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.2", "c"}, {"10.0.0.1", "10.0.0.2", "::1"}} {
+	for _, peers := range [][]string{{"10.0.0.1"}, {"10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.2", "c"}, {"10.0.0.1", "10.0.0.2", "::1"}} {
 		if _, err := jobs.Server(jobs.Options{Servers: jobs.ServerOptions{Peers: peers}}); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != "server-peers" {
 			t.Errorf("%v: %v", peers, err)
 		}
+	}
+	if _, err := jobs.Server(jobs.Options{Servers: jobs.ServerOptions{Count: 4}}); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != "server-count" {
+		t.Errorf("four servers: %v", err)
 	}
 }
 

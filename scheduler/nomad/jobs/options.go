@@ -50,8 +50,10 @@ type ServerOptions struct {
 	Job string
 	// Cluster is the cluster's name. Default "tatami".
 	Cluster string
-	// Peers are the addresses of the machines that run the servers, three or five. Required for the job of the servers.
+	// Peers are the addresses of the machines that run the servers, three or five. Default: the servers find each other as a service of Nomad's.
 	Peers []string
+	// Count is how many servers there are where Peers are not given, three or five. Default 3.
+	Count int
 	// Memory is in MiB, CPU in MHz. Default 2048 and 1000.
 	Memory, CPU int
 	// DataDir and RunDir are fixed places on the node. Default /var/lib/tatami-server and /run/tatami.
@@ -69,6 +71,8 @@ const (
 const (
 	// joinService is the service by which workers find the servers.
 	joinService = "tatami-nats"
+	// peerService is the service by which servers find each other.
+	peerService = "tatami-cluster"
 	// serverMeta marks the nodes that run servers.
 	serverMeta = "tatami_server"
 )
@@ -91,6 +95,10 @@ func (o Options) withDefaults() Options {
 	w.KillTimeout = cmp.Or(w.KillTimeout, 30*time.Second)
 	s := &o.Servers
 	s.Job, s.Cluster = cmp.Or(s.Job, "tatami"), cmp.Or(s.Cluster, "tatami")
+	s.Count = cmp.Or(s.Count, 3)
+	if len(s.Peers) > 0 {
+		s.Count = len(s.Peers)
+	}
 	s.Memory, s.CPU = cmp.Or(s.Memory, 2048), cmp.Or(s.CPU, 1000)
 	s.DataDir, s.RunDir = cmp.Or(s.DataDir, "/var/lib/tatami-server"), cmp.Or(s.RunDir, "/run/tatami")
 	return o
@@ -120,9 +128,12 @@ func (o *Options) validate() error {
 
 // checkPeers refuses what are no three or five machines.
 func (s *ServerOptions) checkPeers() error {
-	if n := len(s.Peers); n != 3 && n != 5 {
-		return fault.New(fault.CodeInvalidRequest, "--server-peers: %d machines, and three or five servers make a cluster", len(s.Peers)).WithField("server-peers").
-			WithHint("name the addresses of their machines: --server-peers 10.0.0.1,10.0.0.2,10.0.0.3")
+	if s.Count != 3 && s.Count != 5 {
+		field, hint := "server-count", "leave it out for three servers"
+		if len(s.Peers) > 0 {
+			field, hint = "server-peers", "name the addresses of their machines, or none: they find each other then"
+		}
+		return fault.New(fault.CodeInvalidRequest, "--%s: %d machines, and three or five servers make a cluster", field, s.Count).WithField(field).WithHint("%s", hint)
 	}
 	for _, p := range s.Peers {
 		if net.ParseIP(p) == nil || strings.Contains(p, ":") {

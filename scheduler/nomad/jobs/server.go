@@ -2,13 +2,15 @@ package jobs
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 )
 
-// Server returns the job of the servers: one on each of the peers, which must be nodes with the meta tatami_server = "true".
+// Server returns the job of the servers, each on a machine of its own, which must be nodes with the meta tatami_server = "true".
 func Server(o Options) (*api.Job, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -18,24 +20,20 @@ func Server(o Options) (*api.Job, error) {
 	if err := s.checkPeers(); err != nil {
 		return nil, err
 	}
-	var peers []string
-	for _, p := range s.Peers {
-		peers = append(peers, fmt.Sprintf("%s:%d", p, clusterPort))
-	}
 	at := func(port int) string { return fmt.Sprintf("${attr.unique.network.ip-address}:%d", port) }
-	t := o.task("server", []string{
-		"server", "--cluster", s.Cluster, "--peers", strings.Join(peers, ","), "--cluster-listen", at(clusterPort), "--relay-listen", at(relayPort),
+	t := o.task("server", slices.Concat([]string{"server", "--cluster", s.Cluster}, s.peers(), []string{
+		"--cluster-listen", at(clusterPort), "--relay-listen", at(relayPort),
 		"--nats-listen", at(natsPort), "--public-addr", fmt.Sprintf("0.0.0.0:%d", publicPort), "--control-addr", "",
 		"--cluster-secret", "${NOMAD_SECRETS_DIR}/cluster.secret", "--data-dir", s.DataDir, "--run-dir", s.RunDir, "--node-name", "${node.unique.name}",
 		"--nomad-job", o.Workers.Job, "--log-format", "json",
-	})
+	}))
 	t.KillTimeout, t.KillSignal = ptr(30*time.Second), "SIGTERM"
 	t.Resources = &api.Resources{CPU: &s.CPU, MemoryMB: &s.Memory}
 	// The task's own token, with the policy that is attached to the job, at the agent's socket in the task.
 	t.Identities = []*api.WorkloadIdentity{{Env: true}}
 	t.Env = map[string]string{"NOMAD_ADDR": "unix://${NOMAD_SECRETS_DIR}/api.sock"}
 	t.Templates = []*api.Template{secret(s.Job, "cluster_secret", "cluster.secret")}
-	g := api.NewTaskGroup("server", len(s.Peers)).AddTask(t)
+	g := api.NewTaskGroup("server", s.Count).AddTask(t)
 	g.Constrain(&api.Constraint{Operand: api.ConstraintDistinctHosts, RTarget: "true"})
 	g.Constrain(&api.Constraint{LTarget: "${meta." + serverMeta + "}", RTarget: "true", Operand: "="})
 	g.Networks = []*api.NetworkResource{{ReservedPorts: []api.Port{
@@ -45,6 +43,7 @@ func Server(o Options) (*api.Job, error) {
 	g.Services = []*api.Service{
 		{Name: "tatami-http", PortLabel: "http", Provider: "nomad", Checks: []api.ServiceCheck{check}},
 		{Name: joinService, PortLabel: "nats", Provider: "nomad"},
+		{Name: peerService, PortLabel: "cluster", Provider: "nomad"},
 	}
 	g.RestartPolicy = &api.RestartPolicy{Attempts: ptr(10), Interval: ptr(5 * time.Minute), Delay: ptr(time.Second), Mode: ptr(api.RestartPolicyModeDelay)}
 	// Its data lies on its own machine: a server is not replaced elsewhere while its machine is away.
@@ -58,6 +57,18 @@ func Server(o Options) (*api.Job, error) {
 	j := api.NewServiceJob(s.Job, s.Job, "", 80)
 	j.Region, j.Datacenters = nil, o.Datacenters
 	return j.AddTaskGroup(g), nil
+}
+
+// peers are the flags that say who the servers are.
+func (s *ServerOptions) peers() []string {
+	if len(s.Peers) == 0 {
+		return []string{"--peers-service", peerService, "--peers-count", strconv.Itoa(s.Count)}
+	}
+	var at []string
+	for _, p := range s.Peers {
+		at = append(at, fmt.Sprintf("%s:%d", p, clusterPort))
+	}
+	return []string{"--peers", strings.Join(at, ",")}
 }
 
 // Policy is what the servers' own token must be allowed: to see the job of the workers and the nodes, and to scale. It does not let them drain nodes.
