@@ -52,6 +52,9 @@ func (n *nomadFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.Job, "server-job", "tatami", "name of the job of the servers")
 	f.StringVar(&s.Cluster, "cluster", "tatami", "name of the cluster of servers")
 	f.StringSliceVar(&s.Peers, "server-peers", nil, "addresses of the three or five machines that run servers (default the servers find each other as a service of Nomad's)")
+	f.StringVar(&s.Public, "server-public", "0.0.0.0", "address at which the servers serve functions, without the port")
+	f.StringVar(&s.DataDir, "server-data-dir", "/var/lib/tatami-server", "the servers' data directory, a fixed place on the nodes")
+	f.StringVar(&s.RunDir, "server-run-dir", "/run/tatami", "the servers' run directory, a fixed place on the nodes")
 	f.IntVar(&s.Count, "server-count", 0, "three or five servers, on as many nodes with the meta tatami_server = \"true\" (default 3)")
 }
 

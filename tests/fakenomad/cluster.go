@@ -1,6 +1,7 @@
 package fakenomad
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,8 @@ type Config struct {
 	Dir string
 	// Nodes is how many nodes there are. Default 3.
 	Nodes int
+	// Network begins the nodes' addresses, which end with the node's number. Default "127.0.0.".
+	Network string
 	// Run runs tasks as processes; without it an allocation counts as running as soon as it is placed.
 	Run bool
 	// Grace is how long a lost node is not missed. Nomad: 20 s. Default 1s.
@@ -80,7 +83,7 @@ func New(cfg Config) *Cluster {
 		jobs: map[string]*job{}, allocs: map[string]*alloc{}, variables: map[string]*api.Variable{}, streams: map[chan struct{}]struct{}{},
 	}
 	for i := range cfg.Nodes {
-		c.nodes = append(c.nodes, newNode(c.id("node"), i))
+		c.nodes = append(c.nodes, newNode(c.id("node"), i, cmp.Or(cfg.Network, "127.0.0.")))
 	}
 	c.server = httptest.NewServer(c.handler())
 	return c

@@ -56,6 +56,8 @@ type ServerOptions struct {
 	Count int
 	// Memory is in MiB, CPU in MHz. Default 2048 and 1000.
 	Memory, CPU int
+	// Public is the address at which functions are served, without its port. Default 0.0.0.0.
+	Public string
 	// DataDir and RunDir are fixed places on the node. Default /var/lib/tatami-server and /run/tatami.
 	DataDir, RunDir string
 }
@@ -95,6 +97,7 @@ func (o Options) withDefaults() Options {
 	w.KillTimeout = cmp.Or(w.KillTimeout, 30*time.Second)
 	s := &o.Servers
 	s.Job, s.Cluster = cmp.Or(s.Job, "tatami"), cmp.Or(s.Cluster, "tatami")
+	s.Public = cmp.Or(s.Public, "0.0.0.0")
 	s.Count = cmp.Or(s.Count, 3)
 	if len(s.Peers) > 0 {
 		s.Count = len(s.Peers)

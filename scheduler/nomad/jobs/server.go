@@ -23,7 +23,7 @@ func Server(o Options) (*api.Job, error) {
 	at := func(port int) string { return fmt.Sprintf("${attr.unique.network.ip-address}:%d", port) }
 	t := o.task("server", slices.Concat([]string{"server", "--cluster", s.Cluster}, s.peers(), []string{
 		"--cluster-listen", at(clusterPort), "--relay-listen", at(relayPort),
-		"--nats-listen", at(natsPort), "--public-addr", fmt.Sprintf("0.0.0.0:%d", publicPort), "--control-addr", "",
+		"--nats-listen", at(natsPort), "--public-addr", fmt.Sprintf("%s:%d", s.Public, publicPort), "--control-addr", "",
 		"--cluster-secret", "${NOMAD_SECRETS_DIR}/cluster.secret", "--data-dir", s.DataDir, "--run-dir", s.RunDir, "--node-name", "${node.unique.name}",
 		"--nomad-job", o.Workers.Job, "--log-format", "json",
 	}))
