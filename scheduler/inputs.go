@@ -44,7 +44,13 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 				return s.core.Report(now, r)
 			})
 		},
-		bus.SubjectOverview: func(m *nats.Msg) { s.answer(ctx, m, func(now time.Time) any { return overview(now, s.core.State()) }) },
+		bus.SubjectOverview: func(m *nats.Msg) {
+			s.answer(ctx, m, func(now time.Time) any {
+				o := overview(now, s.core.State())
+				s.pool.Load().show(&o)
+				return o
+			})
+		},
 		bus.SubjectCompact: func(m *nats.Msg) {
 			req, err := bus.Decode[bus.CompactRequest](m.Data)
 			if err != nil {
@@ -59,7 +65,13 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 				s.log.Warn("a question cannot be read", "err", err)
 				return
 			}
-			s.answer(ctx, m, func(now time.Time) any { return explain(now, s.core.State(), req) })
+			s.answer(ctx, m, func(now time.Time) any {
+				e := explain(now, s.core.State(), req)
+				if v := s.pool.Load(); v != nil && e.Found && req.Function != nil {
+					say(&e, now, "%s", &v.PoolStatus)
+				}
+				return e
+			})
 		},
 	}
 	for subject, h := range handlers {

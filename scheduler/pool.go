@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/scheduler/fleet"
 	"github.com/tatami-faas/tatami/scheduler/reconcile"
@@ -25,6 +26,8 @@ type Pool interface {
 
 // PoolState is what a pool is.
 type PoolState struct {
+	// Name is what it is, for people.
+	Name string
 	// Elastic says that the pool may be resized. Count is how many workers it was told to have, Min and Max are its owner's bounds.
 	Elastic         bool
 	Count, Min, Max int
@@ -144,6 +147,7 @@ func (f *follower) pass(ctx context.Context, p *PoolState) {
 	case <-ctx.Done():
 	case d := <-done:
 		f.memory = d.Memory
+		f.s.pool.Store(viewOf(p, d))
 		f.resize(ctx, p, d)
 	}
 }
@@ -164,6 +168,36 @@ func (f *follower) resize(ctx context.Context, p *PoolState, d fleet.Decision) {
 		return
 	}
 	f.s.log.Info("the pool was resized", "count", p.Count, "wanted", d.Count, "reason", d.Reason)
+}
+
+// poolView is the pool as others see it.
+type poolView struct {
+	bus.PoolStatus
+	members map[string]bool
+}
+
+func viewOf(p *PoolState, d fleet.Decision) *poolView {
+	v := &poolView{
+		PoolStatus: bus.PoolStatus{Name: p.Name, Elastic: p.Elastic, Count: p.Count, Min: p.Min, Max: p.Max, Wanted: d.Count, Reason: d.Reason, Busy: p.Busy},
+		members:    make(map[string]bool, len(p.Members)),
+	}
+	for _, m := range p.Members {
+		v.members[m.Name] = true
+	}
+	return v
+}
+
+// show puts the pool into the picture; a nil one is that of workers that join by themselves.
+func (v *poolView) show(o *bus.Overview) {
+	if v == nil {
+		return
+	}
+	o.Pool = &v.PoolStatus
+	for i := range o.Nodes {
+		if n := &o.Nodes[i]; v.members[n.Labels[functions.LabelMember]] {
+			n.Pool = v.Name
+		}
+	}
 }
 
 // nodesByMember finds the nodes of a pool.

@@ -210,3 +210,26 @@ func TestAStaticPoolStaysAsItIs(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// The pool is in the picture: which nodes it runs, how many there should be, and why.
+func TestThePoolIsShown(t *testing.T) {
+	t.Parallel()
+	w := newPoolWorld(t, 2, 5)
+	w.pool.Name = "Nomad job workers"
+	w.addNode("alone", 1024)
+	o := overview(w.now, w.core.State())
+	var none *poolView
+	none.show(&o)
+	if o.Pool != nil {
+		t.Errorf("there is a pool: %+v", o.Pool)
+	}
+	viewOf(&w.pool, fleet.Decision{Count: 3, Reason: "1 instance lacks room"}).show(&o)
+	for _, n := range o.Nodes {
+		if want := map[bool]string{true: w.pool.Name}[n.Labels[functions.LabelMember] != ""]; n.Pool != want {
+			t.Errorf("%s is of the pool %q, not %q", n.Name, n.Pool, want)
+		}
+	}
+	if got, want := o.Pool.String(), "the pool, Nomad job workers, has 2 workers of 0 to 5 and should have 3: 1 instance lacks room"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -36,6 +37,8 @@ type Scheduler struct {
 	sequence map[functions.NodeID]uint64
 	out      bus.Publisher
 	unsynced int
+	// pool is what the last look at it gave; nil where there is none.
+	pool atomic.Pointer[poolView]
 }
 
 // New returns a scheduler over the bus. It starts nothing.

@@ -25,7 +25,14 @@ func newNodeCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return list(a, nodes, nodeName, nodeColumns(time.Now()), "no node has reported yet")
+			if err := list(a, nodes, nodeName, nodeColumns(time.Now()), "no node has reported yet"); err != nil || a.machine() || a.output == formatName {
+				return err
+			}
+			pool, err := c.Pool(cmd.Context())
+			if err == nil && pool.Name != "static" {
+				a.talk("%s\n", pool.Text)
+			}
+			return err
 		},
 	}
 	sh := &cobra.Command{
@@ -87,6 +94,7 @@ func nodeFields(n *v1.Node) []field {
 	return []field{
 		{"node", n.Name},
 		{"id", string(n.ID)},
+		{"pool", n.Pool},
 		{"state", nodeState(*n)},
 		{"drain", drainText(n.Drain)},
 		{"platform", "linux/" + n.Architecture},
@@ -149,6 +157,7 @@ func nodeColumns(now time.Time) []column[v1.Node] {
 		{head: "memory used", num: true, cell: func(n v1.Node) string { return size(n.MemoryUsed) }},
 		{head: "platform", wide: true, cell: func(n v1.Node) string { return "linux/" + n.Architecture }},
 		{head: "id", wide: true, cell: func(n v1.Node) string { return string(n.ID) }},
+		{head: "pool", wide: true, cell: func(n v1.Node) string { return n.Pool }},
 		{head: "seen", wide: true, num: true, cell: func(n v1.Node) string { return age(now, n.LastSeen) }},
 		{head: "labels", wide: true, cell: func(n v1.Node) string { return labelText(n.Labels) }},
 		{head: "reason", wide: true, cell: func(n v1.Node) string { return n.Reason }},

@@ -18,6 +18,9 @@ import (
 // lostAfter is how long after its last report a node counts as lost.
 const lostAfter = 10 * time.Second
 
+// poolStatic is the pool of workers that join by themselves.
+const poolStatic = "static"
+
 // NodeInput names a node in a path.
 type NodeInput struct {
 	Node string `path:"node" doc:"Id or name of the node"`
@@ -41,6 +44,19 @@ func (a *API) registerNodes(h huma.API) {
 	}, func(ctx context.Context, in *NodeInput) (*body[v1.Node], error) {
 		n, err := a.node(ctx, in.Node)
 		return &body[v1.Node]{n}, err
+	})
+	handle(a, h, huma.Operation{
+		OperationID: "get-pool", Method: http.MethodGet, Path: "/v1/pool", Summary: "Show where workers come from, and how many there should be", Tags: tags,
+	}, func(ctx context.Context, _ *none) (*body[v1.Pool], error) {
+		over, err := a.overview(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out := v1.Pool{Name: poolStatic, Count: len(over.Nodes), Wanted: len(over.Nodes), Text: "workers join by themselves"}
+		if p := over.Pool; p != nil {
+			out = v1.Pool{Name: p.Name, Elastic: p.Elastic, Count: p.Count, Min: p.Min, Max: p.Max, Wanted: p.Wanted, Reason: p.Reason, Busy: p.Busy, Text: p.String()}
+		}
+		return &body[v1.Pool]{out}, nil
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "set-node-intent", Method: http.MethodPut, Path: "/v1/nodes/{node}/intent", Summary: "Open, cordon or drain a node", Tags: tags,
@@ -69,7 +85,7 @@ func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {
 		node := v1.Node{
 			ID: n.ID, Name: n.Name, Architecture: n.Architecture, State: nodeState(n, over.At), Intent: cmp.Or(n.Intent, functions.NodeOpen), Reason: n.IntentReason,
 			Capacity: n.Capacity, Allocatable: n.Allocatable, Reserved: n.Reserved, CPUUsed: n.CPUUsed, MemoryUsed: n.MemoryUsed,
-			Instances: running[n.ID], Artifacts: n.Artifacts, Labels: n.Labels, Lacks: n.Lacks, LastSeen: n.LastSeen,
+			Instances: running[n.ID], Pool: cmp.Or(n.Pool, poolStatic), Artifacts: n.Artifacts, Labels: n.Labels, Lacks: n.Lacks, LastSeen: n.LastSeen,
 		}
 		if d := n.Drain; d != nil {
 			node.Drain = &v1.NodeDrain{From: d.From, Left: d.Left, Waits: d.Waits}

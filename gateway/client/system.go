@@ -78,6 +78,11 @@ func (c *Client) RevokeNodeToken(ctx context.Context, id string) (*v1.NodeToken,
 	return fetchOne[v1.NodeToken](ctx, c, http.MethodDelete, "/v1/node-tokens/"+url.PathEscape(id), nil)
 }
 
+// Pool tells where workers come from.
+func (c *Client) Pool(ctx context.Context) (*v1.Pool, error) {
+	return fetchOne[v1.Pool](ctx, c, http.MethodGet, "/v1/pool", nil)
+}
+
 // Certificates lists the certificates of servers and workers.
 func (c *Client) Certificates(ctx context.Context) (*v1.Certificates, error) {
 	return fetchOne[v1.Certificates](ctx, c, http.MethodGet, "/v1/certificates", nil)

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -19,6 +20,41 @@ type Overview struct {
 	Namespaces []NamespaceStatus `json:"namespaces"`
 	// Total is all namespaces together; its name is functions.QuotaTotal.
 	Total *NamespaceStatus `json:"total,omitempty"`
+	// Pool is where workers come from; nil where they join by themselves.
+	Pool *PoolStatus `json:"pool,omitempty"`
+}
+
+// PoolStatus is a pool of workers, and what the scheduler wants of it.
+type PoolStatus struct {
+	Name string `json:"name"`
+	// Elastic says that it may be resized. Count is how many workers it was told to have, between Min and Max, Wanted how many there should be and Reason why.
+	Elastic bool   `json:"elastic"`
+	Count   int    `json:"count"`
+	Min     int    `json:"min"`
+	Max     int    `json:"max"`
+	Wanted  int    `json:"wanted"`
+	Reason  string `json:"reason,omitempty"`
+	// Busy says why it cannot be resized now.
+	Busy string `json:"busy,omitempty"`
+}
+
+// String is the pool in a sentence.
+func (p *PoolStatus) String() string {
+	out := fmt.Sprintf("the pool, %s, has %d workers", p.Name, p.Count)
+	if !p.Elastic {
+		return out + " and is not resized from here"
+	}
+	out += fmt.Sprintf(" of %d to %d", p.Min, p.Max)
+	if p.Wanted != p.Count {
+		out += fmt.Sprintf(" and should have %d", p.Wanted)
+	}
+	if p.Reason != "" {
+		out += ": " + p.Reason
+	}
+	if p.Busy != "" {
+		out += "; it cannot be resized now: " + p.Busy
+	}
+	return out
 }
 
 // NodeStatus is a node as the scheduler sees it.
@@ -27,7 +63,9 @@ type NodeStatus struct {
 	NodeState
 	// Reserved is the sum of what placed instances may take.
 	Reserved functions.Resources `json:"reserved"`
-	Cordoned bool                `json:"cordoned,omitempty"`
+	// Pool is the name of the pool that runs the node's worker; empty where that has joined by itself.
+	Pool     string `json:"pool,omitempty"`
+	Cordoned bool   `json:"cordoned,omitempty"`
 	// Intent is what an operator wants of the node, IntentReason why.
 	Intent       functions.NodeIntent `json:"intent,omitempty"`
 	IntentReason string               `json:"intentReason,omitempty"`

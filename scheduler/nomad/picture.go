@@ -149,7 +149,7 @@ func payload[T any](e *api.Event, name string) (T, error) {
 
 // state is the picture as the scheduler takes it.
 func (p *picture) state() scheduler.PoolState {
-	out := scheduler.PoolState{Elastic: p.elastic, Count: p.count, Min: p.min, Max: p.max, Version: p.version}
+	out := scheduler.PoolState{Name: "Nomad job " + p.job, Elastic: p.elastic, Count: p.count, Min: p.min, Max: p.max, Version: p.version}
 	if p.deployment != "" {
 		out.Busy = "deployment " + short(p.deployment) + " of the job is active"
 	}

@@ -55,14 +55,34 @@ type Node struct {
 	Allocatable functions.Resources `json:"allocatable"`
 	Reserved    functions.Resources `json:"reserved"`
 	// CPUUsed is in millicores and MemoryUsed in bytes, both of the whole machine.
-	CPUUsed    int64             `json:"cpuUsedMillis"`
-	MemoryUsed int64             `json:"memoryUsedBytes"`
-	Instances  int               `json:"instances"`
-	Artifacts  []string          `json:"artifacts,omitempty"`
-	Labels     map[string]string `json:"labels,omitempty"`
+	CPUUsed    int64 `json:"cpuUsedMillis"`
+	MemoryUsed int64 `json:"memoryUsedBytes"`
+	Instances  int   `json:"instances"`
+	// Pool is what runs the node's worker, or static where that has joined by itself.
+	Pool      string            `json:"pool"`
+	Artifacts []string          `json:"artifacts,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
 	// Lacks says what functions may need and the node does not have, gvisor and egress, each with the reason.
 	Lacks    map[functions.Feature]string `json:"lacks,omitempty"`
 	LastSeen time.Time                    `json:"lastSeen"`
+}
+
+// Pool is where workers come from.
+type Pool struct {
+	// Name is static where workers join by themselves.
+	Name string `json:"name"`
+	// Elastic says that it is resized by what functions need. Count is how many workers it was told to have, between Min and Max, Wanted how many there should
+	// be and Reason why.
+	Elastic bool   `json:"elastic"`
+	Count   int    `json:"count"`
+	Min     int    `json:"min"`
+	Max     int    `json:"max"`
+	Wanted  int    `json:"wanted"`
+	Reason  string `json:"reason,omitempty"`
+	// Busy says why it cannot be resized now.
+	Busy string `json:"busy,omitempty"`
+	// Text is all of that in a sentence.
+	Text string `json:"text"`
 }
 
 // NodeDrain is how far a drain is: of From instances Left are left. Waits says what these wait for, by function.
