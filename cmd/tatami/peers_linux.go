@@ -11,8 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 )
@@ -34,7 +32,7 @@ type foundPeers struct {
 }
 
 // findPeers completes the configuration by the peers that Nomad tells of, where it is to. Those of the last time count while not all are there.
-func (c *serverConfig) findPeers(ctx context.Context, reach func() (*api.Client, error), log *slog.Logger) error {
+func (c *serverConfig) findPeers(ctx context.Context, reach func() (*nomad.Client, error), log *slog.Logger) error {
 	if c.PeersService == "" {
 		return nil
 	}

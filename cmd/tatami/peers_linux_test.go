@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 	"github.com/tatami-faas/tatami/scheduler/nomad/jobs"
@@ -32,7 +30,7 @@ func TestServersFindEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := c.Allow("list-jobs", "read-job", "scale-job", "node:read")
-	reach := func() (*api.Client, error) { return nomad.At(c.URL(), token) }
+	reach := func() (*nomad.Client, error) { return nomad.At(c.URL(), token) }
 	cfg := serverConfig{PeersService: "tatami-cluster", PeersCount: 3}
 	cfg.DataDir = t.TempDir()
 	want := []string{"127.0.0.1:6222", "127.0.0.2:6222", "127.0.0.3:6222"}

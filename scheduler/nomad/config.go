@@ -44,6 +44,9 @@ func (c Config) validate() error {
 	return nil
 }
 
+// Client reaches Nomad's API.
+type Client = api.Client
+
 // FromEnvironment returns a client for the Nomad that the environment names, as Nomad's own command takes it: NOMAD_ADDR (unix:// too), NOMAD_TOKEN,
 // NOMAD_NAMESPACE, NOMAD_REGION, NOMAD_CACERT and their like.
 func FromEnvironment() (*api.Client, error) { return clientOf(api.DefaultConfig()) }
