@@ -29,7 +29,9 @@ type walk struct {
 	kind variety
 	most int
 	// every is how often a choice is compared with a full scan.
-	every   int
+	every int
+	// least is what every request asks for at least.
+	least   functions.Resources
 	choices uint64
 	// stale are reservations that ended, some of them.
 	stale   [64]Reservation
@@ -93,6 +95,7 @@ func (w *walk) step(i int) error {
 
 func (w *walk) place(i int) error {
 	r := randomRequest(w.rng, w.terms, w.model.live, w.model.nodes)
+	r.Resources.CPU, r.Resources.Memory = max(r.Resources.CPU, w.least.CPU), max(r.Resources.Memory, w.least.Memory)
 	compare := i%w.every == 0
 	refused := w.model.refuses(r.Namespace, demand(&r))
 	var want functions.NodeID

@@ -136,6 +136,39 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestLeastAsked asks for less and less: what was kept out of the index for having less free is chosen like any other once somebody asks for so little.
+func TestLeastAsked(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []variety{kinds, odd, alike} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWalk(5, 60, 1, kind)
+			aside := 0
+			for _, least := range []functions.Resources{
+				{CPU: 4000, Memory: 8 * functions.GiB}, {CPU: 1500, Memory: 8 * functions.GiB}, {CPU: 1500, Memory: functions.GiB}, {CPU: 300, Memory: 600 * functions.MiB}, {},
+			} {
+				w.least = least
+				for i := range 800 {
+					if err := w.step(i); err != nil {
+						t.Fatalf("at least %v, step %d: %v", least, i, err)
+					}
+				}
+				if err := w.engine.checkIndex(); err != nil {
+					t.Fatalf("at least %v: %v", least, err)
+				}
+				for i := range w.engine.nodes {
+					if w.engine.nodes[i].standing == parked {
+						aside++
+					}
+				}
+			}
+			if aside == 0 {
+				t.Error("no node was ever out of the index")
+			}
+		})
+	}
+}
+
 // What there are many of fills whole cache lines, so that none of them lies across one more than it must.
 func TestWholeCacheLines(t *testing.T) {
 	t.Parallel()
