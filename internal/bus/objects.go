@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -54,12 +56,30 @@ const (
 	longestReading = time.Hour
 	// openingGrace is how long an opening may go on once its context has ended: the library leaves behind what it began when it is cut off.
 	openingGrace = 5 * time.Second
+	// readingStep is how long one read of the library's may wait for the next part. It cannot be closed meanwhile, nor does the end of its context
+	// reach it where no part comes any more.
+	readingStep = 100 * time.Millisecond
 )
+
+// readingContext has the library's reads of an opened object end after readingStep: each asks for its deadline.
+type readingContext struct {
+	context.Context
+	opened atomic.Bool
+}
+
+// Deadline is that of the whole reading while the object is being opened, and the next read's then.
+func (c *readingContext) Deadline() (time.Time, bool) {
+	if c.opened.Load() {
+		return time.Now().Add(readingStep), true
+	}
+	return c.Context.Deadline()
+}
 
 // Open returns the object and its size; not-found where there is none. Its content is checked against its digest: a read that ends
 // without an error gave all of it unharmed. Reading ends with ctx, and takes an hour at most.
 func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestReading)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestReading)
+	reading := &readingContext{Context: bounded}
 	began := context.AfterFunc(ctx, func() { time.AfterFunc(openingGrace, cancel) })
 	r, err := o.store.Get(reading, name)
 	began()
@@ -67,7 +87,8 @@ func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, int64, 
 		cancel()
 		return nil, 0, o.fail(err, "reading", name)
 	}
-	object := &openObject{ObjectResult: r, ctx: ctx, cancel: cancel}
+	reading.opened.Store(true)
+	object := &openObject{ObjectResult: r, ctx: ctx, reading: reading, cancel: cancel}
 	object.leave = context.AfterFunc(ctx, func() { _ = object.ObjectResult.Close() })
 	info, err := r.Info()
 	if err == nil {
@@ -83,21 +104,28 @@ func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, int64, 
 // openObject is an object that is being read.
 type openObject struct {
 	jetstream.ObjectResult
-	ctx    context.Context
-	cancel context.CancelFunc
+	// ctx is the caller's, reading the library's, which cancel ends.
+	ctx, reading context.Context
+	cancel       context.CancelFunc
 	// leave has the end of the caller's context be of no consequence any more.
 	leave func() bool
 }
 
 // Read reads on.
 func (o *openObject) Read(p []byte) (int, error) {
-	if err := o.ctx.Err(); err != nil {
-		return 0, err
+	for {
+		if err := cmp.Or(o.ctx.Err(), o.reading.Err()); err != nil {
+			return 0, err
+		}
+		n, err := o.ObjectResult.Read(p)
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		return n, err
 	}
-	return o.ObjectResult.Read(p)
 }
 
-// Close ends the reading.
+// Close ends the reading, also one that another goroutine is in.
 func (o *openObject) Close() error {
 	o.leave()
 	o.cancel()

@@ -191,3 +191,61 @@ func TestListingGivenUp(t *testing.T) {
 		}
 	}
 }
+
+// Whoever reads an object of which nothing comes any more is not held by it: neither once it is closed, nor once its caller has gone.
+func TestReadingOfWhatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{})
+	if _, err := b.Bodies().Put(t.Context(), "x", strings.NewReader(strings.Repeat("x", 300<<10))); err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.JetStream().Stream(t.Context(), b.Bodies().Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSubject("$O."+bus.ObjectsBodies+".C.>")); err != nil {
+		t.Fatal(err)
+	}
+	for name, end := range map[string]func(io.Closer, context.CancelFunc){
+		"closed":   func(r io.Closer, _ context.CancelFunc) { _ = r.Close() },
+		"left":     func(_ io.Closer, leave context.CancelFunc) { leave() },
+		"left and": func(r io.Closer, leave context.CancelFunc) { leave(); _ = r.Close() },
+	} {
+		ctx, leave := context.WithCancel(t.Context())
+		r, _, err := b.Bodies().Open(ctx, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() {
+			_, err := io.Copy(io.Discard, r)
+			done <- err
+		}()
+		// As long as that takes it is read for sure, as far as there is anything.
+		for range 20 {
+			if _, err := b.Bodies().Has(t.Context(), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			end(r, leave)
+		}()
+		limit := time.After(time.Minute)
+		for range 2 {
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Errorf("%s: all of it was read", name)
+				}
+			case <-ended:
+				ended = nil
+			case <-limit:
+				t.Fatalf("%s: the reading goes on", name)
+			}
+		}
+		leave()
+		_ = r.Close()
+	}
+}
