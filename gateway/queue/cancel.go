@@ -206,9 +206,19 @@ func (q *Queue) endCancel(id functions.InvocationID, c *cancellation, inv *funct
 	if c.callers--; c.callers == 0 {
 		delete(q.cancelling, id)
 	}
-	alone := won && !c.settled && q.held[id] == nil
+	h := q.held[id]
+	alone := won && !c.settled && h == nil
 	c.settled = c.settled || alone
+	if won {
+		// It was delivered meanwhile, as one that nobody can have ended: it waits for a lease, or is about to begin.
+		for m := h; m != nil; m = m.next {
+			m.cancelled = true
+		}
+	}
 	q.mu.Unlock()
+	if won && h != nil {
+		h.lane.yield(h)
+	}
 	if alone {
 		if l != nil {
 			l.endTurn(orderName(inv.OrderingKey), id)
