@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // stuck is a standard input at which nobody types.
@@ -53,5 +56,27 @@ func TestServerThatEndsDuringADeploy(t *testing.T) {
 	code := newApp(stuck{}, &out, &talk).run([]string{"--server", s.URL, "deploy", "--image", "team/app", "--name", "app"})
 	if code != 8 || !strings.Contains(talk.String(), "went away while app was being deployed") || !strings.Contains(talk.String(), "tatami rev ls app") {
 		t.Errorf("ended with %d: %s", code, &talk)
+	}
+}
+
+// The help names a flag's value by one word: what stands between backquotes in a flag's text is taken for it.
+func TestFlagsNameTheirValues(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			seen++
+			if value, usage := pflag.UnquoteUsage(f); strings.Contains(value, " ") || strings.Contains(usage, "`") {
+				t.Errorf("%s --%s %s", c.CommandPath(), f.Name, value)
+			}
+		})
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRootCmd(newApp(stuck{}, io.Discard, io.Discard)))
+	if seen < 100 {
+		t.Errorf("only %d flags were looked at", seen)
 	}
 }

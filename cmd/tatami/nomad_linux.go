@@ -48,7 +48,7 @@ func (n *nomadFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&w.Listen, "worker-listen", "${attr.unique.network.ip-address}:0", "address at which gateways reach a worker's instances")
 	f.DurationVar(&w.KillTimeout, "kill-timeout", 0, "how long a worker may take to end what runs; more than 30s needs max_kill_timeout on Nomad's clients (default 30s)")
 	f.BoolVar(&w.Shared, "shared-nodes", false, "let several workers run on one node; their directories must then contain ${NOMAD_ALLOC_INDEX}")
-	f.StringArrayVar(&w.Flags, "worker-flag", nil, "a further flag of `tatami worker`, such as --worker-flag=--label=zone=a")
+	f.StringArrayVar(&w.Flags, "worker-flag", nil, "a further flag of tatami worker, such as --worker-flag=--label=zone=a")
 	f.StringVar(&s.Job, "server-job", "tatami", "name of the job of the servers")
 	f.StringVar(&s.Cluster, "cluster", "tatami", "name of the cluster of servers")
 	f.StringSliceVar(&s.Peers, "server-peers", nil, "addresses of the three or five machines that run servers (default the servers find each other as a service of Nomad's)")

@@ -52,7 +52,7 @@ func (c *serverConfig) flags(f *pflag.FlagSet) error {
 	f.StringVar(&c.PeersService, "peers-service", "", "service of Nomad's by which the servers find each other, instead of --peers")
 	f.IntVar(&c.PeersCount, "peers-count", 3, "how many servers --peers-service is of, three or five")
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "which of the peers this server is")
-	f.StringVar(&c.ClusterSecret, "cluster-secret", "", "file with what the servers have in common, as `tatami cluster secret` makes it; needed at the first start")
+	f.StringVar(&c.ClusterSecret, "cluster-secret", "", "file with what the servers have in common, as tatami cluster secret makes it; needed at the first start")
 	f.StringVar(&c.RelayListen, "relay-listen", "", "address at which the other servers hand requests on to this one, such as 10.0.0.1:6223")
 	f.DurationVar(&c.LameDuck, "lame-duck", time.Second, "how long a server that stops still takes requests while /readyz fails: longer than the interval at which load balancers ask for that")
 	return nil

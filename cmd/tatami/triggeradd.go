@@ -57,7 +57,7 @@ func newTriggerAddCmd(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&ad.file, "file", "f", "", "the trigger in YAML, as in the list `triggers` of tatami.yaml")
+	f.StringVarP(&ad.file, "file", "f", "", "the trigger in YAML, as in the list triggers of tatami.yaml")
 	f.BoolVar(&ad.event, "event", false, "take what is posted to /events")
 	f.StringVar(&ad.cron.Schedule, "cron", "", "fire by this schedule, such as '30 3 * * 1-5' or @hourly")
 	f.StringVar(&ad.cron.Zone, "zone", "", "time zone of the schedule, such as Europe/Berlin (default UTC)")

@@ -35,7 +35,7 @@ type workerConfig struct {
 func (c *workerConfig) flags(f *pflag.FlagSet) {
 	c.nodeConfig.flags(f, workerPlaces)
 	f.StringVar(&c.Join, "join", "", "where the server lets workers join, such as nats://127.0.0.1:4222; of a cluster, its servers, separated by commas")
-	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as `tatami token create` makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
+	f.StringVar(&c.TokenFile, "token-file", "", "file with the token for joining, as tatami token create makes it, or "+bus.WorkerTokenFile+" in the server's data directory")
 	f.BoolVar(&c.Sweep, "sweep", false, "run no worker: end what one that was killed has left running in these directories, and leave")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:0", "address of this machine at which gateways reach the instances; port 0 picks a free one")
 }
