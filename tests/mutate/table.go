@@ -248,16 +248,8 @@ var mutations = []mutation{
 		"runtime/seccomp/compile.go", "program = append(program, instruction{give, 0, 0, errno | uint32(syscall.ENOSYS)})\n\tif len(program)", "program = append(program, instruction{give, 0, 0, allow})\n\tif len(program)", "./runtime/seccomp",
 	},
 	{
-		"commands of an earlier scheduler followed",
-		"worker/command.go", "old := c.Epoch < w.epoch", "old := false", "./worker",
-	},
-	{
 		"a gateway that ends without a word",
 		"gateway/gateway.go", "\tfront.Leave()\n", "", "./gateway",
-	},
-	{
-		"requests dropped that came before the end",
-		"gateway/http1/sweep.go", "c.s.ending.Load() && c.come() < leastHead", "c.s.ending.Load()", "./gateway/http1",
 	},
 	{
 		"a lead handed over before its requests are answered",
