@@ -173,6 +173,35 @@ func TestCancellingRacesWithRunning(t *testing.T) {
 	}
 }
 
+// What is delivered while it is being cancelled, and waits for a lease, does not begin once that is over.
+func TestWhatComesWhileItIsCancelledDoesNotBegin(t *testing.T) {
+	t.Parallel()
+	var seen calls
+	run := newDataPath(t, 1, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.add(r) }))
+	run.deploy(hello, nil)
+	w := start(t, t.TempDir(), run, Config{})
+	// The first has the consumer made: what follows is new to it, so that nobody looks for its record.
+	w.ends(w.accept(Request{}))
+	run.set(func() { run.free = 0 })
+	id := w.accept(Request{})
+	w.until("it is in hand", func() bool { _, ok := w.q.inHand(id); return ok })
+	// As Cancel does that came before the message.
+	c := &cancellation{callers: 1}
+	w.q.mu.Lock()
+	w.q.cancelling[id] = c
+	w.q.mu.Unlock()
+	if st, err := w.q.cancelStored(t.Context(), id, c); err != nil || st.State != functions.StateCancelled {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	run.set(func() { run.free = 1 })
+	w.ends(w.accept(Request{}))
+	w.empty()
+	w.until("the counts are right", func() bool { return w.q.Depth(hello) == (Depth{}) })
+	if n := seen.of(id); n != 0 {
+		t.Errorf("%d attempts began after the invocation was cancelled", n)
+	}
+}
+
 func TestADelayedInvocationWaitsForItsTime(t *testing.T) {
 	t.Parallel()
 	at := make(chan time.Time, 1)
