@@ -26,7 +26,7 @@ func newCompactCmd(a *app) *cobra.Command {
 				return a.encode(p)
 			}
 			if len(p.Nodes) == 0 {
-				a.talk("no node's instances fit on the others\n")
+				a.talk("no node's instances fit on the others that are in use\n")
 				return nil
 			}
 			if a.output == formatName {
