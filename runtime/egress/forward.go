@@ -33,12 +33,12 @@ func writeSetting(device, name, value string) error {
 
 // uplinks are the devices over which packets leave the host, and the smallest size of a packet on them.
 func uplinks(reach []netip.Addr) (names []string, mtu int, err error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	all, err := routes()
 	if err != nil {
 		return nil, 0, fmt.Errorf("list the routes: %w", err)
 	}
 	var devices []int
-	for _, r := range routes {
+	for _, r := range all {
 		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
 			devices = append(devices, r.LinkIndex)
 			for _, hop := range r.MultiPath {
@@ -73,11 +73,11 @@ func uplinks(reach []netip.Addr) (names []string, mtu int, err error) {
 
 // overlap finds a network of the host's own that the range would hide.
 func overlap(space netip.Prefix) (string, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	all, err := routes()
 	if err != nil {
 		return "", fmt.Errorf("list the routes: %w", err)
 	}
-	for _, r := range routes {
+	for _, r := range all {
 		if r.Dst == nil {
 			continue
 		}

@@ -111,12 +111,12 @@ func removeLink(name string) error {
 
 // owned lists our devices, with their owners; a device whose making was interrupted has none.
 func owned(prefix string) (map[slot]string, error) {
-	links, err := netlink.LinkList()
+	all, err := links()
 	if err != nil {
 		return nil, fmt.Errorf("list the network devices: %w", err)
 	}
 	out := map[slot]string{}
-	for _, l := range links {
+	for _, l := range all {
 		if s, ok := slotOf(prefix, l.Attrs().Name); ok {
 			out[s] = l.Attrs().Alias
 		}

@@ -256,11 +256,11 @@ func (n *Network) undo() error {
 	if _, err := os.Stat(n.cfg.State); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	links, err := netlink.LinkList()
+	all, err := links()
 	if err != nil {
 		return err
 	}
-	others := slices.ContainsFunc(links, func(l netlink.Link) bool {
+	others := slices.ContainsFunc(all, func(l netlink.Link) bool {
 		_, own := slotOf(n.prefix, l.Attrs().Name)
 		return isOurs(l.Attrs().Name) && !own
 	})

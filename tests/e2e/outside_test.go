@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -187,27 +188,37 @@ func reaches(n *harness.Network, addr string) bool {
 
 // innerAddrs are the addresses of the functions that have a link.
 func (w *world) innerAddrs() (out []string) {
-	w.host.Must(func() error {
-		links, err := netlink.LinkList()
-		if err != nil {
-			return err
-		}
-		for _, l := range links {
-			if !strings.HasPrefix(l.Attrs().Name, "tt") {
-				continue
-			}
-			addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
-			if err != nil {
-				return err
-			}
-			for _, a := range addrs {
-				ip, _ := netip.AddrFromSlice(a.IP.To4())
-				out = append(out, ip.Next().String())
+	w.host.Must(func() (err error) {
+		for range 20 {
+			// Devices come and go beside it: what is broken off for that is begun again.
+			if out, err = innerAddrsHere(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+				break
 			}
 		}
-		return nil
+		return err
 	})
 	return out
+}
+
+func innerAddrsHere() (out []string, err error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if !strings.HasPrefix(l.Attrs().Name, "tt") {
+			continue
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addrs {
+			ip, _ := netip.AddrFromSlice(a.IP.To4())
+			out = append(out, ip.Next().String())
+		}
+	}
+	return out, nil
 }
 
 // operatorTable stands for the rules that the machine has already.
