@@ -3,10 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -479,18 +476,7 @@ func TestAFailedSyncStopsTheQueue(t *testing.T) {
 	t.Parallel()
 	run := newDataPath(t, 1, http.HandlerFunc(echo))
 	run.deploy(hello, nil)
-	dir := t.TempDir()
-	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = b.Close(context.Background()) }()
-	q, err := NewOver(Config{}, b, run, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- q.Run(context.Background()) }()
+	dir, b, q, done := startOver(t, run, Config{})
 	id, err := q.Accept(t.Context(), Request{Ref: hello})
 	if err != nil {
 		t.Fatal(err)
@@ -500,11 +486,7 @@ func TestAFailedSyncStopsTheQueue(t *testing.T) {
 	}
 	// The server makes a new block when the last message of one is acknowledged: that must not be what fails.
 	(&world{t: t, bus: b}).empty()
-	// It holds its files open and goes on writing; what is to be synced cannot be found.
-	msgs := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
-	if err := os.Rename(msgs, msgs+"-gone"); err != nil {
-		t.Fatal(err)
-	}
+	failDisk(t, dir)
 	_, err = q.Accept(t.Context(), Request{Ref: hello})
 	wantCode(t, err, fault.CodeUnavailable)
 	select {
@@ -516,8 +498,5 @@ func TestAFailedSyncStopsTheQueue(t *testing.T) {
 	_, err = q.Accept(t.Context(), Request{Ref: hello})
 	if k := fault.KindOf(err); k != fault.Unavailable {
 		t.Errorf("acceptance after the failure: %v", err)
-	}
-	if err := os.Rename(msgs+"-gone", msgs); err != nil {
-		t.Fatal(err)
 	}
 }

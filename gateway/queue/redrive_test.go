@@ -1,12 +1,8 @@
 package queue
 
 import (
-	"context"
 	"io"
-	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -90,18 +85,7 @@ func TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk(t *testing.T) {
 	t.Parallel()
 	run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }))
 	run.deploy(hello, func(c *functions.Config) { c.Queue.Durability = functions.DurabilityFast })
-	dir := t.TempDir()
-	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = b.Close(context.Background()) }()
-	q, err := NewOver(Config{}, b, run, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- q.Run(context.Background()) }()
+	dir, _, q, ended := startOver(t, run, Config{})
 	id, err := q.Accept(t.Context(), Request{Ref: hello})
 	if err != nil {
 		t.Fatal(err)
@@ -111,15 +95,7 @@ func TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
-	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := os.Rename(blocks+"-gone", blocks); err != nil {
-			t.Error(err)
-		}
-	}()
+	failDisk(t, dir)
 	_, err = q.Redrive(t.Context(), id, "")
 	wantCode(t, err, fault.CodeUnavailable)
 	if _, err := q.ShowDead(t.Context(), id); err != nil {

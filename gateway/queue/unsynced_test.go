@@ -90,36 +90,49 @@ func stillQueued(t *testing.T, b *bus.Bus, id functions.InvocationID) bool {
 	return err == nil && m.Subject == subject
 }
 
+// startOver runs a queue over a store whose disk the test makes fail; it ends with what Run returns.
+func startOver(t *testing.T, run *testDataPath, cfg Config) (dir string, b *bus.Bus, q *Queue, ended chan error) {
+	t.Helper()
+	dir = t.TempDir()
+	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close(context.Background()) })
+	if q, err = NewOver(cfg, b, run, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() { ended <- q.Run(context.Background()) }()
+	return dir, b, q, ended
+}
+
+// failDisk has every sync of queued invocations fail until the test ends: the server holds its files open and goes on writing, but what is to be synced cannot
+// be found.
+func failDisk(t *testing.T, dir string) {
+	t.Helper()
+	blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
+	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Rename(blocks+"-gone", blocks); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What has come due keeps its schedule until its message is on disk: the server may remove a block's file before what it has stored last is there.
 func TestAScheduleStaysUntilWhatItBroughtIsOnDisk(t *testing.T) {
 	t.Parallel()
 	run := newDataPath(t, 0, http.HandlerFunc(echo))
 	run.deploy(hello, nil)
-	dir := t.TempDir()
-	b, err := bus.Open(t.Context(), bus.Config{DataDir: dir}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = b.Close(context.Background()) }()
-	q, err := NewOver(Config{Backstop: time.Hour}, b, run, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- q.Run(context.Background()) }()
+	dir, b, q, ended := startOver(t, run, Config{Backstop: time.Hour})
 	id, err := q.Accept(t.Context(), Request{Ref: hello, NotBefore: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := filepath.Join(dir, "jetstream", bus.AccountTatami, "streams", bus.StreamInvocations, "msgs")
-	if err := os.Rename(blocks, blocks+"-gone"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := os.Rename(blocks+"-gone", blocks); err != nil {
-			t.Error(err)
-		}
-	}()
+	failDisk(t, dir)
 	// Its time comes.
 	subject, _ := bus.ScheduledSubject(id)
 	m, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject)

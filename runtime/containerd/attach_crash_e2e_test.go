@@ -74,16 +74,8 @@ func TestAttachKilled(t *testing.T) {
 
 // TestAttachMany: no thread stays in a sandbox, no output goes to another's, and each function is the one that was asked for.
 func TestAttachMany(t *testing.T) {
-	needInit(t)
-	cfg := testConfig(t)
-	cfg.SandboxPool = 4
-	blobs := sandboxtest.Blobs(t.TempDir())
-	d := open(t, cfg, blobs)
+	cfg, d, art := openPool(t, 4)
 	defer func() { _ = d.Close() }()
-	art := testImage(t, blobs)
-	if _, err := d.Prepare(t.Context(), art); err != nil {
-		t.Fatal(err)
-	}
 	const rounds, width = 50, 4
 	for range rounds {
 		awaitPool(t, d, width)
@@ -240,16 +232,8 @@ func TestAttachOtherwise(t *testing.T) {
 
 // TestAttachWaits: starts that find no sandbox left wait for those that are made, and are told why they were slower.
 func TestAttachWaits(t *testing.T) {
-	needInit(t)
-	cfg := testConfig(t)
-	cfg.SandboxPool = 1
-	blobs := sandboxtest.Blobs(t.TempDir())
-	d := open(t, cfg, blobs)
+	cfg, d, art := openPool(t, 1)
 	defer func() { _ = d.Close() }()
-	art := testImage(t, blobs)
-	if _, err := d.Prepare(t.Context(), art); err != nil {
-		t.Fatal(err)
-	}
 	awaitPool(t, d, 1)
 	all := make([]sandbox.Sandbox, 8)
 	var starts errgroup.Group

@@ -18,22 +18,31 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/runtime/sandboxtest"
 )
+
+// openPool returns a driver that keeps so many sandboxes made ahead, and an image that is prepared. The caller closes it.
+func openPool(t *testing.T, size int) (Config, *Driver, functions.Artifact) {
+	t.Helper()
+	needInit(t)
+	cfg := testConfig(t)
+	cfg.SandboxPool = size
+	blobs := sandboxtest.Blobs(t.TempDir())
+	d := open(t, cfg, blobs)
+	art := testImage(t, blobs)
+	if _, err := d.Prepare(t.Context(), art); err != nil {
+		_ = d.Close()
+		t.Fatal(err)
+	}
+	return cfg, d, art
+}
 
 // TestKeeperKilled: sandboxes do not outlive the keeper that saw their output and their end, the pool is made anew under another, and what
 // was lost is removed like any other.
 func TestKeeperKilled(t *testing.T) {
-	needInit(t)
-	cfg := testConfig(t)
-	cfg.SandboxPool = 2
-	blobs := sandboxtest.Blobs(t.TempDir())
-	d := open(t, cfg, blobs)
+	cfg, d, art := openPool(t, 2)
 	defer func() { _ = d.Close() }()
-	art := testImage(t, blobs)
-	if _, err := d.Prepare(t.Context(), art); err != nil {
-		t.Fatal(err)
-	}
 	awaitPool(t, d, 2)
 	sb, err := d.Create(t.Context(), testSpec(art))
 	if err != nil {
@@ -103,16 +112,8 @@ func parentOf(pid int) (int, error) {
 
 // TestFilterLikeRunc: the filter of our own compiling decides on every system call as the OCI runtime's does, as far as that knows the call.
 func TestFilterLikeRunc(t *testing.T) {
-	needInit(t)
-	cfg := testConfig(t)
-	cfg.SandboxPool = 1
-	blobs := sandboxtest.Blobs(t.TempDir())
-	d := open(t, cfg, blobs)
+	_, d, art := openPool(t, 1)
 	defer func() { _ = d.Close() }()
-	art := testImage(t, blobs)
-	if _, err := d.Prepare(t.Context(), art); err != nil {
-		t.Fatal(err)
-	}
 	filters := map[string]func(arch, number uint32, arg uint64) uint32{}
 	for _, path := range []string{pathAttach, pathContainerd} {
 		if path == pathAttach {

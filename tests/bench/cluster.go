@@ -19,7 +19,7 @@ const (
 	workerCPU = "500m"
 	workSpec  = "cpu: 400m\nmemory: 64Mi\nconcurrency: 2\nscale: {min: 3, max: 3, keepAlive: 1h}\n"
 	// workPath does the same work each time it is called, about 4 ms of a processor.
-	workPath = "/fn/work/spin?steps=4000000"
+	workPath = "/fn/busy/spin?steps=4000000"
 	// fillSpec is a function that wants more instances than fit anywhere.
 	fillSpec = "cpu: 60m\nmemory: 16Mi\nephemeral: 1Mi\nscale: {min: 60, max: 60, keepAlive: 1h}\n"
 	// workPhase is how long each load lasts.
@@ -138,7 +138,7 @@ func clusterGrowth(ctx context.Context, binary string) (figures []figure, err er
 	rates := make([][]float64, clusterWorkers+1)
 	measure := func() error {
 		n := len(s.workers)
-		if _, err := s.ready(ctx, "work", n); err != nil {
+		if _, err := s.ready(ctx, "busy", n); err != nil {
 			return err
 		}
 		for range rounds {
@@ -155,7 +155,7 @@ func clusterGrowth(ctx context.Context, binary string) (figures []figure, err er
 			return nil, err
 		}
 		if len(s.workers) == 1 {
-			if err := s.deploy(ctx, "work", "probe", workSpec); err != nil {
+			if err := s.deploy(ctx, "busy", "probe", workSpec); err != nil {
 				return nil, err
 			}
 		}
