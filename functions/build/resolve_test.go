@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 func TestParseReference(t *testing.T) {
@@ -180,15 +180,12 @@ func TestResolveWithABadDockerConfig(t *testing.T) {
 
 func TestResolveWhenTheRegistryFails(t *testing.T) {
 	t.Parallel()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := process.FreeAddr("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
 	r := NewResolver(ResolverConfig{DockerConfig: t.TempDir(), Timeout: 20 * time.Second})
-	_, err = r.Resolve(t.Context(), closed.Addr().String()+"/x", "amd64")
+	_, err = r.Resolve(t.Context(), nobody+"/x", "amd64")
 	wantFault(t, err, fault.CodeUnavailable, "was not reached")
 
 	answer := func(handler http.HandlerFunc) string {

@@ -28,6 +28,7 @@ import (
 	"github.com/tatami-faas/tatami/functions/build"
 	"github.com/tatami-faas/tatami/functions/spec"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // binary deploys an example as a user would, as far as the image, and takes the program out of it again.
@@ -89,18 +90,15 @@ type running struct {
 // start runs a program and waits until it listens, unless it ends before.
 func start(t *testing.T, program string, env ...string) *running {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := process.FreeAddr("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, err := net.SplitHostPort(free.Addr().String())
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, cmd: exec.Command(program), url: "http://127.0.0.1:" + port, done: make(chan error, 1)}
+	r := &running{t: t, cmd: exec.Command(program), url: "http://" + addr, done: make(chan error, 1)}
 	r.cmd.Env = append([]string{"PORT=" + port}, env...)
 	r.logs = filepath.Join(t.TempDir(), "logs")
 	logs, err := os.Create(r.logs)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tatami-faas/tatami/gateway/relay"
 	"github.com/tatami-faas/tatami/internal/pki"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -147,12 +148,11 @@ func TestARequestAwaitsWhoLeads(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := process.FreeAddr("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close()
-	two.relay.Point(gone.Addr().String())
+	two.relay.Point(gone)
 	body := strings.Repeat("x", 1<<16)
 	answers := make(chan string, 1)
 	go func() {

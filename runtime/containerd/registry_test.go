@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/runtime/sandboxtest"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // serveRegistry runs a registry on the loopback device, with a user where one is given, and pushes an image to it.
@@ -82,12 +82,10 @@ func TestRegistry(t *testing.T) {
 	guarded := serveRegistry(t, "me", "secret", layer)
 	host, _, _ := strings.Cut(guarded.Reference, "/")
 
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := process.FreeAddr("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := closed.Addr().String()
-	closed.Close()
 
 	absent := open
 	absent.Digest = "sha256:" + strings.Repeat("0", 64)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -195,16 +194,4 @@ func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.b)
-}
-
-// FreeAddr returns the preferred address of loopback if nobody listens there, else one where nobody does; preferred may be "".
-func FreeAddr(preferred string) (string, error) {
-	l, err := net.Listen("tcp", preferred)
-	if preferred == "" || err != nil {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return "", err
-		}
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
