@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -10,7 +11,7 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
-// settleTime is how long after the function's record dropped a candidate its revision's record may still say why.
+// settleTime is how long the one of two records may follow the other: the function's, which drops a candidate, and its revision's, which says why.
 const settleTime = 2 * time.Second
 
 // sighting is something that was seen of a change: of the function's record, or of the revision's.
@@ -20,7 +21,8 @@ type sighting struct {
 	err error
 }
 
-// await returns when the revision has the traffic, with the revision of the record that says so; else it fails with why it will not.
+// await returns when the revision has the traffic, with the revision of the record that says so; else it fails with why it will not, when the
+// function's record has dropped it.
 func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 	limit := a.cfg.DeployTimeout + c.rev.Config.Readiness.Timeout.Std()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errDeployTimeout)
@@ -45,8 +47,9 @@ func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 		send(sighting{err: err})
 	})
 
-	var dropped <-chan time.Time
-	exists := false
+	var why error
+	var settled <-chan time.Time
+	exists, dropped := false, false
 	for {
 		select {
 		case s := <-seen:
@@ -58,14 +61,20 @@ func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 				s.fn.Deleted = true // it was before the watch began
 			}
 			done, applied, err := judge(c, s)
-			if done || err != nil {
+			if failed := err != nil && s.rev != nil && !s.rev.Deleted; failed {
+				why = err
+			} else if done || err != nil {
 				return applied, err
 			}
-			if s.fn != nil && !s.fn.Synced && s.fn.Value.Candidate == "" {
-				dropped = time.After(settleTime)
+			dropped = dropped || s.fn != nil && !s.fn.Synced && s.fn.Value.Candidate == ""
+			switch {
+			case why != nil && dropped:
+				return 0, why
+			case (why != nil || dropped) && settled == nil:
+				settled = time.After(settleTime)
 			}
-		case <-dropped:
-			return 0, superseded(c)
+		case <-settled:
+			return 0, cmp.Or(why, superseded(c))
 		case <-ctx.Done():
 			if context.Cause(ctx) == errDeployTimeout { //nolint:errorlint // the very value that was set above
 				return 0, a.tooLate(context.WithoutCancel(ctx), c, limit)

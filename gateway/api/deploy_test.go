@@ -301,6 +301,43 @@ func TestDeployIsSuperseded(t *testing.T) {
 	fails(t, <-results, fault.CodeConflict, "deleted")
 }
 
+// A deploy that fails ends when the function's record has let go of the candidate, too: whoever looks then finds it settled.
+func TestAFailedDeployEndsWhenItIsSettled(t *testing.T) {
+	t.Parallel()
+	s := standin.Start(t, standin.Config{})
+	c := s.Client(t)
+	digest := upload(t, c, image(t, "one"))
+	s.Scheduler.Set("hello", standin.Outcome{Hold: true})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Deploy(t.Context(), hello, v1.DeployRequest{Digest: digest})
+		ended <- err
+	}()
+	id := pending(t, s, hello, "")
+	rev, _, err := s.Bus.Revisions().Get(t.Context(), bus.RevisionKey(hello, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev.State, rev.Reason = functions.RevisionFailed, "exited with code 1"
+	if _, err := s.Bus.Revisions().Put(t.Context(), bus.RevisionKey(hello, id), rev); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended while its revision was still the candidate: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	fn, at, err := s.Bus.Functions().Get(t.Context(), bus.FunctionKey(hello))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fn.Candidate = ""
+	if _, err := s.Bus.Functions().Update(t.Context(), bus.FunctionKey(hello), fn, at); err != nil {
+		t.Fatal(err)
+	}
+	fails(t, <-ended, fault.CodeFunctionNotReady, "exited with code 1")
+}
+
 func TestClientThatLeavesUndoesNothing(t *testing.T) {
 	t.Parallel()
 	s := standin.Start(t, standin.Config{})
