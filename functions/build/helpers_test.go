@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // wantFault fails unless err has the code, a next step where one is asked for, and the words.
@@ -254,8 +255,7 @@ func verify(t *testing.T, image *Image) {
 
 func writeScript(t *testing.T, path, text string) string {
 	t.Helper()
-	writeFile(t, path, []byte(text))
-	if err := os.Chmod(path, 0o700); err != nil {
+	if err := process.WriteProgram(path, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -64,14 +64,11 @@ func binary(t *testing.T, name string) string {
 		if h.Name != "function" {
 			continue
 		}
-		out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o700)
+		body, err := io.ReadAll(in)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.Copy(out, in); err != nil {
-			t.Fatal(err)
-		}
-		if err := out.Close(); err != nil {
+		if err := process.WriteProgram(path, body, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		return path

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // floor starts a function with what the kernel offers and nothing else: a cgroup of the v2 tree that the process is cloned into, its own
@@ -39,7 +41,7 @@ func newFloor(function string) (*floor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(f.lower, "function"), raw, 0o755); err != nil {
+	if err := process.WriteProgram(filepath.Join(f.lower, "function"), raw, 0o755); err != nil {
 		return nil, err
 	}
 	for _, tree := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {

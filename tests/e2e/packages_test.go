@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // machine is what deploy/packages.sh finds: the programs on PATH, who asks, and an apt that knows packages and makes programs of them.
@@ -75,8 +76,7 @@ func TestPackages(t *testing.T) {
 				}
 			}
 			script := func(name, text string) {
-				writeFile(t, filepath.Join(bin, name), text)
-				if err := os.Chmod(filepath.Join(bin, name), 0o755); err != nil {
+				if err := process.WriteProgram(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 const nobody = 65532
@@ -31,7 +33,7 @@ func (s *suite) asNobody(t *testing.T) string {
 	path := filepath.Join(dir, "setuid")
 	body, err := os.ReadFile(s.program)
 	if err == nil {
-		err = os.WriteFile(path, body, 0o755)
+		err = process.WriteProgram(path, body, 0o755)
 	}
 	if err == nil {
 		err = os.Chmod(path, 0o755|fs.ModeSetuid|fs.ModeSetgid)

@@ -23,6 +23,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 	"github.com/tatami-faas/tatami/runtime/sandboxtest"
+	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // Setup is what the suite needs of a class of sandboxes.
@@ -61,7 +62,7 @@ func Run(t *testing.T, setup Setup) {
 	}
 	body := sandboxtest.Program(t, "tests/escape/hostile")
 	s := &suite{Setup: setup, program: filepath.Join(t.TempDir(), "hostile")}
-	if err := os.WriteFile(s.program, body, 0o755); err != nil {
+	if err := process.WriteProgram(s.program, body, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	s.layer = sandboxtest.Layer(t,
