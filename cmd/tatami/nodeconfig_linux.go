@@ -296,7 +296,7 @@ func (p *poolValue) Set(s string) error {
 
 // poolSample tells the metrics of the pool.
 func poolSample(p containerd.PoolState) obs.PoolSample {
-	out := obs.PoolSample{Waiting: p.Waiting, Wanted: p.Wanted}
+	out := obs.PoolSample{Waiting: p.Waiting, Wanted: p.Wanted, Linked: p.Linked, LinkedWanted: p.LinkedWanted}
 	for start, n := range p.Starts {
 		out.Starts = append(out.Starts, obs.StartSample{Path: start.Path, Reason: start.Reason, Count: n})
 	}

@@ -6,7 +6,9 @@ import "github.com/prometheus/client_golang/prometheus"
 type PoolSample struct {
 	// Waiting is how many sandboxes wait, Wanted how many shall.
 	Waiting, Wanted int
-	Starts          []StartSample
+	// Linked and LinkedWanted are how many of them have a link to the internet, and shall.
+	Linked, LinkedWanted int
+	Starts               []StartSample
 }
 
 // StartSample counts the sandboxes started in one way.
@@ -17,8 +19,8 @@ type StartSample struct {
 }
 
 type poolCollector struct {
-	sample          func() PoolSample
-	starts, waiting *prometheus.Desc
+	sample                  func() PoolSample
+	starts, waiting, linked *prometheus.Desc
 }
 
 func newPoolCollector(sample func() PoolSample) *poolCollector {
@@ -27,6 +29,8 @@ func newPoolCollector(sample func() PoolSample) *poolCollector {
 		starts: prometheus.NewDesc("tatami_sandbox_starts_total",
 			"Sandboxes started on this machine, by the way taken and why a faster one was not.", []string{"path", "reason"}, nil),
 		waiting: prometheus.NewDesc("tatami_sandbox_pool", "Sandboxes made ahead: waiting is how many there are, wanted how many there shall be.", []string{"state"}, nil),
+		linked: prometheus.NewDesc("tatami_sandbox_pool_links",
+			"Sandboxes made ahead, of those of tatami_sandbox_pool, that have a link to the internet for functions with egress.", []string{"state"}, nil),
 	}
 }
 
@@ -34,6 +38,7 @@ func newPoolCollector(sample func() PoolSample) *poolCollector {
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.starts
 	ch <- c.waiting
+	ch <- c.linked
 }
 
 // Collect reads the pool once.
@@ -44,4 +49,6 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	send(ch, c.waiting, prometheus.GaugeValue, float64(s.Waiting), []string{"waiting"})
 	send(ch, c.waiting, prometheus.GaugeValue, float64(s.Wanted), []string{"wanted"})
+	send(ch, c.linked, prometheus.GaugeValue, float64(s.Linked), []string{"waiting"})
+	send(ch, c.linked, prometheus.GaugeValue, float64(s.LinkedWanted), []string{"wanted"})
 }

@@ -108,12 +108,20 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	if err != nil {
 		return why("not-poolable", err.Error())
 	}
-	sp, reason := pool.take(ctx)
+	sp, reason := pool.take(ctx, s.Egress)
 	switch {
 	case ctx.Err() != nil && sp == nil:
 		return false, ctx.Err()
 	case sp == nil:
 		return why("pool-empty", reason)
+	}
+	d.checkLink(sp)
+	class := ""
+	switch {
+	case reason != "":
+		class = "pool-empty"
+	case s.Egress && !sp.linked:
+		class, reason = "no-link", noLink
 	}
 	b.take(sp)
 	b.function, b.info.Created = p, begun
@@ -129,10 +137,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	switch {
 	case err == nil:
 		b.info.StartPath, b.info.PathReason, b.info.Activated = pathAttach, reason, s.Activate
-		if reason != "" {
-			reason = "pool-empty"
-		}
-		pool.counted(pathAttach, reason)
+		pool.counted(pathAttach, class)
 		d.tellUser(b, art)
 		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
 		return true, nil
@@ -182,7 +187,7 @@ func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artif
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
 	}
-	if s.Egress {
+	if s.Egress && !sp.linked {
 		// The rest does not need it; the function must not run before it is there.
 		plugged := make(chan error, 1)
 		go func() { plugged <- d.egress.Plug(b.sid, b.netns) }()

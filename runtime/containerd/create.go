@@ -106,7 +106,7 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		return err
 	}
 	b.listens = &art.listens
-	defer d.startBegins(b, art)()
+	defer d.startBegins(b, s, art)()
 	if s.GVisor {
 		b.gvisor, b.info.PathReason = true, gvisorWhy
 	} else if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {

@@ -95,12 +95,15 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 		boxes:     map[functions.InstanceID]*box{},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	bounds := boundsOf(cfg.SandboxPool, cfg.Memory)
-	d.pool, d.mapped = newPool(d, bounds), newPool(d, bounds.mapped())
-	d.mapped.mapped = true
 	var err error
 	if d.egress, err = egress.New(cfg.Egress, log); err != nil {
 		return nil, fmt.Errorf("containerd driver: %w", err)
+	}
+	bounds := boundsOf(cfg.SandboxPool, cfg.Memory)
+	d.pool, d.mapped = newPool(d, bounds), newPool(d, bounds.mapped())
+	d.mapped.mapped = true
+	for _, p := range d.pools() {
+		p.links.bounds = p.bounds.linked(d.egress.Room())
 	}
 	d.keepers = newKeepers(d, d.keeperLost)
 	d.filter = sync.OnceValues(defaultFilter)
@@ -186,8 +189,9 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if err := errors.Join(d.adopt(ctx, exits), d.adoptOwn()); err != nil {
 		return fmt.Errorf("adopt the sandboxes of an earlier run: %w", err)
 	}
-	d.adoptLinks()
 	d.sweep(ctx)
+	// Links go with the sandboxes that were swept, all at once; those that are left are removed one by one.
+	d.adoptLinks()
 	mapped, err := d.loadPrepared(ctx)
 	if err != nil {
 		return fmt.Errorf("list the artifacts: %w", err)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
 const (
@@ -42,6 +44,7 @@ type pool struct {
 	mu     sync.Mutex
 	opened bool
 	idle   []*spare
+	links  links
 	// waiters are the starts that wait for a sandbox to be made, longest first: only where none is idle.
 	waiters []waiter
 	// empty says why there is none while there is none; stuck, that none can be made now.
@@ -49,7 +52,7 @@ type pool struct {
 	stuck bool
 	// starts is how many starts are under way, or were until settleTime ago.
 	starts int
-	// making is how many sandboxes are being made.
+	// making is how many sandboxes are being made, those of links left out.
 	making int
 	counts map[StartPath]uint64
 	demand demand
@@ -64,14 +67,16 @@ func newPool(d *Driver, bounds poolBounds) *pool {
 const poolEmpty = "the pool is empty"
 
 // StartPath is a way in which sandboxes were started, and the kind of reason why it was not the fastest: no-pool, pool-empty, not-poolable,
-// attach-failed. An attach with pool-empty waited for its sandbox to be made.
+// attach-failed, no-link. An attach with pool-empty waited for its sandbox to be made, one with no-link for its link to the internet.
 type StartPath struct{ Path, Reason string }
 
 // PoolState is what the pools hold now, and what starts there were.
 type PoolState struct {
 	// Waiting is how many sandboxes wait, Wanted how many shall.
 	Waiting, Wanted int
-	Starts          map[StartPath]uint64
+	// Linked and LinkedWanted are how many of them have a link to the internet, and shall.
+	Linked, LinkedWanted int
+	Starts               map[StartPath]uint64
 }
 
 // Pool describes the pools together.
@@ -79,8 +84,12 @@ func (d *Driver) Pool() PoolState {
 	all := PoolState{Starts: map[StartPath]uint64{}}
 	for _, p := range d.pools() {
 		p.mu.Lock()
-		if all.Waiting += len(p.idle); p.opened {
-			all.Wanted += p.bounds.size(p.demand.burst(time.Now()))
+		all.Waiting += len(p.idle)
+		all.Linked += p.idleLocked(true)
+		if p.opened {
+			plain, linked := p.sizesLocked(time.Now())
+			all.Wanted += plain + linked
+			all.LinkedWanted += linked
 		}
 		for path, n := range p.counts {
 			all.Starts[path] += n
@@ -179,17 +188,19 @@ func (d *Driver) leaveKeepers() {
 }
 
 // startBegins says that a start is under way until a while after the function that it returns is called: the processors are the start's.
-func (d *Driver) startBegins(b *box, art *artifact) (made func()) {
-	asked := d.poolOf(art)
+func (d *Driver) startBegins(b *box, s sandbox.Spec, art *artifact) (made func()) {
+	if !s.GVisor {
+		d.poolOf(art).asked(s.Egress)
+	}
 	d.awake.count(1)
 	for _, p := range d.pools() {
-		p.count(1, p == asked)
+		p.count(1)
 	}
 	return func() {
 		b.settles(sync.OnceFunc(func() {
 			d.awake.count(-1)
 			for _, p := range d.pools() {
-				p.count(-1, false)
+				p.count(-1)
 			}
 		}))
 	}
@@ -203,16 +214,12 @@ func (b *box) settles(f func()) {
 	time.AfterFunc(settleTime, f)
 }
 
-// count notes that more starts, or fewer, are under way; asked says that one asks for a sandbox of this pool.
-func (p *pool) count(n int, asked bool) {
-	now := time.Now()
+// count notes that more starts, or fewer, are under way.
+func (p *pool) count(n int) {
 	p.mu.Lock()
 	p.starts += n
 	if n > 0 {
-		p.yield.started(now)
-	}
-	if asked {
-		p.demand.started(now)
+		p.yield.started(time.Now())
 	}
 	p.mu.Unlock()
 	p.changed()
@@ -229,13 +236,15 @@ func (p *pool) changed() {
 }
 
 // take returns a sandbox made ahead; where none is left, the next one that is made, and that it had to be waited for; or nil and why there is none.
-func (p *pool) take(ctx context.Context) (*spare, string) {
+// It has a link to the internet only where egress is asked for, and there only where one is left.
+func (p *pool) take(ctx context.Context, egress bool) (*spare, string) {
 	p.mu.Lock()
-	if len(p.idle) == 0 {
-		return p.wait(ctx)
+	i := p.findLocked(egress)
+	if i < 0 {
+		return p.wait(ctx, egress)
 	}
-	s := p.idle[0]
-	p.idle = slices.Delete(p.idle, 0, 1)
+	s := p.idle[i]
+	p.idle = slices.Delete(p.idle, i, i+1)
 	p.mu.Unlock()
 	// One that has ended meanwhile is found out at the start, which goes another way then.
 	_ = s.stopWatch()
@@ -247,13 +256,13 @@ func (p *pool) take(ctx context.Context) (*spare, string) {
 func (p *pool) refill(ctx context.Context, root string) {
 	pause := firstRetry
 	for {
-		urgent, ok := p.awaitTurn(ctx)
+		now, ok := p.awaitTurn(ctx)
 		if !ok {
 			return
 		}
-		s, err := p.d.makeSpare(ctx, root, p.mapped, urgent)
+		s, err := p.perform(ctx, root, now)
 		p.mu.Lock()
-		p.making--
+		*p.makingLocked(now.link)--
 		p.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
@@ -277,28 +286,58 @@ func (p *pool) refill(ctx context.Context, root string) {
 	}
 }
 
-// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start that it gives way to is under way, and whether
-// the next starts wait for it; not ok: ctx has ended.
-func (p *pool) awaitTurn(ctx context.Context) (urgent, ok bool) {
+// turn is what a maker does: it makes a sandbox, with a link where link says so, or gives one that waits without need a link; urgent says that the
+// next starts wait for it.
+type turn struct {
+	link, urgent bool
+	waits        *spare
+}
+
+// perform returns the sandbox that the turn is about.
+func (p *pool) perform(ctx context.Context, root string, now turn) (s *spare, err error) {
+	if s = now.waits; s != nil {
+		// One that has ended meanwhile is found out when it is watched again.
+		_ = s.stopWatch()
+		s.watched = make(chan struct{})
+	} else if s, err = p.d.makeSpare(ctx, root, p.mapped, now.urgent); err != nil {
+		return nil, err
+	}
+	if now.link {
+		p.link(s)
+	}
+	return s, nil
+}
+
+// awaitTurn returns, with one more sandbox counted as being made, when one is wanting and no start that it gives way to is under way; not ok: ctx has
+// ended.
+func (p *pool) awaitTurn(ctx context.Context) (_ turn, ok bool) {
 	timer := time.NewTimer(yieldTime)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		now := time.Now()
 		p.mu.Lock()
-		want := p.bounds.size(p.demand.burst(now))
-		wanting := len(p.idle)+p.making < want+len(p.waiters)
-		low := len(p.idle) <= want/lowShare
-		insists := p.yield.ended(now, wanting, low)
+		want, links := p.sizesLocked(now)
+		left := p.idleLocked(false)
+		room := len(p.idle)+p.making+p.links.making < p.bounds.ceiling+len(p.waiters)
+		short := room && left+p.making < want+len(p.waiters)
+		// A link can be made at the start: sandboxes without one come first.
+		link := !short && (room || left > want) && p.links.short(now, links-p.idleLocked(true))
+		low := short && left <= want/lowShare
+		insists := p.yield.ended(now, short || link, low)
 		// Beside starts one at a time, as long as there are some left.
-		turn := wanting && (p.starts == 0 || insists && (low || p.making == 0))
+		begin := (short || link) && (p.starts == 0 || insists && (low || p.making+p.links.making == 0))
 		// The last of a burst go before those that are made for the next one.
-		urgent = len(p.idle) == 0 || insists && (!low || p.yield.long(now))
-		if turn {
-			p.making++
+		urgent := short && left == 0 || insists && (!low || p.yield.long(now))
+		what := turn{link: link, urgent: urgent}
+		if begin {
+			*p.makingLocked(link)++
+			if link && left > want {
+				what.waits = p.pluckLocked()
+			}
 		}
 		p.mu.Unlock()
-		if turn {
-			return urgent, true
+		if begin {
+			return what, true
 		}
 		timer.Reset(yieldTime)
 		select {
@@ -307,7 +346,7 @@ func (p *pool) awaitTurn(ctx context.Context) (urgent, ok bool) {
 		case <-p.wake:
 		}
 	}
-	return false, false
+	return turn{}, false
 }
 
 // trim gives up sandboxes of a pool that has become too large, a tenth of what is too much at a time.
@@ -321,18 +360,25 @@ func (p *pool) trim(ctx context.Context) {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		most := p.bounds.size(p.demand.burst(time.Now()))
-		var gone []*spare
-		if over := len(p.idle) - most; over > 0 {
-			keep := len(p.idle) - (over+9)/10
-			gone = slices.Clone(p.idle[keep:])
-			p.idle = p.idle[:keep]
-		}
+		plain, linked := p.sizesLocked(time.Now())
+		gone := append(p.trimLocked(false, plain), p.trimLocked(true, linked)...)
 		p.mu.Unlock()
 		for _, s := range gone {
 			p.giveUp(s)
 		}
 	}
+}
+
+// trimLocked takes a tenth of those that are too many out of the sandboxes with a link, or of those without.
+func (p *pool) trimLocked(linked bool, most int) (gone []*spare) {
+	over := p.idleLocked(linked) - most
+	for i := len(p.idle) - 1; i >= 0 && len(gone) < (over+9)/10; i-- {
+		if p.idle[i].linked == linked {
+			gone = append(gone, p.idle[i])
+			p.idle = slices.Delete(p.idle, i, i+1)
+		}
+	}
+	return gone
 }
 
 // giveUp removes a waiting sandbox that is in the pool no more.

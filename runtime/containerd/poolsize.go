@@ -27,6 +27,10 @@ const (
 	// mappedFloor and mappedCeiling are what part of the bounds those of the pool for images that name root are, one in so many.
 	mappedFloor   = 8
 	mappedCeiling = 4
+	// linkedFloor and linkedCeiling are that of the part of a pool that has links to the internet, linkedRoom what part of all links it has at most.
+	linkedFloor   = 8
+	linkedCeiling = 2
+	linkedRoom    = 8
 
 	// burstTime is the time within which starts cannot be covered by refilling, and busyMemory how long a burst is remembered.
 	burstTime  = 2 * time.Second
@@ -53,6 +57,12 @@ func (b poolBounds) mapped() poolBounds {
 		return poolBounds{part(b.floor, mappedFloor), part(b.ceiling, mappedFloor)}
 	}
 	return poolBounds{part(b.floor, mappedFloor), part(b.ceiling, mappedCeiling)}
+}
+
+// linked are the bounds of the part of a pool whose sandboxes have links, where the node has room for so many links.
+func (b poolBounds) linked(room int) poolBounds {
+	most := min(b.ceiling/linkedCeiling, room/linkedRoom)
+	return poolBounds{min(most, (b.floor+linkedFloor-1)/linkedFloor), most}
 }
 
 // mostWaiting is how many sandboxes wait at most in the pools together.

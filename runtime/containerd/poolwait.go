@@ -12,16 +12,19 @@ import (
 // that did so at once would hold each other up, and the filling of the pool.
 const waitTime = 3 * time.Second
 
-// waiter gets the sandbox that a start waits for; nil: none will come.
-type waiter chan *spare
+// waiter is a start that waits; got gets its sandbox, nil: none will come. One with a link is for a start with egress only.
+type waiter struct {
+	got    chan *spare
+	egress bool
+}
 
 // wait returns the next sandbox that is made, and why it was waited for; nil: none came, for that reason. The caller holds p.mu, which it gives back.
-func (p *pool) wait(ctx context.Context) (*spare, string) {
+func (p *pool) wait(ctx context.Context, egress bool) (*spare, string) {
 	if !p.opened || p.stuck {
 		defer p.mu.Unlock()
 		return nil, p.empty
 	}
-	w := make(waiter, 1)
+	w := waiter{make(chan *spare, 1), egress}
 	p.waiters = append(p.waiters, w)
 	p.mu.Unlock()
 	p.changed()
@@ -29,7 +32,7 @@ func (p *pool) wait(ctx context.Context) (*spare, string) {
 	defer limit.Stop()
 	var s *spare
 	select {
-	case s = <-w:
+	case s = <-w.got:
 	case <-ctx.Done():
 		s = p.giveUpWaiting(w)
 	case <-limit.C:
@@ -51,16 +54,17 @@ func (p *pool) giveUpWaiting(w waiter) *spare {
 		p.waiters = slices.Delete(p.waiters, i, i+1)
 		return nil
 	}
-	return <-w
+	return <-w.got
 }
 
-// handLocked gives the sandbox to the start that has waited longest; false: none waits.
+// handLocked gives the sandbox to the start that has waited longest for one like it; false: none waits.
 func (p *pool) handLocked(s *spare) bool {
-	if len(p.waiters) == 0 {
+	i := slices.IndexFunc(p.waiters, func(w waiter) bool { return s == nil || w.egress || !s.linked })
+	if i < 0 {
 		return false
 	}
-	p.waiters[0] <- s
-	p.waiters = slices.Delete(p.waiters, 0, 1)
+	p.waiters[i].got <- s
+	p.waiters = slices.Delete(p.waiters, i, i+1)
 	return true
 }
 

@@ -40,6 +40,8 @@ type spare struct {
 	conn *net.UnixConn
 	// users is the sandbox's user namespace, for mounts that are to show files by its ids; nil: it has none.
 	users *os.File
+	// linked says that it has a link to the internet.
+	linked bool
 	// watched is closed when the watch over the connection has ended.
 	watched chan struct{}
 }

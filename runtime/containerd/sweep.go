@@ -39,16 +39,24 @@ func (d *Driver) sweep(ctx context.Context) {
 	}
 }
 
-// adoptLinks takes over the links of the sandboxes that were adopted, and removes those of others.
+// adoptLinks takes over the links of the sandboxes that were adopted, and removes those of others. Where there are some, more will be asked for.
 func (d *Driver) adoptLinks() {
 	d.mu.Lock()
-	known := map[string]bool{}
+	known := map[string]*pool{}
 	for _, b := range d.boxes {
-		known[b.sid] = true
+		known[b.sid] = d.pool
+		if b.ids != 0 {
+			known[b.sid] = d.mapped
+		}
 	}
 	d.mu.Unlock()
-	if err := d.egress.Adopt(func(owner string) bool { return known[owner] }); err != nil {
+	if err := d.egress.Adopt(func(owner string) bool { return known[owner] != nil }); err != nil {
 		d.log.Warn("links of sandboxes with egress cannot be taken over or removed", "err", err)
+	}
+	for sid, p := range known {
+		if d.egress.Holds(sid) {
+			p.openLinks()
+		}
 	}
 }
 

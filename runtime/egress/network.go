@@ -150,6 +150,21 @@ func (n *Network) reserve(owner string) (slot, error) {
 	return s, err
 }
 
+// Room is how many links the range has addresses for. Other nodes on the same host may use some of them.
+func (n *Network) Room() int { return n.addresses.count() * perBlock }
+
+// Holds reports whether the owner has a link whose device is there.
+func (n *Network) Holds(owner string) bool {
+	n.mu.Lock()
+	s, there := n.owners[owner]
+	n.mu.Unlock()
+	if !there {
+		return false
+	}
+	_, err := readSetting(s.name(n.prefix), "forwarding")
+	return err == nil
+}
+
 // Unplug removes the owner's link, which takes the kernel some 20 ms; none is no error.
 func (n *Network) Unplug(owner string) error {
 	n.mu.Lock()

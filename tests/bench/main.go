@@ -51,7 +51,7 @@ func main() {
 	flag.DurationVar(&sustainTime, "sustain", sustainTime, "how long the open loop of cold starts lasts")
 	flag.DurationVar(&overloadFor, "overload", overloadFor, "how long the overload lasts")
 	flag.IntVar(&flatFunctions, "functions", flatFunctions, "functions deployed for the second measurement of the warm path; 0: none")
-	only := flag.String("only", "", "benches to run, with commas: warm, cold (or a part of it: cold.spaced, cold.many, cold.activation, cold.interpreters), frozen, queue, noisy, overload, cluster (or a part of it: cluster.growth, cluster.packing, cluster.hop) (default all)")
+	only := flag.String("only", "", "benches to run, with commas: warm, cold (or a part of it: cold.spaced, cold.many, cold.activation, cold.egress, cold.interpreters), frozen, queue, noisy, overload, cluster (or a part of it: cluster.growth, cluster.packing, cluster.hop) (default all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -85,7 +85,7 @@ func measure(ctx context.Context, binary, only string) (all []figure, failed err
 		// name is the bench's, or the bench's and the part's.
 		name string
 		run  func(context.Context, string) ([]figure, error)
-	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold.spaced", coldSpaced}, {"cold.many", coldMany}, {"cold.activation", benchActivation}, {"cold.interpreters", benchInterpreters}, {"frozen", benchFrozen}, {"noisy", benchNoisy}, {"overload", benchOverload}, {"cluster.growth", clusterGrowth}, {"cluster.packing", clusterPacking}, {"cluster.hop", clusterHop}} {
+	}{{"queue", benchQueue}, {"warm", benchWarm}, {"cold.spaced", coldSpaced}, {"cold.many", coldMany}, {"cold.activation", benchActivation}, {"cold.egress", coldEgress}, {"cold.interpreters", benchInterpreters}, {"frozen", benchFrozen}, {"noisy", benchNoisy}, {"overload", benchOverload}, {"cluster.growth", clusterGrowth}, {"cluster.packing", clusterPacking}, {"cluster.hop", clusterHop}} {
 		whole, _, _ := strings.Cut(b.name, ".")
 		if chosen := strings.Split(only, ","); only != "" && !slices.Contains(chosen, b.name) && !slices.Contains(chosen, whole) {
 			continue
