@@ -110,7 +110,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		}
 	}
 	if cfg.Cluster == nil {
-		if err := restoreSpares(cfg.streamsDir(), filepath.Join(cfg.DataDir, sparesDir), b.log); err != nil {
+		if err := restoreSpares(cfg.streamsDir(), filepath.Join(cfg.DataDir, sparesDir), layoutOf(cfg).latest(), b.log); err != nil {
 			return err
 		}
 	}
@@ -144,7 +144,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.stores, err = l.ensure(ctx, b.js); err != nil {
 		return err
 	}
-	if err := b.keepSpares(l.names()); err != nil {
+	if err := b.keepSpares(l); err != nil {
 		return err
 	}
 	b.barrier = newBarrier(b.cfg.streamsDir(), l.names(), fileSyncer{b.spares}, b.failure, b.log)
@@ -152,6 +152,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if err := syncFilesystem(cfg.DataDir); err != nil {
 		return fmt.Errorf("syncing the data directory: %w", err)
 	}
+	b.spares.watch(func(stream string) error { return b.Barrier(context.Background(), stream) })
 	b.openTables()
 	return b.reclaim(ctx)
 }
@@ -171,9 +172,9 @@ func (c Config) streamsDir() string {
 }
 
 // keepSpares gives the blocks second names, or tells that they have none.
-func (b *Bus) keepSpares(streams []string) error {
+func (b *Bus) keepSpares(l layout) error {
 	var err error
-	if b.spares, err = newSpares(b.cfg.streamsDir(), filepath.Join(b.cfg.DataDir, sparesDir), streams, b.log); err == nil {
+	if b.spares, err = newSpares(b.cfg.streamsDir(), filepath.Join(b.cfg.DataDir, sparesDir), l, b.log); err == nil {
 		return nil
 	}
 	if b.durability == "" {

@@ -100,6 +100,22 @@ func (l layout) names() []string {
 	return out
 }
 
+// latest are the streams that hold one message of a subject, the newest.
+func (l layout) latest() map[string]bool {
+	out := map[string]bool{}
+	for _, s := range l.Streams {
+		if s.MaxMsgsPerSubject == 1 {
+			out[s.Name] = true
+		}
+	}
+	for _, b := range l.Buckets {
+		if b.History == 1 {
+			out[bucketStream(b.Bucket)] = true
+		}
+	}
+	return out
+}
+
 // stores are the open handles of the layout.
 type stores struct {
 	invocations, dead, keys jetstream.Stream

@@ -21,14 +21,23 @@ import (
 // any age were, although barriers had passed. So each file that a barrier vouches for has a second name, which goes to the file that replaces it only when
 // that is on disk itself. Where the next start finds two files, it puts the old one back: it has all that the new one had, and the messages that are gone
 // are gone by the marks which the server left of them in later blocks. A first second name needs no sync: the journal keeps the order of names.
+//
+// What a stream holds one message of a subject of, the server removes as soon as it has stored the next one, and with the last message of a block the
+// block's file: the file may be gone on disk before the next message is there. So the second name of a file that is gone stays until what was stored
+// until then is on disk. Where the next start finds it, it puts the file back: of two messages of a subject the server keeps the newer one.
 type spares struct {
 	// root has the streams' directories, dir one of spares for each.
 	root, dir string
 	streams   []string
-	log       *slog.Logger
+	// latest are the streams that hold one message of a subject.
+	latest map[string]bool
+	log    *slog.Logger
+	// durable returns when what a stream holds is on disk.
+	durable func(stream string) error
 	// seen is when the directory of a stream was changed last, as of the last look.
 	seen map[string]time.Time
 
+	// done is closed when nobody watches any more; nil where nobody did.
 	stop, done chan struct{}
 }
 
@@ -39,10 +48,14 @@ const (
 	sparesEvery = time.Second
 )
 
-// newSpares gives all blocks second names, and sees to those to come until close.
-func newSpares(root, dir string, streams []string, log *slog.Logger) (*spares, error) {
-	s := &spares{root: root, dir: dir, streams: streams, log: log, seen: map[string]time.Time{}, stop: make(chan struct{}), done: make(chan struct{})}
-	for _, name := range streams {
+// newSpares gives all blocks second names.
+func newSpares(root, dir string, l layout, log *slog.Logger) (*spares, error) {
+	s := &spares{
+		root: root, dir: dir, streams: l.names(), latest: l.latest(), log: log,
+		durable: func(string) error { return syncFilesystem(root) },
+		seen:    map[string]time.Time{}, stop: make(chan struct{}),
+	}
+	for _, name := range s.streams {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			return nil, err
 		}
@@ -50,8 +63,16 @@ func newSpares(root, dir string, streams []string, log *slog.Logger) (*spares, e
 	if err := s.look(); err != nil {
 		return nil, err
 	}
-	go s.run()
 	return s, nil
+}
+
+// watch sees to the blocks to come until close. Durable returns when what a stream holds is on disk.
+func (s *spares) watch(durable func(stream string) error) {
+	if s == nil {
+		return
+	}
+	s.durable, s.done = durable, make(chan struct{})
+	go s.run()
 }
 
 func (s *spares) run() {
@@ -76,7 +97,10 @@ func (s *spares) close() {
 		return
 	}
 	close(s.stop)
-	<-s.done
+	if s.done != nil {
+		<-s.done
+	}
+	s.durable = func(string) error { return syncFilesystem(s.root) }
 	if err := s.look(); err != nil {
 		s.log.Warn("blocks are left without second names", "err", err)
 	}
@@ -101,6 +125,11 @@ func (s *spares) lookAt(stream string) error {
 	if s.seen[stream].Equal(info.ModTime()) {
 		return nil
 	}
+	// Read before the blocks: what has its second name since is no block that is gone.
+	spare, err := os.ReadDir(filepath.Join(s.dir, stream))
+	if err != nil {
+		return err
+	}
 	blocks, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -115,20 +144,36 @@ func (s *spares) lookAt(stream string) error {
 			return err
 		}
 	}
-	spare, err := os.ReadDir(filepath.Join(s.dir, stream))
-	if err != nil {
-		return err
-	}
+	var gone []string
 	for _, e := range spare {
 		if _, ok := blockNumber(e.Name()); ok && !there[e.Name()] {
-			if err := removeAll(filepath.Join(s.dir, stream, e.Name())); err != nil {
-				return err
-			}
+			gone = append(gone, filepath.Join(s.dir, stream, e.Name()))
 		}
+	}
+	if err := s.forget(stream, gone); err != nil {
+		return err
 	}
 	// A change within the clock's step might not show.
 	if s.seen[stream] = info.ModTime(); time.Since(info.ModTime()) < settle {
 		delete(s.seen, stream)
+	}
+	return nil
+}
+
+// forget removes second names of files that are gone, when what they held is not needed any more.
+func (s *spares) forget(stream string, gone []string) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	if s.latest[stream] {
+		if err := s.durable(stream); err != nil {
+			return err
+		}
+	}
+	for _, spare := range gone {
+		if err := removeAll(spare); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -196,8 +241,9 @@ func removeAll(path string) error {
 	return nil
 }
 
-// restoreSpares puts back the files of blocks that were replaced by one of which nothing says that it is on disk, before the server starts.
-func restoreSpares(root, dir string, log *slog.Logger) error {
+// restoreSpares puts back the files of blocks that were replaced by one of which nothing says that it is on disk, and those that went for messages of which
+// nothing says so, before the server starts.
+func restoreSpares(root, dir string, latest map[string]bool, log *slog.Logger) error {
 	all, err := filepath.Glob(filepath.Join(dir, "*", "*.blk"))
 	if err != nil {
 		return err
@@ -205,19 +251,20 @@ func restoreSpares(root, dir string, log *slog.Logger) error {
 	for _, spare := range all {
 		stream := filepath.Base(filepath.Dir(spare))
 		block := filepath.Join(root, stream, "msgs", filepath.Base(spare))
-		now, err := os.Stat(block)
-		if errors.Is(err, fs.ErrNotExist) {
-			// What it held was removed.
-			continue
-		}
-		if err != nil {
-			return err
-		}
 		had, err := os.Stat(spare)
 		if err != nil {
 			return err
 		}
-		if os.SameFile(now, had) {
+		now, err := os.Stat(block)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if !latest[stream] {
+				// What it held was removed when what follows from it was on disk.
+				continue
+			}
+		case err != nil:
+			return err
+		case os.SameFile(now, had):
 			continue
 		}
 		log.Info("a block was being replaced when the process ended: the old one stays", "stream", stream, "block", filepath.Base(block))

@@ -2,13 +2,17 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // spareBench is a stream's directory with second names.
@@ -27,11 +31,9 @@ func newSpareBench(t *testing.T) *spareBench {
 	}
 	x.write("1.blk", "old")
 	var err error
-	if x.s, err = newSpares(x.root, x.dir, []string{"A"}, slog.New(slog.DiscardHandler)); err != nil {
+	if x.s, err = newSpares(x.root, x.dir, layout{Streams: []jetstream.StreamConfig{{Name: "A"}}}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	close(x.s.stop)
-	<-x.s.done
 	return x
 }
 
@@ -53,7 +55,7 @@ func (x *spareBench) replace(content string) {
 
 func (x *spareBench) restart() {
 	x.t.Helper()
-	if err := restoreSpares(x.root, x.dir, slog.New(slog.DiscardHandler)); err != nil {
+	if err := restoreSpares(x.root, x.dir, x.s.latest, slog.New(slog.DiscardHandler)); err != nil {
 		x.t.Fatal(err)
 	}
 }
@@ -109,6 +111,54 @@ func TestAnEmptyBlockLeavesNoSpare(t *testing.T) {
 	x.has(filepath.Join(x.dir, "A", "1.blk"), "")
 	if err := x.s.keep(x.block, ".barrier"); err != nil {
 		t.Errorf("a block that is gone: %v", err)
+	}
+}
+
+// Of a stream that holds one message of a subject, a block that is gone is put back until what took the place of its messages is on disk.
+func TestABlockThatIsGoneIsPutBack(t *testing.T) {
+	t.Parallel()
+	x := newSpareBench(t)
+	x.s.latest["A"] = true
+	broken := errors.New("no disk")
+	var asked []string
+	x.s.durable = func(stream string) error { asked = append(asked, stream); return broken }
+	remove := func() {
+		t.Helper()
+		if err := os.Remove(x.block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	x.write("index.db", "what the server knows")
+	x.restart()
+	x.has(x.block, "old")
+	x.has(filepath.Join(filepath.Dir(x.block), "index.db"), "")
+	remove()
+	if err := x.s.look(); !errors.Is(err, broken) {
+		t.Errorf("what is not on disk is taken for done with: %v", err)
+	}
+	x.restart()
+	x.has(x.block, "old")
+	remove()
+	broken = nil
+	x.look()
+	x.restart()
+	x.has(x.block, "")
+	x.has(filepath.Join(x.dir, "A", "1.blk"), "")
+	if want := []string{"A", "A"}; !slices.Equal(asked, want) {
+		t.Errorf("the disk was waited for with %v, want %v", asked, want)
+	}
+}
+
+// Records are replaced by newer ones of their key, and nothing else in a stream is so.
+func TestStreamsOfRecordsHoldTheNewest(t *testing.T) {
+	t.Parallel()
+	l := layoutOf(Config{}.withDefaults())
+	for _, name := range l.names() {
+		want := name == StreamKeys || strings.HasPrefix(name, "KV_")
+		if l.latest()[name] != want {
+			t.Errorf("%s holds the newest message of a subject only: %v", name, !want)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/internal/bus"
 )
@@ -56,6 +57,77 @@ func TestACutAfterABlockWasReplaced(t *testing.T) {
 		if _, err := b.Invocations().GetLastMsgForSubject(t.Context(), subject); err != nil {
 			t.Errorf("%s was on disk before the cut: %v", subject, err)
 		}
+	}
+	if err := b.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A record takes the place of the last one that an older block held, whose file the server removes then, and the power goes before the new record is on
+// disk: the old one is there still.
+func TestACutWhenARecordReplacedTheLastOfABlock(t *testing.T) {
+	for stream, subject := range map[string]func(key string) string{
+		bus.StreamKeys:              bus.KeySubject,
+		"KV_" + bus.BucketRevisions: func(key string) string { return "$KV." + bus.BucketRevisions + "." + key },
+	} {
+		t.Run(stream, func(t *testing.T) { cutWhenTheLastIsReplaced(t, stream, subject("kept"), subject("changes")) })
+	}
+}
+
+// cutWhenTheLastIsReplaced has one subject's message be the only one of its block, beside many of another, and then replaced.
+func cutWhenTheLastIsReplaced(t *testing.T, stream, kept, changes string) {
+	im := newImage(t, 128)
+	log := filepath.Join(t.TempDir(), "attempts")
+	b, _, err := open(t.Context(), im.dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := func(subject, data string) {
+		t.Helper()
+		if _, err := b.Store(t.Context(), &nats.Msg{Subject: subject, Data: []byte(data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", stream, "msgs")
+	there := func(block string) bool {
+		_, err := os.Stat(filepath.Join(blocks, block))
+		return err == nil
+	}
+	store(kept, "old")
+	for n := 0; !there("2.blk"); n++ {
+		if store(changes, string(make([]byte, 10_000))); n == 10_000 {
+			t.Fatal("the server has made no second block")
+		}
+	}
+	if err := b.Barrier(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	if !there("1.blk") {
+		t.Fatal("the first block is gone")
+	}
+	if store(kept, "new"); there("1.blk") {
+		t.Fatal("the server keeps a block that is empty")
+	}
+	if dir, err := os.Open(blocks); err != nil || dir.Sync() != nil || dir.Close() != nil {
+		t.Fatal("the directory of the blocks is not synced")
+	}
+	im.cut()
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
+	if b, _, err = open(t.Context(), im.dir, log); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.GetLastMsgForSubject(t.Context(), kept); err != nil || string(m.Data) != "old" && string(m.Data) != "new" {
+		t.Errorf("the record was on disk before the cut: %v", err)
 	}
 	if err := b.Close(context.Background()); err != nil {
 		t.Error(err)
