@@ -83,9 +83,18 @@ func TestARedriveThatIsRefusedKeepsTheLetter(t *testing.T) {
 // The letter is on disk: what takes its place must be, too, even of a function that does not wait for the disk.
 func TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk(t *testing.T) {
 	t.Parallel()
-	run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }))
+	var redriven atomic.Bool
+	done := make(chan struct{})
+	defer close(done)
+	run := newDataPath(t, 1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if redriven.Load() {
+			// Its end would fail for the same reason, and be taken for what is looked for.
+			hold(r, done)
+		}
+		w.WriteHeader(http.StatusBadRequest)
+	}))
 	run.deploy(hello, func(c *functions.Config) { c.Queue.Durability = functions.DurabilityFast })
-	dir, _, q, ended := startOver(t, run, Config{})
+	dir, b, q, ended := startOver(t, run, Config{Drain: time.Millisecond})
 	id, err := q.Accept(t.Context(), Request{Ref: hello})
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +104,9 @@ func TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// So would its acknowledgement.
+	(&world{t: t, bus: b}).empty()
+	redriven.Store(true)
 	failDisk(t, dir)
 	_, err = q.Redrive(t.Context(), id, "")
 	wantCode(t, err, fault.CodeUnavailable)

@@ -100,7 +100,19 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a block that was replaced and is not put back",
-		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if os.SameFile(now, had) || now != nil {", "./tests/power",
+		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./tests/power",
+	},
+	{
+		"power loss: a record's block that is gone before what replaced the record is on disk",
+		"internal/bus/spares.go", "if !latest[stream] {", "if !latest[stream] || now == nil {", "./tests/power",
+	},
+	{
+		"a second name that goes before what followed is on disk",
+		"internal/bus/spares.go", "if s.latest[stream] {", "if s.latest[stream] && s.durable == nil {", "./internal/bus",
+	},
+	{
+		"a letter that goes before what was made of it is on disk",
+		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err := ctx.Err(); err != nil {", "./gateway/queue",
 	},
 	{
 		"power loss: a schedule that goes before its message is on disk",
