@@ -23,7 +23,7 @@ import (
 type floodPlan struct {
 	// flood is how many invocations of another function wait; pending how many are delayed.
 	flood, pending int
-	// turn is how long a function is measured alone, or beside another, at a time; failing is how long another one fails in all.
+	// turn is how long a function is measured beside another, or alone, at a time; failing is how long another one fails in all.
 	turn, failing time.Duration
 }
 
@@ -37,6 +37,8 @@ const (
 	failSleep = 20 * time.Millisecond
 	// failRate is how many invocations a second the failing function gets.
 	failRate = 200
+	// aloneTurn is how long a function is measured alone at a time, at most.
+	aloneTurn = 10 * time.Second
 	// delayedRate is how many delayed invocations come due a second, for delayedFor.
 	delayedRate = 500
 	delayedFor  = 10 * time.Second
@@ -150,7 +152,7 @@ func besides(ctx context.Context, other *sleeper, turn time.Duration, metric str
 			}
 			turns := []func() error{
 				func() error {
-					v, err := probeTurn(ctx, calm, alone, aloneTimes, turn)
+					v, err := probeTurn(ctx, calm, alone, aloneTimes, min(turn, aloneTurn))
 					quiet = append(quiet, v)
 					return err
 				},
