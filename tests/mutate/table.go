@@ -145,7 +145,7 @@ var mutations = []mutation{
 	},
 	{
 		"a block that was replaced and is not put back",
-		"internal/bus/spares.go", "if os.SameFile(now, had) {", "if os.SameFile(now, had) || now != nil {", "./internal/bus",
+		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./internal/bus",
 	},
 	{
 		"silence that is taken for an end",
