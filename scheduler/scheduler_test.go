@@ -334,6 +334,19 @@ func TestAFailedDeployLeavesTheTraffic(t *testing.T) {
 	}
 }
 
+// A start that found something away says nothing of the revision: it is made again.
+func TestADeployGoesOnWhenTheStoreWasAway(t *testing.T) {
+	b := openBus(t)
+	w := startWorker(t, b)
+	run(t, b, quick())
+	deploy(t, b, revision("rev_1"))
+	w.change(w.next(bus.ActionStart).Instance, func(in *bus.InstanceReport) {
+		in.State, in.Reason, in.Unavailable = functions.InstanceFailed, "the store is away", true
+	})
+	w.ready(w.next(bus.ActionStart).Instance)
+	awaitFunction(t, b, func(f functions.Function) bool { return f.Live == "rev_1" })
+}
+
 func TestDemandStartsFromZeroWithoutATick(t *testing.T) {
 	b := openBus(t)
 	w := startWorker(t, b)

@@ -78,6 +78,8 @@ func (d *simDriver) Prepare(ctx context.Context, a functions.Artifact) (sandbox.
 	switch a.Name {
 	case "missing":
 		return sandbox.Image{}, fault.New(fault.CodeInvalidArtifact, "image %s is not there", a.Name).WithHint("push it first")
+	case "away":
+		return sandbox.Image{}, fault.New(fault.CodeUnavailable, "the store of images is away")
 	case "endless":
 		<-ctx.Done()
 		return sandbox.Image{}, ctx.Err()

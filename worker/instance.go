@@ -42,6 +42,8 @@ type instance struct {
 	phases functions.Phases
 	pid    int
 	end    *end
+	// unavailable says that it could not start for want of something that was away.
+	unavailable bool
 }
 
 type sandboxBox struct{ sandbox.Sandbox }
@@ -149,6 +151,12 @@ func (in *instance) endpoint(node functions.NodeID) (bus.Endpoint, bool) {
 	}, in.state.Serves() && in.end == nil
 }
 
+func (in *instance) setUnavailable(v bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.unavailable = v
+}
+
 // report is the instance as the scheduler gets to know it.
 func (in *instance) report() bus.InstanceReport {
 	in.mu.Lock()
@@ -158,6 +166,7 @@ func (in *instance) report() bus.InstanceReport {
 		Instance: r.Instance, Namespace: r.Namespace, Function: r.Function, Revision: r.Revision,
 		State: in.state, Reason: in.reason, Since: in.since, Started: r.Started, Slots: r.Slots, Held: in.slots.held(),
 		Reserved: r.Limits.Resources(), Phases: in.phases, Adopted: in.adopted, PID: in.pid,
+		Unavailable: in.unavailable,
 	}
 	if at := in.lastUsed.Load(); at != 0 {
 		now := time.Now()

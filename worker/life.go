@@ -213,6 +213,7 @@ func (w *Worker) endStart(in *instance, sb sandbox.Sandbox, cause error) {
 	case reason != "":
 	case fault.From(cause) != nil:
 		reason = explain(fault.From(cause))
+		in.setUnavailable(fault.KindOf(cause) == fault.Unavailable)
 	default:
 		reason = cause.Error()
 	}

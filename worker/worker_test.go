@@ -292,10 +292,13 @@ func TestFailuresSayWhy(t *testing.T) {
 	path.Config.Readiness.Path = "/ready"
 	missing := revision()
 	missing.Artifact.Name, missing.Artifact.Digest = "missing", "sha256:"+strings.Repeat("1", 64)
+	away := revision()
+	away.Artifact.Name, away.Artifact.Digest = "away", "sha256:"+strings.Repeat("3", 64)
 	for _, c := range []struct {
 		name, reason string
 		rev          *functions.Revision
 	}{
+		{"store away", "the store of images is away", away},
 		{"exits", "exited with code 2 before it listened on port 8080", revision("print:no database", "exit:2")},
 		{"segfaults", "exited with code 139 (segmentation fault) before it listened on port 8080", revision("exit:139")},
 		{"ends unseen", "exited with code 255 (or its end was not seen) before it listened on port 8080", revision("exit:255")},
@@ -312,6 +315,9 @@ func TestFailuresSayWhy(t *testing.T) {
 		r := w.state(id, functions.InstanceFailed)
 		if r.Reason != c.reason {
 			t.Errorf("%s: report %q", c.name, r.Reason)
+		}
+		if r.Unavailable != (c.rev == away) {
+			t.Errorf("%s: whether something was away is told as %v", c.name, r.Unavailable)
 		}
 		if strings.Contains(strings.Join(c.rev.Config.Command, " "), "print") &&
 			(!slices.Equal(r.Logs, []string{"no database"}) || !slices.Equal(d.Failed.Logs, r.Logs)) {

@@ -192,6 +192,7 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 	if b.stores, err = b.form(ctx, l); err != nil {
 		return err
 	}
+	b.stores.patient(b)
 	b.openTables()
 	if err := b.takeImport(ctx); err != nil {
 		return err

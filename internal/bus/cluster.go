@@ -265,7 +265,7 @@ func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error
 			return stores{}, fmt.Errorf("%s is not set up yet", name)
 		}
 	}
-	s := stores{buckets: map[string]jetstream.KeyValue{}, objects: map[string]jetstream.ObjectStore{}}
+	s := newStores()
 	for _, c := range l.Streams {
 		st, err := js.Stream(ctx, c.Name)
 		if err != nil {
@@ -285,7 +285,11 @@ func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error
 		if err != nil {
 			return stores{}, fmt.Errorf("opening object bucket %s: %w", c.Bucket, err)
 		}
-		s.objects[c.Bucket] = o
+		st, err := js.Stream(ctx, objectStream(c.Bucket))
+		if err != nil {
+			return stores{}, fmt.Errorf("opening object bucket %s: %w", c.Bucket, err)
+		}
+		s.objects[c.Bucket] = objectBucket{o, st}
 	}
 	return s, nil
 }

@@ -51,7 +51,8 @@ const (
 	// deskClerks is how many questions are answered at once, deskBacklog how many may wait.
 	deskClerks  = 4
 	deskBacklog = 256
-	deskTimeout = 5 * time.Second
+	// deskTimeout bounds one answer, electPatience in it.
+	deskTimeout = electPatience + 5*time.Second
 )
 
 // Desk gives joined workers what they need of the store, and nothing else: the artifacts' blobs, and which artifacts are needed.
@@ -71,10 +72,6 @@ func (d *Desk) Ready() <-chan struct{} { return d.ready }
 
 // Run answers until ctx ends.
 func (d *Desk) Run(ctx context.Context) error {
-	stream, err := d.bus.js.Stream(ctx, d.bus.artifacts.Stream())
-	if err != nil {
-		return fmt.Errorf("opening the artifacts: %w", err)
-	}
 	questions := make(chan *nats.Msg, deskBacklog)
 	sub, err := d.bus.nc.ChanQueueSubscribe(subjectSupply, queueDesk, questions)
 	if err != nil {
@@ -91,7 +88,7 @@ func (d *Desk) Run(ctx context.Context) error {
 			for {
 				select {
 				case m := <-questions:
-					d.answer(ctx, stream, m)
+					d.answer(ctx, m)
 				case <-ctx.Done():
 					return nil
 				}
@@ -101,7 +98,7 @@ func (d *Desk) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (d *Desk) answer(ctx context.Context, stream jetstream.Stream, m *nats.Msg) {
+func (d *Desk) answer(ctx context.Context, m *nats.Msg) {
 	node := functions.NodeID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 	// Whoever asks names the subject of the answer: it must not speak to others with this process's voice.
 	if !strings.HasPrefix(m.Reply, inboxOf(node)+".") {
@@ -115,7 +112,7 @@ func (d *Desk) answer(ctx context.Context, stream jetstream.Stream, m *nats.Msg)
 	switch {
 	case err != nil:
 	case req.Blob != "":
-		err = d.part(ctx, stream, req, out)
+		err = d.part(ctx, req, out)
 	default:
 		var a SupplyAnswer
 		a.Schema = Schema
@@ -135,9 +132,9 @@ func (d *Desk) answer(ctx context.Context, stream jetstream.Stream, m *nats.Msg)
 var objectID = regexp.MustCompile(`^[A-Za-z0-9]{22}$`)
 
 // part puts the part of a blob that is asked for into out.
-func (d *Desk) part(ctx context.Context, stream jetstream.Stream, req SupplyRequest, out *nats.Msg) error {
+func (d *Desk) part(ctx context.Context, req SupplyRequest, out *nats.Msg) error {
 	if req.Object == "" {
-		info, err := d.bus.artifacts.store.GetInfo(ctx, ArtifactObject(req.Blob))
+		info, err := d.bus.artifacts.describe(ctx, ArtifactObject(req.Blob))
 		if err != nil {
 			return d.bus.artifacts.fail(err, "reading", req.Blob)
 		}
@@ -150,9 +147,9 @@ func (d *Desk) part(ctx context.Context, stream jetstream.Stream, req SupplyRequ
 	if !objectID.MatchString(req.Object) {
 		return fault.New(fault.CodeInvalidRequest, "object: %q is none", req.Object).WithField("object")
 	}
-	msg, err := stream.GetMsg(ctx, req.After+1, jetstream.WithGetMsgSubject("$O."+ObjectsArtifacts+".C."+req.Object))
+	msg, err := d.bus.artifacts.part(ctx, req.Object, req.After)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return fault.New(fault.CodeUnavailable, "the blob %s was replaced meanwhile", req.Blob).WithHint("try again")
+		return fault.New(fault.CodeConflict, "the blob %s was replaced meanwhile", req.Blob).WithHint("try again")
 	}
 	if err != nil {
 		return d.bus.artifacts.fail(err, "reading", req.Blob)

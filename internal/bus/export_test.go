@@ -1,28 +1,26 @@
 package bus
 
-import (
-	"testing"
-
-	"github.com/nats-io/nats.go/jetstream"
-)
+import "testing"
 
 // HashOf is what the roster keeps of a secret.
 func HashOf(secret string) string { return hashOf(secret) }
-
-// Through is the bucket as seen through another client of the store.
-func (o *Objects) Through(t testing.TB, js jetstream.JetStream) *Objects {
-	t.Helper()
-	store, err := js.ObjectStore(t.Context(), o.bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Objects{bus: o.bus, bucket: o.bucket, store: store}
-}
 
 // YieldAll has others lead what this server leads, as the server does that leads the cluster.
 func (b *Bus) YieldAll(t testing.TB) {
 	t.Helper()
 	b.yieldAll(t.Context())
+}
+
+// StepDown has another server lead a stream, and the store as a whole, where this one does; it reports whether it led any.
+func (b *Bus) StepDown(stream string) (led bool) {
+	if b.srv.JetStreamIsStreamLeader(AccountTatami, stream) {
+		led = b.srv.JetStreamStepdownStream(AccountTatami, stream) == nil
+	}
+	if b.srv.JetStreamIsLeader() {
+		b.yieldStore()
+		led = true
+	}
+	return led
 }
 
 // LeadsStreams lists the streams that this server leads, and "" where it leads the store as a whole.

@@ -31,9 +31,7 @@ func (k *Keys) Stream() string { return StreamKeys }
 
 // Get returns a record and its revision; not-found where there is none.
 func (k *Keys) Get(ctx context.Context, hash string) (functions.KeyRecord, uint64, error) {
-	m, err := Patiently(ctx, k.bus, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
-	})
+	m, err := k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return functions.KeyRecord{}, 0, fault.New(fault.CodeNotFound, "there is no such idempotency key")
 	}
@@ -76,9 +74,7 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 
 // stored is the revision of the key's record where that is the one given.
 func (k *Keys) stored(ctx context.Context, hash string, data []byte) (uint64, bool) {
-	m, err := Patiently(ctx, k.bus, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
-	})
+	m, err := k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
 	if err != nil || !bytes.Equal(m.Data, data) {
 		return 0, false
 	}

@@ -120,7 +120,17 @@ func (l layout) latest() map[string]bool {
 type stores struct {
 	invocations, dead, keys jetstream.Stream
 	buckets                 map[string]jetstream.KeyValue
-	objects                 map[string]jetstream.ObjectStore
+	objects                 map[string]objectBucket
+}
+
+// objectBucket is a bucket of objects, and the stream behind it.
+type objectBucket struct {
+	store  jetstream.ObjectStore
+	stream jetstream.Stream
+}
+
+func newStores() stores {
+	return stores{buckets: map[string]jetstream.KeyValue{}, objects: map[string]objectBucket{}}
 }
 
 func (s *stores) put(name string, st jetstream.Stream) {
@@ -136,7 +146,7 @@ func (s *stores) put(name string, st jetstream.Stream) {
 
 // ensure makes every stream and bucket, or brings its configuration up to date.
 func (l layout) ensure(ctx context.Context, js jetstream.JetStream) (stores, error) {
-	s := stores{buckets: map[string]jetstream.KeyValue{}, objects: map[string]jetstream.ObjectStore{}}
+	s := newStores()
 	for _, c := range l.Streams {
 		st, err := js.CreateOrUpdateStream(ctx, c)
 		if err != nil {
@@ -156,7 +166,11 @@ func (l layout) ensure(ctx context.Context, js jetstream.JetStream) (stores, err
 		if err != nil {
 			return stores{}, fmt.Errorf("making object bucket %s: %w", c.Bucket, err)
 		}
-		s.objects[c.Bucket] = o
+		st, err := js.Stream(ctx, objectStream(c.Bucket))
+		if err != nil {
+			return stores{}, fmt.Errorf("opening object bucket %s: %w", c.Bucket, err)
+		}
+		s.objects[c.Bucket] = objectBucket{o, st}
 	}
 	return s, nil
 }

@@ -331,10 +331,10 @@ func (r *blobReader) next() (*nats.Msg, error) {
 }
 
 const (
-	// askPatience is how long a question is put again to a server that is away.
-	askPatience = 20 * time.Second
+	// askPatience is how long a question is put again to a server that is away, or that finds nobody who leads the store.
+	askPatience = 30 * time.Second
 	askPause    = 100 * time.Millisecond
-	askTimeout  = 10 * time.Second
+	askTimeout  = deskTimeout
 )
 
 // ask puts a question to the desk.
@@ -347,15 +347,14 @@ func (l *Link) ask(ctx context.Context, q SupplyRequest) (*nats.Msg, error) {
 	defer cancel()
 	for {
 		m, err := l.askOnce(over, data)
-		if err == nil {
-			if err := refusalIn(m); err != nil {
-				return nil, err
-			}
-			return m, nil
+		if err != nil {
+			err = fault.Wrap(fault.CodeUnavailable, err, "the server does not answer")
+		} else if err = refusalIn(m); fault.KindOf(err) != fault.Unavailable {
+			return m, err
 		}
 		select {
 		case <-over.Done():
-			return nil, fault.Wrap(fault.CodeUnavailable, err, "the server does not answer")
+			return nil, err
 		case <-time.After(askPause):
 		}
 	}

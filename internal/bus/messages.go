@@ -185,6 +185,8 @@ type InstanceReport struct {
 	// Reason says why the instance is in its state.
 	Reason string          `json:"reason,omitempty"`
 	Exit   *functions.Exit `json:"exit,omitempty"`
+	// Unavailable says of an instance that failed to start that something it needs was away: another start may succeed.
+	Unavailable bool `json:"unavailable,omitempty"`
 	// Logs are the last lines of one that failed.
 	Logs []string `json:"logs,omitempty"`
 	// Since is when the state began.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // messages is how many messages the bucket's stream holds: one for each part, and one for each name.
@@ -95,26 +96,51 @@ func TestPartsOfAnEarlierProcessGo(t *testing.T) {
 	}
 }
 
-// Whoever takes the content slowly gets all of it, however short the library's own patience is.
-func TestSlowReading(t *testing.T) {
+// Content that is replaced while it is read, and content that is not what was written, ends with an error.
+func TestReadingOfOtherContent(t *testing.T) {
 	t.Parallel()
 	b := open(t, bus.Config{})
-	const patience, size = 50 * time.Millisecond, 1 << 20
-	if _, err := b.Bodies().Put(t.Context(), "x", io.LimitReader(&leaver{left: 1 << 30}, size)); err != nil {
-		t.Fatal(err)
+	content := strings.Repeat("x", 300<<10)
+	put := func() {
+		t.Helper()
+		if _, err := b.Bodies().Put(t.Context(), "x", strings.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	js, err := jetstream.New(b.Conn(), jetstream.WithDefaultTimeout(patience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, _, err := b.Bodies().Through(t, js).Open(t.Context(), "x")
+	put()
+	r, _, err := b.Bodies().Open(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	<-time.After(2 * patience)
-	if n, err := io.Copy(io.Discard, r); err != nil || n != size {
-		t.Errorf("%d of %d bytes, %v", n, size, err)
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	put()
+	_, err = io.Copy(io.Discard, r)
+	wantCode(t, err, fault.CodeConflict)
+
+	s, err := b.JetStream().Stream(t.Context(), b.Bodies().Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := "$O." + bus.ObjectsBodies + ".C.>"
+	last, err := s.GetLastMsgForSubject(t.Context(), parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), last.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JetStream().Publish(t.Context(), last.Subject, []byte(strings.Repeat("y", len(last.Data)))); err != nil {
+		t.Fatal(err)
+	}
+	if r, _, err = b.Bodies().Open(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := io.Copy(io.Discard, r); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("%d bytes are read; %v", n, err)
 	}
 }
 

@@ -56,9 +56,12 @@ func (b *Bus) watch(ctx context.Context, kv jetstream.KeyValue, match string, op
 	}
 }
 
+// errBeingStored is the server's error for a message sent again whose first copy it has not got rid of yet: it may still be lost.
+const errBeingStored = 10158
+
 // unled reports whether an error may be due to nobody leading.
 func unled(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.Code == 503
+		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && (api.Code == 503 || api.ErrorCode == errBeingStored)
 }

@@ -74,10 +74,11 @@ const storedAtOnce = 32
 // eachWhereWritten is EachStored of a cluster: the server that leads the stream gives one message at a time, and the others may know less. So the
 // sequences are split among several who ask.
 func (b *Bus) eachWhereWritten(ctx context.Context, stream, match string, bodies bool, fn func(storedMessage)) error {
-	st, err := b.js.Stream(ctx, stream)
+	st, err := Patiently(ctx, b, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, stream) })
 	if err != nil {
 		return err
 	}
+	st = patientStream{st, b}
 	state := st.CachedInfo().State
 	if state.Msgs == 0 {
 		return nil

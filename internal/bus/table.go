@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,7 @@ func (t *Table[T]) Stream() string { return t.stream }
 // Get returns the record and its revision; not-found where there is none.
 func (t *Table[T]) Get(ctx context.Context, key string) (T, uint64, error) {
 	var zero T
-	e, err := Patiently(ctx, t.bus, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return t.kv.Get(ctx, key) })
+	e, err := t.entry(ctx, key)
 	if err != nil {
 		return zero, 0, t.fail(err, "reading", key)
 	}
@@ -72,7 +73,7 @@ func (t *Table[T]) Create(ctx context.Context, key string, v T) (uint64, error) 
 
 // CreateEncoded is Create for a record that is encoded already.
 func (t *Table[T]) CreateEncoded(ctx context.Context, key string, data []byte) (uint64, error) {
-	return t.writeEncoded(key, data, func(data []byte) (uint64, error) {
+	return t.writeEncoded(ctx, key, data, func(ctx context.Context, data []byte) (uint64, error) {
 		if plainKey(key) {
 			// As the client does it first; what it does after a conflict is for keys that were deleted.
 			rev, err := t.bus.Store(ctx, t.creation(key, data))
@@ -113,41 +114,67 @@ func plainKey(key string) bool {
 
 // Update replaces the record of the given revision; conflict where the key has another one.
 func (t *Table[T]) Update(ctx context.Context, key string, v T, revision uint64) (uint64, error) {
-	return t.write(key, v, func(data []byte) (uint64, error) { return t.kv.Update(ctx, key, data, revision) })
+	return t.write(ctx, key, v, func(ctx context.Context, data []byte) (uint64, error) { return t.kv.Update(ctx, key, data, revision) })
 }
 
 // Put stores a record whatever was there.
 func (t *Table[T]) Put(ctx context.Context, key string, v T) (uint64, error) {
-	return t.write(key, v, func(data []byte) (uint64, error) { return t.kv.Put(ctx, key, data) })
+	return t.write(ctx, key, v, func(ctx context.Context, data []byte) (uint64, error) { return t.kv.Put(ctx, key, data) })
 }
 
-func (t *Table[T]) write(key string, v T, put func([]byte) (uint64, error)) (uint64, error) {
+func (t *Table[T]) write(ctx context.Context, key string, v T, put func(context.Context, []byte) (uint64, error)) (uint64, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return 0, fmt.Errorf("encoding %s %s: %w", t.bucket, key, err)
 	}
-	return t.writeEncoded(key, data, put)
+	return t.writeEncoded(ctx, key, data, put)
 }
 
-func (t *Table[T]) writeEncoded(key string, data []byte, put func([]byte) (uint64, error)) (uint64, error) {
-	rev, err := put(data)
+func (t *Table[T]) writeEncoded(ctx context.Context, key string, data []byte, put func(context.Context, []byte) (uint64, error)) (uint64, error) {
+	tries := 0
+	rev, err := Patiently(ctx, t.bus, func(ctx context.Context) (uint64, error) {
+		tries++
+		return put(ctx, data)
+	})
+	if tries > 1 && IsConflict(err) {
+		// It may be the record that an earlier try stored, whose answer was lost.
+		if e, gerr := t.entry(ctx, key); gerr == nil && bytes.Equal(e.Value(), data) {
+			return e.Revision(), nil
+		}
+	}
 	if err != nil {
 		return 0, t.fail(err, "writing", key)
 	}
 	return rev, nil
 }
 
+func (t *Table[T]) entry(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	return Patiently(ctx, t.bus, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return t.kv.Get(ctx, key) })
+}
+
 // Delete removes the record; it is no error where there is none.
 func (t *Table[T]) Delete(ctx context.Context, key string) error {
-	if err := t.kv.Delete(ctx, key); err != nil {
-		return t.fail(err, "deleting", key)
-	}
-	return nil
+	return t.delete(ctx, key)
 }
 
 // DeleteRevision removes the record of the given revision; conflict where the key has another one.
 func (t *Table[T]) DeleteRevision(ctx context.Context, key string, revision uint64) error {
-	if err := t.kv.Delete(ctx, key, jetstream.LastRevision(revision)); err != nil {
+	return t.delete(ctx, key, jetstream.LastRevision(revision))
+}
+
+func (t *Table[T]) delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	tries := 0
+	_, err := Patiently(ctx, t.bus, func(ctx context.Context) (struct{}, error) {
+		tries++
+		return struct{}{}, t.kv.Delete(ctx, key, opts...)
+	})
+	if tries > 1 && IsConflict(err) {
+		// An earlier try, whose answer was lost, may have removed it.
+		if _, gerr := t.entry(ctx, key); errors.Is(gerr, jetstream.ErrKeyNotFound) {
+			return nil
+		}
+	}
+	if err != nil {
 		return t.fail(err, "deleting", key)
 	}
 	return nil

@@ -61,8 +61,8 @@ func candidateOf(f *state.Function, id functions.RevisionID) bool {
 func (r *Reconciler) startFailed(now time.Time, f *state.Function, d *state.Departure, why string) {
 	if candidateOf(f, d.Revision) {
 		noteCandidate(f, d, why)
-		// Without an exit the process ran all the time, or never came to run: a second try ends the same way.
-		f.Deploy.Final = f.Deploy.Final || d.Exit == nil
+		// Without an exit the process ran all the time, or never came to run: a second try ends the same way, unless something was away.
+		f.Deploy.Final = f.Deploy.Final || d.Exit == nil && !d.Unavailable
 		return
 	}
 	rev := f.Revisions[d.Revision]

@@ -155,7 +155,7 @@ func (s *State) applyInstance(now time.Time, n *Node, ir *bus.InstanceReport, c 
 		}
 		before := in.State
 		was := *in
-		was.State, was.Reason, was.Exit, was.Logs = ir.State, ir.Reason, ir.Exit, ir.Logs
+		was.State, was.Reason, was.Exit, was.Unavailable, was.Logs = ir.State, ir.Reason, ir.Exit, ir.Unavailable, ir.Logs
 		s.Remove(ir.Instance)
 		c.gone(was, before, false)
 		return
