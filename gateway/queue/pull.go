@@ -41,7 +41,7 @@ type puller struct {
 // newPuller makes the function's consumer and subscribes to its answers.
 func (q *Queue) newPuller(ctx context.Context, l *lane) (*puller, error) {
 	name := bus.ConsumerName(l.ref)
-	c, err := q.bus.Invocations().CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	c, err := q.bus.Consumer(ctx, jetstream.ConsumerConfig{
 		Durable:       name,
 		FilterSubject: bus.FunctionInvocations(l.ref),
 		AckPolicy:     jetstream.AckExplicitPolicy,

@@ -9,29 +9,50 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
-// restore learns what is in the stream and starts a lane for each function with work.
-func (q *Queue) restore(ctx context.Context) error {
-	// A consumer of an earlier process believes that its messages are being worked on: one made anew delivers them at once.
+// dropsAtOnce is how many consumers are removed at the same time.
+const dropsAtOnce = 32
+
+// dropConsumers removes the consumers of an earlier process. They believe that their messages are being worked on: made anew they deliver them at once.
+func (q *Queue) dropConsumers(ctx context.Context) error {
+	var drops errgroup.Group
+	drops.SetLimit(dropsAtOnce)
 	names := q.bus.Invocations().ConsumerNames(ctx)
 	for name := range names.Name() {
 		if !strings.HasPrefix(name, "fn_") {
 			continue
 		}
-		if _, err := bus.Patiently(ctx, q.bus, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, q.bus.Invocations().DeleteConsumer(ctx, name)
-		}); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return q.bus.Fault(err, "removing the consumer "+name)
-		}
+		drops.Go(func() error {
+			if err := q.bus.RemoveConsumer(ctx, name); err != nil {
+				return q.bus.Fault(err, "removing the consumer "+name)
+			}
+			return nil
+		})
+	}
+	if err := drops.Wait(); err != nil {
+		return err
 	}
 	if err := names.Err(); err != nil {
 		return q.bus.Fault(err, "listing the consumers of the queue")
 	}
-	info, err := q.bus.Invocations().Info(ctx)
+	return nil
+}
+
+func (q *Queue) readStream(ctx context.Context) (*jetstream.StreamInfo, error) {
+	return q.bus.Invocations().Info(ctx)
+}
+
+// restore learns what is in the stream and starts a lane for each function with work.
+func (q *Queue) restore(ctx context.Context) error {
+	if err := q.dropConsumers(ctx); err != nil {
+		return err
+	}
+	info, err := bus.Patiently(ctx, q.bus, q.readStream)
 	if err != nil {
 		return q.bus.Fault(err, "reading the state of the queue")
 	}

@@ -109,7 +109,7 @@ func (b *Bus) awaitCluster(ctx context.Context) error {
 
 // answered reports whether a server that leads answers questions about the store. One that is put while nobody leads is lost.
 func (b *Bus) answered(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, ledPatience)
 	defer cancel()
 	_, err := b.js.AccountInfo(ctx)
 	return err == nil
@@ -141,7 +141,7 @@ func (b *Bus) Await(ctx context.Context, streams ...string) error {
 }
 
 // ledPatience bounds one question for who leads a stream: it is lost where nobody does.
-const ledPatience = 300 * time.Millisecond
+const ledPatience = 500 * time.Millisecond
 
 // led reports whether a server leads a stream and answers.
 func (b *Bus) led(ctx context.Context, stream string) bool {
@@ -257,7 +257,7 @@ func (l layout) readWhereWritten(ctx context.Context, js jetstream.JetStream) er
 // bind opens every stream and bucket, once they are as readWhereWritten leaves them: whoever opens them remembers how to read.
 func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error) {
 	for _, name := range l.names() {
-		st, err := js.Stream(ctx, name)
+		st, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
 		if err != nil {
 			return stores{}, fmt.Errorf("opening %s: %w", name, err)
 		}
@@ -267,21 +267,21 @@ func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error
 	}
 	s := newStores()
 	for _, c := range l.Streams {
-		st, err := js.Stream(ctx, c.Name)
+		st, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, c.Name) })
 		if err != nil {
 			return stores{}, fmt.Errorf("opening stream %s: %w", c.Name, err)
 		}
 		s.put(c.Name, st)
 	}
 	for _, c := range l.Buckets {
-		kv, err := js.KeyValue(ctx, c.Bucket)
+		kv, err := opened(ctx, func(ctx context.Context) (jetstream.KeyValue, error) { return js.KeyValue(ctx, c.Bucket) })
 		if err != nil {
 			return stores{}, fmt.Errorf("opening bucket %s: %w", c.Bucket, err)
 		}
 		s.buckets[c.Bucket] = kv
 	}
 	for _, c := range l.Objects {
-		o, err := js.ObjectStore(ctx, c.Bucket)
+		o, err := opened(ctx, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, c.Bucket) })
 		if err != nil {
 			return stores{}, fmt.Errorf("opening object bucket %s: %w", c.Bucket, err)
 		}
@@ -292,4 +292,9 @@ func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error
 		s.objects[c.Bucket] = objectBucket{o, st}
 	}
 	return s, nil
+}
+
+// opened opens something, and asks again where no answer comes: whoever leads it may be changing.
+func opened[T any](ctx context.Context, open func(context.Context) (T, error)) (T, error) {
+	return insist(ctx, formTry, electTry, open)
 }

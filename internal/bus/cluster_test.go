@@ -423,6 +423,37 @@ func TestAServerYields(t *testing.T) {
 	if err := c.buses[0].Await(t.Context(), bus.StreamInvocations); err != nil {
 		t.Error(err)
 	}
+	// It does where one of the others is gone, too: what that one led has come to the two that are left.
+	c.close(2)
+	insistently(t, "yielding to the other one", func() error {
+		c.buses[0].YieldAll(t)
+		if led := c.buses[1].LeadsStreams(); len(led) < 16 {
+			return fmt.Errorf("the other one leads %q", led)
+		}
+		return nil
+	})
+}
+
+// Of those that hold a stream the one leads that has all of it and is heard; several share what there is.
+func TestWhoLeadsNext(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		others []bus.Holder
+		turn   int
+		want   string
+	}{
+		{[]bus.Holder{{"b", true, time.Second}, {"a", true, 0}}, 0, "a"},
+		{[]bus.Holder{{"b", true, time.Second}, {"a", true, 0}}, 1, "b"},
+		{[]bus.Holder{{"b", true, 2 * time.Second}, {"a", true, 0}}, 1, "a"},
+		{[]bus.Holder{{"b", false, 0}, {"a", true, 0}}, 1, "a"},
+		{[]bus.Holder{{"b", false, 0}, {"a", true, 3 * time.Second}}, 0, ""},
+		{nil, 3, ""},
+	} {
+		got, err := bus.HeirOf(c.others, c.turn)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%+v: %q leads, %v", c, got, err)
+		}
+	}
 }
 
 // One server leads at a time; when it ends, or is gone, another one does, with a higher epoch.

@@ -21,7 +21,7 @@ func (c *trio) disturb(stream string) {
 	elections.Go(func() {
 		for ctx.Err() == nil {
 			for _, b := range c.buses {
-				if b.StepDown(stream) {
+				if b.StepDown(ctx, stream) {
 					_ = b.Await(ctx, stream)
 				}
 			}

@@ -1,6 +1,10 @@
 package bus
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"time"
+)
 
 // HashOf is what the roster keeps of a secret.
 func HashOf(secret string) string { return hashOf(secret) }
@@ -12,13 +16,12 @@ func (b *Bus) YieldAll(t testing.TB) {
 }
 
 // StepDown has another server lead a stream, and the store as a whole, where this one does; it reports whether it led any.
-func (b *Bus) StepDown(stream string) (led bool) {
+func (b *Bus) StepDown(ctx context.Context, stream string) (led bool) {
 	if b.srv.JetStreamIsStreamLeader(AccountTatami, stream) {
 		led = b.srv.JetStreamStepdownStream(AccountTatami, stream) == nil
 	}
 	if b.srv.JetStreamIsLeader() {
-		b.yieldStore()
-		led = true
+		led = b.yieldStore(ctx) == nil || led
 	}
 	return led
 }
@@ -34,4 +37,20 @@ func (b *Bus) LeadsStreams() (out []string) {
 		}
 	}
 	return out
+}
+
+// Holder is another server that holds what this one leads.
+type Holder struct {
+	Name    string
+	Current bool
+	Silent  time.Duration
+}
+
+// HeirOf names the one of them that is to lead it.
+func HeirOf(others []Holder, turn int) (string, error) {
+	var all []holder
+	for _, h := range others {
+		all = append(all, holder{h.Name, h.Current, h.Silent})
+	}
+	return heirOf(all, turn)
 }

@@ -106,7 +106,7 @@ func errAlone() error {
 // Lead has f run whenever this server is the one of the cluster that leads, and returns when ctx ends or f fails. F's context ends when the
 // server no longer leads, before another one does; f is to end soon when ctx does, for nobody else leads until then. Epoch grows with every change of
 // leader: it fences what one commands that does not know yet that it was replaced. At the end the leadership is given back at once. Address is told to
-// the others. Whoever leads has the others lead the streams; see yield.
+// the others. Whoever leads has the others lead the streams, from before f is run; see yield.
 func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
 	kv := b.stores.buckets[BucketLead]
 	if kv == nil {
@@ -186,7 +186,7 @@ func (c *candidate) ask(ctx context.Context) (rev uint64) {
 // watch tells when nobody leads, until ctx ends.
 func (c *candidate) watch(ctx context.Context, freed chan<- struct{}) {
 	for ctx.Err() == nil {
-		w, err := c.kv.Watch(ctx, leadKey, jetstream.UpdatesOnly())
+		w, err := c.bus.watch(ctx, c.kv, leadKey, jetstream.UpdatesOnly())
 		if err == nil {
 			c.hear(ctx, w, freed)
 			_ = w.Stop()
@@ -224,10 +224,15 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 	term, end := context.WithCancel(ctx)
 	defer end()
 	done := make(chan error, 1)
-	go func() { done <- f(term, epoch) }()
+	yielded := make(chan struct{})
 	var yielding sync.WaitGroup
-	yielding.Go(func() { c.bus.yield(term) })
+	yielding.Go(func() { c.bus.yield(term, yielded) })
 	defer yielding.Wait()
+	go func() {
+		// F would wait for the streams while they change hands.
+		<-yielded
+		done <- f(term, epoch)
+	}()
 	// F may take a while to end when it is asked to: nobody else is to lead before that.
 	rev := c.hold(context.WithoutCancel(ctx), epoch, done)
 	end()
@@ -279,6 +284,8 @@ func (c *candidate) hold(ctx context.Context, rev uint64, done chan error) uint6
 
 // own reports whether the key is this server's, and at which revision.
 func (c *candidate) own(ctx context.Context, rev *uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, leadRenew)
+	defer cancel()
 	e, err := c.kv.Get(ctx, leadKey)
 	if err != nil {
 		return false
@@ -291,9 +298,12 @@ func (c *candidate) own(ctx context.Context, rev *uint64) bool {
 	return true
 }
 
-// renew writes the key again, if nobody else did. The client's Update would lose its end.
+// renew writes the key again, if nobody else did. The client's Update would lose its end. What is written while the bucket changes hands may get no
+// answer: there is to be time for another try.
 func (c *candidate) renew(ctx context.Context, rev uint64, until time.Time) (uint64, error) {
 	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, leadRenew)
 	defer cancel()
 	next, err := c.bus.Store(ctx, &nats.Msg{Subject: "$KV." + BucketLead + "." + leadKey, Data: c.value, Header: nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},

@@ -37,15 +37,23 @@ func insist[T any](ctx context.Context, patience, try time.Duration, ask func(ct
 	}
 }
 
-// watchPatience is how long a watch is begun again that nobody who leads has taken: a server that starts is not to end for that.
-const watchPatience = 30 * time.Second
+const (
+	// watchPatience is how long a watch is begun again that nobody who leads has taken: a server that starts is not to end for that.
+	watchPatience = 30 * time.Second
+	// watchTry bounds the first try to begin a watch in a cluster, each further one has twice as long: the server that was to feed it may be one that
+	// died a moment ago, and is not missed yet.
+	watchTry = 700 * time.Millisecond
+)
 
 // watch begins a watch of a bucket. In a cluster it waits for those who are elected to feed it.
 func (b *Bus) watch(ctx context.Context, kv jetstream.KeyValue, match string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
-	for over := time.Now().Add(watchPatience); ; {
-		// The watch lasts as long as its context: no shorter one can bound its beginning, which the client does.
-		w, err := kv.Watch(ctx, match, opts...)
-		if err == nil || b.cfg.Cluster == nil || ctx.Err() != nil || !unled(err) || time.Now().After(over) {
+	if b.cfg.Cluster == nil {
+		return kv.Watch(ctx, match, opts...)
+	}
+	over := time.Now().Add(watchPatience)
+	for try := watchTry; ; try *= 2 {
+		w, err := beginWatch(ctx, try, kv, match, opts...)
+		if err == nil || ctx.Err() != nil || !unled(err) || time.Now().After(over) {
 			return w, err
 		}
 		select {
@@ -54,6 +62,36 @@ func (b *Bus) watch(ctx context.Context, kv jetstream.KeyValue, match string, op
 			return nil, err
 		}
 	}
+}
+
+// watching is a watch with the context of its own that it lasts as long as.
+type watching struct {
+	jetstream.KeyWatcher
+	end context.CancelFunc
+}
+
+// Stop ends the watch.
+func (w watching) Stop() error {
+	defer w.end()
+	return w.KeyWatcher.Stop()
+}
+
+// beginWatch begins a watch within a time.
+func beginWatch(ctx context.Context, within time.Duration, kv jetstream.KeyValue, match string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	lasting, end := context.WithCancel(ctx)
+	late := time.AfterFunc(within, end)
+	w, err := kv.Watch(lasting, match, opts...)
+	if err == nil && late.Stop() {
+		return watching{w, end}, nil
+	}
+	if err == nil {
+		endWatch(w)
+	}
+	if lasting.Err() != nil && ctx.Err() == nil {
+		err = context.DeadlineExceeded
+	}
+	end()
+	return nil, err
 }
 
 // errBeingStored is the server's error for a message sent again whose first copy it has not got rid of yet: it may still be lost.

@@ -2,98 +2,160 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 const (
-	// yieldAfter is the wait before a server that leads the cluster looks which streams it leads, and yieldEvery that between two looks.
-	yieldAfter = 10 * time.Second
-	yieldEvery = 2 * time.Second
-	// yieldPause is the wait between two streams: each is without a leader for a moment.
-	yieldPause = 250 * time.Millisecond
-	// stepDown asks whoever leads the store as a whole to let another one do that; only the system account may.
-	stepDown        = "$JS.API.META.LEADER.STEPDOWN"
+	// yieldEvery is the wait between two looks of a server that leads the cluster at which streams it leads.
+	yieldEvery = time.Second
+	// stepDownTimeout bounds the wait for one answer to stepDown.
 	stepDownTimeout = 2 * time.Second
+	// stepDownStore asks whoever leads the store as a whole to let another one do that; only the system account may. StepDownStream asks whoever leads
+	// a stream.
+	stepDownStore  = "$JS.API.META.LEADER.STEPDOWN"
+	stepDownStream = "$JS.API.STREAM.LEADER.STEPDOWN."
 )
 
 // yield has other servers lead the streams, and the store as a whole, until ctx ends. When the server that leads the cluster dies, nothing but that
-// has to be taken over then: an election of a stream's leader takes up to nine seconds, and has to come first otherwise.
-func (b *Bus) yield(ctx context.Context) {
-	timer := time.NewTimer(yieldAfter)
-	defer timer.Stop()
+// has to be taken over then: an election of a stream's leader takes up to nine seconds, and has to come first otherwise. First is closed when what could
+// be yielded at once is.
+func (b *Bus) yield(ctx context.Context, first chan<- struct{}) {
+	b.yieldAll(ctx)
+	close(first)
+	tick := time.NewTicker(yieldEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-tick.C:
 		}
 		b.yieldAll(ctx)
-		timer.Reset(yieldEvery)
 	}
 }
 
+// yieldAll has others lead all that this server leads, where there are some that know as much, and returns when they do. The store as a whole comes last:
+// while nobody leads it no stream changes hands.
 func (b *Bus) yieldAll(ctx context.Context) {
-	if b.srv.JetStreamIsLeader() && b.othersCurrent() {
-		b.yieldStore()
+	var asked sync.WaitGroup
+	for i, name := range b.replicatedStreams() {
+		if b.srv.JetStreamIsStreamLeader(AccountTatami, name) {
+			asked.Go(func() { b.told(name, b.yieldStream(ctx, name, i)) })
+		}
 	}
-	for _, name := range b.replicatedStreams() {
-		if !b.srv.JetStreamIsStreamLeader(AccountTatami, name) || !b.othersHave(ctx, name) {
-			continue
-		}
-		if err := b.srv.JetStreamStepdownStream(AccountTatami, name); err != nil {
-			b.log.Debug("a stream stays with this server", "stream", name, "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(yieldPause):
-		}
+	asked.Wait()
+	if b.srv.JetStreamIsLeader() {
+		b.told("the store", b.yieldStore(ctx))
 	}
 }
 
-// othersCurrent reports whether every other server knows what there is: one that does not could not take over.
-func (b *Bus) othersCurrent() bool {
+func (b *Bus) told(what string, err error) {
+	if err != nil {
+		b.log.Debug("another server does not lead yet what this one does", "what", what, "err", err)
+	}
+}
+
+// yieldStore has another server lead the store as a whole.
+func (b *Bus) yieldStore(ctx context.Context) error {
 	z, err := b.srv.Jsz(&server.JSzOptions{})
 	if err != nil || z.Meta == nil {
-		return false
+		return err
 	}
+	var others []holder
 	for _, r := range z.Meta.Replicas {
-		if !r.Current || r.Offline {
-			return false
-		}
+		others = append(others, holder{r.Name, r.Current && !r.Offline, r.Active})
 	}
-	return len(z.Meta.Replicas) == len(b.cfg.Cluster.Peers)-1
-}
-
-// othersHave reports whether every other server that holds a stream has all of it.
-func (b *Bus) othersHave(ctx context.Context, stream string) bool {
-	ctx, cancel := context.WithTimeout(ctx, ledPatience)
-	defer cancel()
-	st, err := b.js.Stream(ctx, stream)
-	if err != nil || st.CachedInfo().Cluster == nil {
-		return false
+	heir, err := heirOf(others, 0)
+	if err != nil {
+		return err
 	}
-	for _, r := range st.CachedInfo().Cluster.Replicas {
-		if !r.Current || r.Offline {
-			return false
-		}
-	}
-	return true
-}
-
-func (b *Bus) yieldStore() {
 	nc, err := connectAs(b.srv, userSystem, b.pass.system, "yield", b.log)
 	if err != nil {
-		b.log.Debug("the store stays with this server", "err", err)
-		return
+		return err
 	}
 	defer nc.Close()
-	if _, err := nc.Request(stepDown, nil, stepDownTimeout); err != nil {
-		b.log.Debug("the store stays with this server", "err", err)
+	if err := stepDown(ctx, nc, stepDownStore, heir); err != nil {
+		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, stepDownTimeout)
+	defer cancel()
+	return b.Await(ctx)
+}
+
+// yieldStream has another server lead a stream; turn spreads the streams among those that can.
+func (b *Bus) yieldStream(ctx context.Context, name string, turn int) error {
+	asked, cancel := context.WithTimeout(ctx, ledPatience)
+	defer cancel()
+	st, err := b.js.Stream(asked, name)
+	if err != nil || st.CachedInfo().Cluster == nil {
+		return err
+	}
+	var others []holder
+	for _, r := range st.CachedInfo().Cluster.Replicas {
+		others = append(others, holder{r.Name, r.Current && !r.Offline, r.Active})
+	}
+	heir, err := heirOf(others, turn)
+	if err != nil {
+		return err
+	}
+	return stepDown(ctx, b.nc, stepDownStream+name, heir)
+}
+
+// holder is another server that holds what this one leads.
+type holder struct {
+	name string
+	// current says that it has all of it, silent for how long it was not heard.
+	current bool
+	silent  time.Duration
+}
+
+// heardWithin is how long ago whoever is to lead was heard last at most: every server says once a second that it is there.
+const heardWithin = 1500 * time.Millisecond
+
+// heirOf names one of the others that knows all there is.
+func heirOf(others []holder, turn int) (string, error) {
+	var able []string
+	for _, h := range others {
+		if h.current && h.silent < heardWithin {
+			able = append(able, h.name)
+		}
+	}
+	if len(able) == 0 {
+		return "", fault.New(fault.CodeUnavailable, "no other server knows as much")
+	}
+	slices.Sort(able)
+	return able[turn%len(able)], nil
+}
+
+// stepDown asks on a subject that another server, the heir, leads.
+func stepDown(ctx context.Context, nc *nats.Conn, subject, heir string) error {
+	body, err := json.Marshal(server.JSApiLeaderStepdownRequest{Placement: &server.Placement{Preferred: heir}})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepDownTimeout)
+	defer cancel()
+	m, err := nc.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return fmt.Errorf("asking that %s leads: %w", heir, err)
+	}
+	var answer server.JSApiStreamLeaderStepDownResponse
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return fmt.Errorf("asking that %s leads: %w", heir, err)
+	}
+	if answer.Error != nil {
+		return fault.New(fault.CodeUnavailable, "asking that %s leads: %s", heir, answer.Error.Description)
+	}
+	return nil
 }
 
 // replicatedStreams lists the streams that several servers hold.
