@@ -92,6 +92,8 @@ type follower struct {
 	memory fleet.Memory
 	reason string
 	asked  time.Time
+	// resized is the last resize that the pool took.
+	resized *bus.PoolResize
 }
 
 func (f *follower) heard(p PoolState) {
@@ -130,7 +132,7 @@ func (f *follower) run(ctx context.Context) {
 
 // pass decides once, and has the pool resized where that is decided.
 func (f *follower) pass(ctx context.Context, p *PoolState) {
-	done := make(chan fleet.Decision, 1)
+	done := make(chan *poolView, 1)
 	f.s.offer(ctx, func(now time.Time) []reconcile.Effect {
 		d := fleet.Decision{Count: p.Count}
 		out := withdrawals(f.s.core.State(), p)
@@ -140,15 +142,16 @@ func (f *follower) pass(ctx context.Context, p *PoolState) {
 				out[d.Drain] = reconcile.Withdrawal{Empty: true, Why: "the pool needs fewer workers"}
 			}
 		}
-		done <- d
+		done <- viewOf(f.s.core.State(), p, d)
 		return f.s.core.Withdraw(now, out)
 	})
 	select {
 	case <-ctx.Done():
-	case d := <-done:
-		f.memory = d.Memory
-		f.s.pool.Store(viewOf(p, d))
-		f.resize(ctx, p, d)
+	case v := <-done:
+		f.memory = v.decision.Memory
+		f.resize(ctx, p, v.decision)
+		v.Resized = f.resized
+		f.s.pool.Store(v)
 	}
 }
 
@@ -167,22 +170,32 @@ func (f *follower) resize(ctx context.Context, p *PoolState, d fleet.Decision) {
 		f.s.log.Warn("the pool was not resized", "count", p.Count, "wanted", d.Count, "reason", d.Reason, "err", err)
 		return
 	}
+	f.resized = &bus.PoolResize{At: f.asked, From: p.Count, To: d.Count, Reason: d.Reason}
 	f.s.log.Info("the pool was resized", "count", p.Count, "wanted", d.Count, "reason", d.Reason)
 }
 
 // poolView is the pool as others see it.
 type poolView struct {
 	bus.PoolStatus
-	members map[string]bool
+	members  map[string]bool
+	decision fleet.Decision
 }
 
-func viewOf(p *PoolState, d fleet.Decision) *poolView {
+func viewOf(st *state.State, p *PoolState, d fleet.Decision) *poolView {
 	v := &poolView{
+		decision:   d,
 		PoolStatus: bus.PoolStatus{Name: p.Name, Elastic: p.Elastic, Count: p.Count, Min: p.Min, Max: p.Max, Wanted: d.Count, Reason: d.Reason, Busy: p.Busy},
 		members:    make(map[string]bool, len(p.Members)),
 	}
+	nodes := nodesByMember(st)
 	for _, m := range p.Members {
 		v.members[m.Name] = true
+		if nodes[m.Name] != nil {
+			v.Running++
+		}
+	}
+	for _, l := range lacking(st) {
+		v.Lacking += l.Count
 	}
 	return v
 }

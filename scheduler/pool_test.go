@@ -223,11 +223,14 @@ func TestThePoolIsShown(t *testing.T) {
 	if o.Pool != nil {
 		t.Errorf("there is a pool: %+v", o.Pool)
 	}
-	viewOf(&w.pool, fleet.Decision{Count: 3, Reason: "1 instance lacks room"}).show(&o)
+	viewOf(w.core.State(), &w.pool, fleet.Decision{Count: 3, Reason: "1 instance lacks room"}).show(&o)
 	for _, n := range o.Nodes {
 		if want := map[bool]string{true: w.pool.Name}[n.Labels[functions.LabelMember] != ""]; n.Pool != want {
 			t.Errorf("%s is of the pool %q, not %q", n.Name, n.Pool, want)
 		}
+	}
+	if o.Pool.Running != 2 || o.Pool.Lacking != 0 || o.Pool.Wanted != 3 {
+		t.Errorf("of the pool there are %+v", o.Pool)
 	}
 	if got, want := o.Pool.String(), "the pool, Nomad job workers, has 2 workers of 0 to 5 and should have 3: 1 instance lacks room"; got != want {
 		t.Errorf("%s\nwant %s", got, want)

@@ -7,6 +7,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/heap"
+	"github.com/tatami-faas/tatami/scheduler/nomad"
 )
 
 // nodeComputeEnv says what all processors of the machine have together, in Nomad's MHz: ${attr.cpu.totalcompute} in the job's env block.
@@ -83,7 +84,10 @@ func (c *nodeConfig) grantOf(a *allocation) {
 	}
 	labels := map[string]string{functions.LabelMember: a.id}
 	for k, v := range c.Labels {
-		labels[k] = v
+		// A key of its node's meta that the node does not have.
+		if !strings.HasPrefix(v, nomad.NodeMeta) {
+			labels[k] = v
+		}
 	}
 	c.Labels = labels
 }

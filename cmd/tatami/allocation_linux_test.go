@@ -71,14 +71,14 @@ func FuzzCountCores(f *testing.F) {
 }
 
 func TestAWorkerInNomad(t *testing.T) {
-	cfg := nodeConfig{Labels: map[string]string{"zone": "a"}, MaxInstances: 10}
+	cfg := nodeConfig{Labels: map[string]string{"zone": "a", "rack": "${meta.rack}"}, MaxInstances: 10}
 	cfg.grantOf(&allocation{id: "0f3c", grant: functions.Resources{CPU: 2000, Memory: 4 << 30}})
 	w := cfg.worker(functions.NewNodeID())
 	capacity, allocatable, err := w.Resources()
 	if err != nil || capacity.CPU != 2000 || capacity.Memory != 4<<30 || allocatable.CPU != 1800 || allocatable.Memory+w.Waiting.Memory != 4<<30-512<<20 {
 		t.Errorf("%v of %v, %v", allocatable, capacity, err)
 	}
-	if w.Labels["zone"] != "a" || w.Labels[functions.LabelMember] != "0f3c" || cfg.HeapTarget == 0 {
+	if _, there := w.Labels["rack"]; there || w.Labels["zone"] != "a" || w.Labels[functions.LabelMember] != "0f3c" || cfg.HeapTarget == 0 {
 		t.Errorf("%v, %d", w.Labels, cfg.HeapTarget)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -32,6 +33,7 @@ type nomadFlags struct {
 func (n *nomadFlags) flags(f *pflag.FlagSet) {
 	o, w, s := &n.options, &n.options.Workers, &n.options.Servers
 	f.StringSliceVar(&o.Datacenters, "datacenter", nil, "Nomad datacenters that the jobs may run in (default all)")
+	f.StringVar(&o.Namespace, "nomad-namespace", "", "Nomad namespace that the jobs are in (default that of NOMAD_NAMESPACE, or \"default\")")
 	f.StringVar(&o.Binary, "binary", "/usr/local/bin/tatami", "tatami on the nodes")
 	f.StringVar(&o.Artifact, "artifact", "", "where Nomad fetches tatami from instead, such as https://HOST/tatami")
 	f.StringVar(&o.Checksum, "checksum", "", "what the artifact must be, such as sha256:0a1b...")
@@ -48,6 +50,7 @@ func (n *nomadFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&w.Listen, "worker-listen", "${attr.unique.network.ip-address}:0", "address at which gateways reach a worker's instances")
 	f.DurationVar(&w.KillTimeout, "kill-timeout", 0, "how long a worker may take to end what runs; more than 30s needs max_kill_timeout on Nomad's clients (default 30s)")
 	f.BoolVar(&w.Shared, "shared-nodes", false, "let several workers run on one node; their directories must then contain ${NOMAD_ALLOC_INDEX}")
+	f.StringSliceVar(&w.NodeMeta, "node-meta", nil, "keys of the meta of Nomad's nodes that become labels of the workers there, such as zone,rack")
 	f.StringArrayVar(&w.Flags, "worker-flag", nil, "a further flag of tatami worker, such as --worker-flag=--label=zone=a")
 	f.StringVar(&s.Job, "server-job", "tatami", "name of the job of the servers")
 	f.StringVar(&s.Cluster, "cluster", "tatami", "name of the cluster of servers")
@@ -69,7 +72,7 @@ func newNomadRenderCmd(a *app) *cobra.Command {
 		ValidArgs: []string{nomadWorkers, nomadServers, nomadPolicy},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if args[0] == nomadPolicy {
-				a.print("%s", jobs.Policy())
+				a.print("%s", jobs.Policy(n.namespace()))
 				return nil
 			}
 			j, err := n.job(args[0])
@@ -87,6 +90,7 @@ func newNomadRenderCmd(a *app) *cobra.Command {
 }
 
 func (n *nomadFlags) job(what string) (*jobs.Job, error) {
+	n.options.Namespace = n.namespace()
 	switch what {
 	case nomadWorkers:
 		return jobs.Worker(n.options)
@@ -94,6 +98,19 @@ func (n *nomadFlags) job(what string) (*jobs.Job, error) {
 		return jobs.Server(n.options)
 	}
 	return nil, fault.New(fault.CodeInvalidRequest, "%.40q is none of %s and %s", what, nomadWorkers, nomadServers).WithHint("tatami nomad --help")
+}
+
+func (n *nomadFlags) namespace() string {
+	return cmp.Or(n.options.Namespace, os.Getenv("NOMAD_NAMESPACE"))
+}
+
+// client reaches Nomad in the jobs' namespace.
+func (n *nomadFlags) client() (*nomad.Client, error) {
+	c, err := nomad.FromEnvironment()
+	if err == nil {
+		c.SetNamespace(n.namespace())
+	}
+	return c, err
 }
 
 func newNomadPlanCmd(a *app) *cobra.Command {
@@ -119,7 +136,7 @@ func (n *nomadFlags) plan(ctx context.Context, what string) (*jobs.Job, jobs.Pla
 	if err != nil {
 		return nil, jobs.Plan{}, err
 	}
-	c, err := nomad.FromEnvironment()
+	c, err := n.client()
 	if err != nil {
 		return nil, jobs.Plan{}, err
 	}
@@ -154,7 +171,7 @@ func newNomadApplyCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := nomad.FromEnvironment()
+			c, err := n.client()
 			if err != nil {
 				return err
 			}
@@ -173,7 +190,7 @@ func newNomadApplyCmd(a *app) *cobra.Command {
 
 // prepare stores what the job's tasks need to find.
 func (n *nomadFlags) prepare(ctx context.Context, what string) error {
-	c, err := nomad.FromEnvironment()
+	c, err := n.client()
 	if err != nil {
 		return err
 	}
@@ -181,7 +198,7 @@ func (n *nomadFlags) prepare(ctx context.Context, what string) error {
 		if _, err := n.job(what); err != nil {
 			return err
 		}
-		if err := jobs.ApplyPolicy(ctx, c, n.options.Servers.Job); err != nil {
+		if err := jobs.ApplyPolicy(ctx, c, n.namespace(), n.options.Servers.Job); err != nil {
 			return err
 		}
 	}

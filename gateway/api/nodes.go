@@ -52,9 +52,12 @@ func (a *API) registerNodes(h huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		out := v1.Pool{Name: poolStatic, Count: len(over.Nodes), Wanted: len(over.Nodes), Text: "workers join by themselves"}
+		out := v1.Pool{Name: poolStatic, Count: len(over.Nodes), Wanted: len(over.Nodes), Running: len(over.Nodes), Text: "workers join by themselves"}
 		if p := over.Pool; p != nil {
-			out = v1.Pool{Name: p.Name, Elastic: p.Elastic, Count: p.Count, Min: p.Min, Max: p.Max, Wanted: p.Wanted, Reason: p.Reason, Busy: p.Busy, Text: p.String()}
+			out = v1.Pool{
+				Name: p.Name, Elastic: p.Elastic, Count: p.Count, Min: p.Min, Max: p.Max, Wanted: p.Wanted, Reason: p.Reason, Running: p.Running, Lacking: p.Lacking,
+				Busy: p.Busy, Resized: (*v1.PoolResize)(p.Resized), Text: p.String(),
+			}
 		}
 		return &body[v1.Pool]{out}, nil
 	})

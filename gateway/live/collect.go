@@ -42,7 +42,7 @@ func (l *Live) collect(ctx context.Context) *picture {
 		Snapshot: Snapshot{
 			Schema: Schema, At: now.UTC().Truncate(time.Millisecond),
 			// Empty lists are written as such: a reader need not tell them from missing ones.
-			Problems: []Verdict{}, Notices: []string{}, Nodes: []Node{}, Instances: []Instance{}, Functions: []Function{}, Namespaces: []Namespace{},
+			Problems: []Verdict{}, Notices: []string{}, Pools: []bus.PoolStatus{}, Nodes: []Node{}, Instances: []Instance{}, Functions: []Function{}, Namespaces: []Namespace{},
 		},
 		more: map[functions.Ref]*detail{},
 	}
@@ -59,6 +59,9 @@ func (l *Live) collect(ctx context.Context) *picture {
 			l.log.Info("the scheduler answers again")
 		}
 		l.lostSince, l.overview = time.Time{}, overview
+	}
+	if overview.Pool != nil {
+		p.Pools = append(p.Pools, *overview.Pool)
 	}
 	l.nodes(p, overview, now)
 	l.instances(p, overview, now)
@@ -115,7 +118,7 @@ func (p *picture) quotas(o bus.Overview) {
 func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {
 	for _, n := range o.Nodes {
 		node := Node{
-			ID: n.ID, Name: cmp.Or(n.Name, string(n.ID)), State: NodeReady, Architecture: n.Architecture, LastSeen: n.LastSeen,
+			ID: n.ID, Name: cmp.Or(n.Name, string(n.ID)), State: NodeReady, Architecture: n.Architecture, LastSeen: n.LastSeen, Pool: n.Pool,
 			CPU:    Resource{Capacity: n.Capacity.CPU, Allocatable: n.Allocatable.CPU, Reserved: n.Reserved.CPU, Used: n.CPUUsed},
 			Memory: Resource{Capacity: n.Capacity.Memory, Allocatable: n.Allocatable.Memory, Reserved: n.Reserved.Memory, Used: n.MemoryUsed},
 			Slots:  n.Allocatable.Instances, Reason: n.IntentReason,

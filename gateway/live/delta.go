@@ -19,6 +19,7 @@ type differ struct {
 	problems   []byte
 	notices    []byte
 	namespaces []byte
+	pools      []byte
 }
 
 // reset forgets the picture before.
@@ -57,6 +58,8 @@ func (d *differ) next(s *Snapshot, points []Point) ([]byte, error) {
 	fail(e)
 	next.namespaces, e = json.Marshal(s.Namespaces)
 	fail(e)
+	next.pools, e = json.Marshal(s.Pools)
+	fail(e)
 	before := *d
 	*d = next
 	if err != nil {
@@ -77,6 +80,9 @@ func (d *differ) next(s *Snapshot, points []Point) ([]byte, error) {
 	}
 	if !bytes.Equal(next.namespaces, before.namespaces) {
 		delta.Namespaces = &s.Namespaces
+	}
+	if !bytes.Equal(next.pools, before.pools) {
+		delta.Pools = &s.Pools
 	}
 	if len(gone.Nodes)+len(gone.Instances)+len(gone.Functions) > 0 {
 		delta.Gone = &gone

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/bus"
 )
 
 // Schema is the schema number of Snapshot and Delta.
@@ -36,15 +37,17 @@ type Snapshot struct {
 	// Stale says since when the scheduler has not answered: nodes and instances are of then.
 	Stale *time.Time `json:"stale,omitempty"`
 	// Verdict is the worst of Problems, or says that all is well.
-	Verdict    Verdict     `json:"verdict"`
-	Problems   []Verdict   `json:"problems"`
-	Notices    []string    `json:"notices"`
-	Totals     Totals      `json:"totals"`
-	Nodes      []Node      `json:"nodes"`
-	Instances  []Instance  `json:"instances"`
-	Functions  []Function  `json:"functions"`
-	Namespaces []Namespace `json:"namespaces"`
-	History    History     `json:"history"`
+	Verdict  Verdict   `json:"verdict"`
+	Problems []Verdict `json:"problems"`
+	Notices  []string  `json:"notices"`
+	Totals   Totals    `json:"totals"`
+	// Pools are where workers come from that do not join by themselves.
+	Pools      []bus.PoolStatus `json:"pools"`
+	Nodes      []Node           `json:"nodes"`
+	Instances  []Instance       `json:"instances"`
+	Functions  []Function       `json:"functions"`
+	Namespaces []Namespace      `json:"namespaces"`
+	History    History          `json:"history"`
 }
 
 // Totals are the figures over everything.
@@ -105,13 +108,15 @@ type Node struct {
 	Name  string           `json:"name"`
 	State string           `json:"state"`
 	// Reason is why an operator closed it, Left how many instances a drain has still to move.
-	Reason       string    `json:"reason,omitempty"`
-	Left         int       `json:"left,omitempty"`
-	Architecture string    `json:"architecture"`
-	CPU          Resource  `json:"cpu"`
-	Memory       Resource  `json:"memory"`
-	Slots        int64     `json:"slots"`
-	LastSeen     time.Time `json:"lastSeen"`
+	Reason       string `json:"reason,omitempty"`
+	Left         int    `json:"left,omitempty"`
+	Architecture string `json:"architecture"`
+	// Pool is what runs the node's worker; it is left out where that has joined by itself.
+	Pool     string    `json:"pool,omitempty"`
+	CPU      Resource  `json:"cpu"`
+	Memory   Resource  `json:"memory"`
+	Slots    int64     `json:"slots"`
+	LastSeen time.Time `json:"lastSeen"`
 }
 
 // Instance is one instance that exists.
@@ -198,16 +203,17 @@ type Point [len(columns)]float64
 
 // Delta is what changed since the event before. A nil part did not change.
 type Delta struct {
-	At         time.Time    `json:"at"`
-	Stale      *time.Time   `json:"stale,omitempty"`
-	Verdict    *Verdict     `json:"verdict,omitempty"`
-	Problems   *[]Verdict   `json:"problems,omitempty"`
-	Notices    *[]string    `json:"notices,omitempty"`
-	Totals     Totals       `json:"totals"`
-	Nodes      []Node       `json:"nodes,omitempty"`
-	Instances  []Instance   `json:"instances,omitempty"`
-	Functions  []Function   `json:"functions,omitempty"`
-	Namespaces *[]Namespace `json:"namespaces,omitempty"`
+	At         time.Time         `json:"at"`
+	Stale      *time.Time        `json:"stale,omitempty"`
+	Verdict    *Verdict          `json:"verdict,omitempty"`
+	Problems   *[]Verdict        `json:"problems,omitempty"`
+	Notices    *[]string         `json:"notices,omitempty"`
+	Totals     Totals            `json:"totals"`
+	Pools      *[]bus.PoolStatus `json:"pools,omitempty"`
+	Nodes      []Node            `json:"nodes,omitempty"`
+	Instances  []Instance        `json:"instances,omitempty"`
+	Functions  []Function        `json:"functions,omitempty"`
+	Namespaces *[]Namespace      `json:"namespaces,omitempty"`
 	// Gone lists what is no longer there: node ids, instance ids, functions as namespace/name.
 	Gone *Gone `json:"gone,omitempty"`
 	// Points replace the point of the same time or come after the last.

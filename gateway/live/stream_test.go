@@ -211,6 +211,9 @@ func (r *replay) apply(t *testing.T, e event) {
 	if d.Namespaces != nil {
 		s.Namespaces = *d.Namespaces
 	}
+	if d.Pools != nil {
+		s.Pools = *d.Pools
+	}
 	gone := d.Gone
 	if gone == nil {
 		gone = &Gone{}

@@ -34,8 +34,21 @@ type PoolStatus struct {
 	Max     int    `json:"max"`
 	Wanted  int    `json:"wanted"`
 	Reason  string `json:"reason,omitempty"`
+	// Running counts its workers that have joined and are not lost, Lacking the instances that find no room.
+	Running int `json:"running"`
+	Lacking int `json:"lacking"`
 	// Busy says why it cannot be resized now.
 	Busy string `json:"busy,omitempty"`
+	// Resized is the last time that this scheduler resized it; nil where it has not.
+	Resized *PoolResize `json:"resized,omitempty"`
+}
+
+// PoolResize is a change of a pool's size.
+type PoolResize struct {
+	At     time.Time `json:"at"`
+	From   int       `json:"from"`
+	To     int       `json:"to"`
+	Reason string    `json:"reason"`
 }
 
 // String is the pool in a sentence.

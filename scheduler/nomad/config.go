@@ -21,6 +21,9 @@ type Config struct {
 	Retry, RetryMost time.Duration
 }
 
+// NodeMeta is what a reference to a key of a node's meta begins with in a job; a brace ends it.
+const NodeMeta = "${meta."
+
 // DefaultGroup is the task group of the workers in the jobs that `tatami nomad` makes.
 const DefaultGroup = "worker"
 

@@ -16,6 +16,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/gateway/client"
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 	"github.com/tatami-faas/tatami/tests/fakenomad"
@@ -66,7 +68,7 @@ func newNomadWorld(t *testing.T) *nomadWorld {
 	t.Cleanup(func() { w.end(t) })
 	w.Must("nomad", "apply", "workers", "--worker-job", nomadJob, "--join", "nats://"+addr, "--join-token", filepath.Join(w.DataDir, "worker.token"),
 		"--binary", harness.Binary(t), "--shared-nodes", "--worker-data-dir", dir+"/d-${NOMAD_SHORT_ALLOC_ID}", "--worker-run-dir", dir+"/r-${NOMAD_SHORT_ALLOC_ID}",
-		"--worker-listen", "127.0.0.1:0", "--cpu-mhz", "1500", "--memory", "1024", "--max", "3", "--kill-timeout", "30s",
+		"--worker-listen", "127.0.0.1:0", "--cpu-mhz", "1500", "--memory", "1024", "--max", "3", "--kill-timeout", "30s", "--node-meta", "zone,tatami_no_such_key",
 		"--worker-flag=--node-name="+w.name+"-${NOMAD_SHORT_ALLOC_ID}", "--worker-flag=--sandbox-pool=0", "--worker-flag=--log-level=debug", "--worker-flag=--log-format=text")
 	return w
 }
@@ -178,6 +180,7 @@ func TestNomad(t *testing.T) {
 	w.joined(t)
 	w.require(5)
 	w.until(3, "pool", 5)
+	w.shown(t)
 	w.crash(t)
 	w.drain(t)
 	w.shrink(t)
@@ -186,7 +189,15 @@ func TestNomad(t *testing.T) {
 
 // joined checks that a worker offers what Nomad gave its task, and no more.
 func (w *nomadWorld) joined(t *testing.T) {
-	n := w.nodes()[w.nodeOf(w.allocs()[0])]
+	a := w.allocs()[0]
+	n := w.nodes()[w.nodeOf(a)]
+	machine, _, err := w.nomad.Nodes().Info(a.NodeID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, there := n.Labels["tatami_no_such_key"]; there || n.Labels["zone"] != machine.Meta["zone"] {
+		t.Errorf("the worker's labels are %v, its node's meta %v", n.Labels, machine.Meta)
+	}
 	if n.Capacity.Memory != 1024<<20 || n.Allocatable.Memory != 512<<20 || n.Capacity.CPU < 1 || n.Capacity.CPU >= int64(processors(t))*1000 {
 		t.Errorf("the worker offers %+v of %+v", n.Allocatable, n.Capacity)
 	}
@@ -212,6 +223,23 @@ func processors(t *testing.T) int {
 		t.Fatalf("processors: %v", err)
 	}
 	return len(entries)
+}
+
+// shown checks what the control API says of the pool.
+func (w *nomadWorld) shown(t *testing.T) {
+	t.Helper()
+	c, err := client.New("unix://" + filepath.Join(w.RunDir, "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p *v1.Pool
+	eventually(t, 20*time.Second, "all that was wanted runs", func() bool {
+		p, err = c.Pool(t.Context())
+		return err == nil && p.Running == 3 && p.Lacking == 0
+	})
+	if p.Count != 3 || p.Wanted != 3 || p.Resized == nil || p.Resized.To != 3 || p.Resized.Reason == "" {
+		t.Errorf("the pool is shown as %+v, resized %+v", p, p.Resized)
+	}
 }
 
 // crash kills a worker with its shims, as Nomad's cgroup does; Nomad starts it again, and its instances are there again.

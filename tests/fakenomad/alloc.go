@@ -157,7 +157,7 @@ func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
 	}
 	a := &alloc{job: j, group: g, spec: j.spec, index: index, stopping: make(chan struct{}), killing: make(chan struct{})}
 	a.AllocationListStub = api.AllocationListStub{
-		ID: c.id("alloc"), EvalID: c.id("eval"), Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *g.Name, index), Namespace: "default", NodeID: best.ID, NodeName: best.Name,
+		ID: c.id("alloc"), EvalID: c.id("eval"), Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *g.Name, index), Namespace: c.cfg.Namespace, NodeID: best.ID, NodeName: best.Name,
 		JobID: *j.ID, JobType: *j.Type, JobVersion: *j.Version, TaskGroup: *g.Name, DesiredStatus: api.AllocDesiredStatusRun, ClientStatus: api.AllocClientStatusPending,
 		CreateTime: time.Now().UnixNano(),
 	}

@@ -20,6 +20,8 @@ type Config struct {
 	Nodes int
 	// Network begins the nodes' addresses, which end with the node's number. Default "127.0.0.".
 	Network string
+	// Namespace is the one that there is. Default "default".
+	Namespace string
 	// Run runs tasks as processes; without it an allocation counts as running as soon as it is placed.
 	Run bool
 	// Grace is how long a lost node is not missed. Nomad: 20 s. Default 1s.
@@ -71,6 +73,7 @@ func New(cfg Config) *Cluster {
 		}
 	}
 	set(&cfg.Nodes, 3)
+	cfg.Namespace = cmp.Or(cfg.Namespace, "default")
 	set(&cfg.Events, 100)
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Second

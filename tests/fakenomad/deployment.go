@@ -17,7 +17,7 @@ func (c *Cluster) deploy(j *api.Job) {
 		return
 	}
 	d := &api.Deployment{
-		ID: c.id("deployment"), Namespace: "default", JobID: *j.ID, JobVersion: *j.Version, JobSpecModifyIndex: *j.JobModifyIndex, JobCreateIndex: *j.CreateIndex,
+		ID: c.id("deployment"), Namespace: c.cfg.Namespace, JobID: *j.ID, JobVersion: *j.Version, JobSpecModifyIndex: *j.JobModifyIndex, JobCreateIndex: *j.CreateIndex,
 	}
 	c.deployments = append(c.deployments, d)
 	c.setDeployment(d, api.DeploymentStatusRunning)

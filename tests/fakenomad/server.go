@@ -1,6 +1,7 @@
 package fakenomad
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -62,8 +63,16 @@ func (c *Cluster) handler() http.Handler {
 	return mux
 }
 
+// spaced reports whether what a path names lies in a namespace.
+func spaced(path string) bool {
+	return !strings.HasPrefix(path, "/v1/node") && !strings.HasPrefix(path, "/v1/acl/") && !strings.HasPrefix(path, "/v1/agent/")
+}
+
 // allowed reports whether a request's token has a right. Without a token nothing is allowed.
 func (c *Cluster) allowed(r *http.Request, right string) *problem {
+	if ns := cmp.Or(r.URL.Query().Get("namespace"), "default"); ns != c.cfg.Namespace && ns != "*" && spaced(r.URL.Path) {
+		return refuse(http.StatusForbidden, "Permission denied")
+	}
 	token := r.Header.Get("X-Nomad-Token")
 	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && token == "" {
 		token = bearer
@@ -170,7 +179,7 @@ func (c *Cluster) writeVariable(r *http.Request) (any, *problem) {
 	if p != nil {
 		return nil, p
 	}
-	v.Path, v.Namespace = r.PathValue("path"), "default"
+	v.Path, v.Namespace = r.PathValue("path"), c.cfg.Namespace
 	old := c.variables[v.Path]
 	if cas := r.URL.Query().Get("cas"); cas != "" {
 		have := uint64(0)

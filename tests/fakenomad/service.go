@@ -18,7 +18,7 @@ func (c *Cluster) services(name string) []*api.ServiceRegistration {
 				continue
 			}
 			out = append(out, &api.ServiceRegistration{
-				ID: "_nomad-group-" + a.ID + "-" + name, ServiceName: name, Namespace: "default", NodeID: a.NodeID, JobID: a.JobID, AllocID: a.ID,
+				ID: "_nomad-group-" + a.ID + "-" + name, ServiceName: name, Namespace: c.cfg.Namespace, NodeID: a.NodeID, JobID: a.JobID, AllocID: a.ID,
 				Address: c.findNode(a.NodeID).Attributes[addressAttr], Port: portOf(a.group, s.PortLabel),
 			})
 		}

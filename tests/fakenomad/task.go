@@ -165,7 +165,7 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 	}
 	env := map[string]string{
 		"NOMAD_ALLOC_ID": a.ID, "NOMAD_SHORT_ALLOC_ID": a.ID[:8], "NOMAD_ALLOC_INDEX": fmt.Sprint(a.index), "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": a.JobID,
-		"NOMAD_GROUP_NAME": a.TaskGroup, "NOMAD_TASK_NAME": task.Name, "NOMAD_NAMESPACE": "default", "NOMAD_DC": "dc1", "NOMAD_REGION": "global",
+		"NOMAD_GROUP_NAME": a.TaskGroup, "NOMAD_TASK_NAME": task.Name, "NOMAD_NAMESPACE": c.cfg.Namespace, "NOMAD_DC": "dc1", "NOMAD_REGION": "global",
 		"NOMAD_ALLOC_DIR": filepath.Join(dir, "alloc"), "NOMAD_TASK_DIR": filepath.Join(taskDir, "local"), "NOMAD_SECRETS_DIR": filepath.Join(taskDir, "secrets"),
 		"NOMAD_MEMORY_LIMIT": fmt.Sprint(*task.Resources.MemoryMB), "NOMAD_CPU_LIMIT": fmt.Sprint(*task.Resources.CPU), "NOMAD_CPU_CORES": " ",
 	}
@@ -180,6 +180,12 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 		return os.Expand(s, func(name string) string {
 			if attr, ok := strings.CutPrefix(name, "attr."); ok {
 				return on.Attributes[attr]
+			}
+			if key, ok := strings.CutPrefix(name, "meta."); ok {
+				if v, there := on.Meta[key]; there {
+					return v
+				}
+				return "${" + name + "}" // as Nomad leaves what a node does not have
 			}
 			if name == "node.unique.name" {
 				return on.Name

@@ -67,6 +67,14 @@ type Node struct {
 	LastSeen time.Time                    `json:"lastSeen"`
 }
 
+// PoolResize is a change of a pool's size.
+type PoolResize struct {
+	At     time.Time `json:"at"`
+	From   int       `json:"from"`
+	To     int       `json:"to"`
+	Reason string    `json:"reason"`
+}
+
 // Pool is where workers come from.
 type Pool struct {
 	// Name is static where workers join by themselves.
@@ -79,8 +87,13 @@ type Pool struct {
 	Max     int    `json:"max"`
 	Wanted  int    `json:"wanted"`
 	Reason  string `json:"reason,omitempty"`
+	// Running counts its workers that have joined and are not lost, Lacking the instances that find no room.
+	Running int `json:"running"`
+	Lacking int `json:"lacking"`
 	// Busy says why it cannot be resized now.
 	Busy string `json:"busy,omitempty"`
+	// Resized is the last time that the scheduler resized it; it is left out where it has not.
+	Resized *PoolResize `json:"resized,omitempty"`
 	// Text is all of that in a sentence.
 	Text string `json:"text"`
 }

@@ -51,7 +51,7 @@ class NodeRow extends Pure {
     const thin = height < 50;
     return html`<li class=${'node ' + n.state + (thin ? ' thin' : '')}>
       <div class="about">
-        <h3>${n.name} <span class="arch">${n.architecture}</span>${n.state !== 'ready' && html`<span class="state">${n.state === 'lost' ? `silent for ${ago}` : n.state}${n.state === 'draining' && n.left > 0 && `, ${n.left} left`}</span>`}
+        <h3>${n.name} <span class="arch">${n.architecture}</span>${n.pool && html`<span class="arch pool">${n.pool}</span>`}${n.state !== 'ready' && html`<span class="state">${n.state === 'lost' ? `silent for ${ago}` : n.state}${n.state === 'draining' && n.left > 0 && `, ${n.left} left`}</span>`}
           ${n.reason && html`<span class="why">${n.reason}</span>`}</h3>
         <${Bar} label="CPU" used=${n.cpu.used} reserved=${n.cpu.reserved} allocatable=${n.cpu.allocatable} capacity=${n.cpu.capacity}
           text=${`${cores(n.cpu.used)} of ${coresText(n.cpu.capacity)} · ${cores(n.cpu.reserved)} reserved`} />
@@ -84,6 +84,18 @@ const Legend = ({ zoom }) => html`<ul class="legend" aria-label="What tiles mean
   ${['busy', 'idle', 'frozen', 'starting', 'draining'].map((s) => html`<li><span class=${'tile c0 ' + s}>${s === 'busy' && html`<span class="held" style=${{ height: '60%' }}></span>`}</span>${s}</li>`)}
   <li class="how">one tile is one instance, as large as the memory it reserves${zoom > 1 && ` (drawn ${zoom}× larger)`}; the line in it is what it uses</li>
   ${zoom > 1 && html`<li class="short">tiles drawn ${zoom}× larger</li>`}</ul>`;
+
+// PoolRow says how many workers a pool has and should have, what waits for more, and how that came.
+class PoolRow extends Pure {
+  render({ pool: p, ago }) {
+    const short = p.wanted !== p.count || p.running < p.count || p.lacking > 0;
+    return html`<li class=${'pool' + (short ? ' short' : '')}><strong>${p.name}</strong>
+      <span>${p.running} of ${plural(p.count, 'worker')} running${p.wanted !== p.count && html`, <b>${p.wanted} wanted</b>`}${p.elastic ? ` (${p.min} to ${p.max})` : ', not resized from here'}</span>
+      ${p.lacking > 0 && html`<span class="lacking">${plural(p.lacking, 'instance')} without room</span>`}
+      ${p.busy && html`<span>${p.busy}</span>`}${p.reason && html`<span class="why">now: ${p.reason}</span>`}
+      ${p.resized && html`<span class="why">last: ${p.resized.from} → ${p.resized.to}, ${ago} ago: ${p.resized.reason}</span>`}</li>`;
+  }
+}
 
 export class Nodes extends Component {
   zoom = 1;
@@ -121,6 +133,8 @@ export class Nodes extends Component {
     const height = many <= 2 ? 104 : many <= 4 ? 76 : many <= 12 ? 52 : many <= 60 ? 30 : 14;
     return html`<section class="panel nodes" aria-labelledby="nodes-title">
       <header><h2 id="nodes-title">Nodes</h2><${Legend} zoom=${this.zoom} /><${Command} text="tatami node ls" /></header>
+      ${state.pools.length > 0 && html`<ul class="pools" aria-label="Pools of workers">${state.pools.map((p) => html`<${PoolRow} key=${p.name} pool=${p}
+        ago=${p.resized ? span(now - Date.parse(p.resized.at)) : ''} />`)}</ul>`}
       <ul class=${'floors' + (hot ? ' pointing' : '')} ref=${(el) => { if (el) this.list = el; }} onMouseOver=${this.over} onMouseLeave=${this.leave}
         onFocusIn=${this.over} onFocusOut=${this.leave} onClick=${this.click} onKeyDown=${this.key}>
         ${state.nodeList.map((n) => html`<${NodeRow} key=${n.id} node=${n} groups=${state.groups.get(n.id) ?? none} widest=${widest} width=${width} height=${height} zoom=${this.zoom}

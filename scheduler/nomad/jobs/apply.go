@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -72,8 +73,11 @@ func Apply(ctx context.Context, c *api.Client, j *api.Job, p Plan) error {
 }
 
 // ApplyPolicy makes the policy of the servers, and attaches it to their job. It needs a management token; where Nomad has no ACLs there is nothing to do.
-func ApplyPolicy(ctx context.Context, c *api.Client, job string) error {
-	p := &api.ACLPolicy{Name: job, Description: "The servers of Tatami resize the job of their workers", Rules: Policy(), JobACL: &api.JobACL{Namespace: "default", JobID: job}}
+func ApplyPolicy(ctx context.Context, c *api.Client, namespace, job string) error {
+	namespace = cmp.Or(namespace, DefaultNamespace)
+	p := &api.ACLPolicy{
+		Name: job, Description: "The servers of Tatami resize the job of their workers", Rules: Policy(namespace), JobACL: &api.JobACL{Namespace: namespace, JobID: job},
+	}
 	_, err := c.ACLPolicies().Upsert(p, (&api.WriteOptions{}).WithContext(ctx))
 	var status api.UnexpectedResponseError
 	if errors.As(err, &status) && strings.Contains(status.Body(), "ACL support disabled") {

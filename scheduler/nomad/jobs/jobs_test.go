@@ -36,7 +36,7 @@ func TestTheFilesAreWhatIsRendered(t *testing.T) {
 	if err := jobs.WriteHCL(&s, server); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"worker.nomad.hcl": w.String(), "server.nomad.hcl": s.String(), "policy.hcl": jobs.Policy()} {
+	for name, text := range map[string]string{"worker.nomad.hcl": w.String(), "server.nomad.hcl": s.String(), "policy.hcl": jobs.Policy("")} {
 		file := filepath.Join("../../../deploy/nomad", name)
 		if os.Getenv("UPDATE_GOLDEN") != "" {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -61,6 +61,7 @@ func TestBadOptions(t *testing.T) {
 		"cores":        {Workers: jobs.WorkerOptions{Cores: 1, CPU: 100}},
 		"memory":       {Workers: jobs.WorkerOptions{Memory: 100}},
 		"kill-timeout": {Workers: jobs.WorkerOptions{KillTimeout: 1}},
+		"node-meta":    {Workers: jobs.WorkerOptions{NodeMeta: []string{"zone", "a b"}}},
 		"checksum":     {Artifact: "https://example.com/tatami"},
 	} {
 		if _, err := jobs.Worker(o); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != field {
@@ -135,6 +136,39 @@ func TestPlanAndApply(t *testing.T) {
 	}
 }
 
+// In a namespace of its own all is found there, and nowhere else.
+func TestInANamespace(t *testing.T) {
+	t.Parallel()
+	f := fakenomad.New(fakenomad.Config{Namespace: "apps"})
+	t.Cleanup(f.Close)
+	c, err := nomad.At(f.URL(), fakenomad.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := jobs.Options{Namespace: "apps"}
+	if _, err := jobs.PlanJob(t.Context(), c, worker(t, o)); !fault.Is(err, fault.CodeDenied) {
+		t.Errorf("from the default namespace: %v", err)
+	}
+	c.SetNamespace("apps")
+	j := worker(t, o)
+	p, err := jobs.PlanJob(t.Context(), c, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.Apply(t.Context(), c, j, p); err != nil {
+		t.Error(err)
+	}
+	if err := jobs.StoreSecret(t.Context(), c, "tatami-worker", "token", "one"); err != nil {
+		t.Error(err)
+	}
+	if got, _, err := c.Jobs().Info("tatami-worker", nil); err != nil || *got.Namespace != "apps" {
+		t.Errorf("the job is %+v; %v", got, err)
+	}
+	if text := jobs.Policy("apps"); !strings.Contains(text, `namespace "apps"`) || strings.Contains(text, "default") {
+		t.Errorf("the policy is %s", text)
+	}
+}
+
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	f, c := cluster(t)
@@ -159,10 +193,10 @@ func TestSecrets(t *testing.T) {
 	if err := jobs.StoreSecret(t.Context(), reader, "tatami-worker", "token", "x"); !fault.Is(err, fault.CodeDenied) {
 		t.Errorf("whoever may only read: %v", err)
 	}
-	if err := jobs.ApplyPolicy(t.Context(), c, "tatami"); err != nil {
+	if err := jobs.ApplyPolicy(t.Context(), c, "", "tatami"); err != nil {
 		t.Error(err)
 	}
-	if err := jobs.ApplyPolicy(t.Context(), reader, "tatami"); !fault.Is(err, fault.CodeDenied) {
+	if err := jobs.ApplyPolicy(t.Context(), reader, "", "tatami"); !fault.Is(err, fault.CodeDenied) {
 		t.Errorf("whoever may only read: %v", err)
 	}
 }

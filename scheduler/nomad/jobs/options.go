@@ -3,6 +3,8 @@ package jobs
 import (
 	"cmp"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 type Options struct {
 	// Datacenters are where the jobs may run. Default all.
 	Datacenters []string
+	// Namespace is Nomad's in which the jobs are. Default "default".
+	Namespace string
 	// Binary is tatami on the nodes; Artifact is where Nomad fetches it from instead, with its Checksum. Default /usr/local/bin/tatami.
 	Binary, Artifact, Checksum string
 	Workers                    WorkerOptions
@@ -40,6 +44,8 @@ type WorkerOptions struct {
 	KillTimeout time.Duration
 	// Shared lets several workers run on one node; their directories must differ then.
 	Shared bool
+	// NodeMeta are keys of the meta of Nomad's nodes that become labels of the workers there, where the node has them.
+	NodeMeta []string
 	// Flags are further flags of `tatami worker`.
 	Flags []string
 }
@@ -79,10 +85,17 @@ const (
 	serverMeta = "tatami_server"
 )
 
+// DefaultNamespace is Nomad's where none is named.
+const DefaultNamespace = "default"
+
+// metaKey is what a key of a node's meta is made of.
+var metaKey = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+
 func (o Options) withDefaults() Options {
 	if len(o.Datacenters) == 0 {
 		o.Datacenters = []string{"*"}
 	}
+	o.Namespace = cmp.Or(o.Namespace, DefaultNamespace)
 	o.Binary = cmp.Or(o.Binary, "/usr/local/bin/tatami")
 	w := &o.Workers
 	w.Job = cmp.Or(w.Job, "tatami-worker")
@@ -123,6 +136,8 @@ func (o *Options) validate() error {
 		return bad("memory", "%d MiB are less than 512 MiB, which the worker itself needs", w.Memory)
 	case w.KillTimeout < 5*time.Second:
 		return bad("kill-timeout", "%s is less than 5s", w.KillTimeout)
+	case slices.ContainsFunc(w.NodeMeta, func(key string) bool { return !metaKey.MatchString(key) }):
+		return bad("node-meta", "%.80q are no keys of a node's meta: letters, digits, and . _ - within", w.NodeMeta)
 	case o.Artifact != "" && o.Checksum == "":
 		return bad("checksum", "say what the artifact must be, such as sha256:0a1b…")
 	}

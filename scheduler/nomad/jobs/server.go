@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -56,6 +57,7 @@ func Server(o Options) (*api.Job, error) {
 	g.Migrate = &api.MigrateStrategy{MaxParallel: ptr(1), HealthCheck: ptr("checks"), MinHealthyTime: ptr(10 * time.Second), HealthyDeadline: ptr(5 * time.Minute)}
 	j := api.NewServiceJob(s.Job, s.Job, "", 80)
 	j.Region, j.Datacenters = nil, o.Datacenters
+	o.place(j)
 	return j.AddTaskGroup(g), nil
 }
 
@@ -71,15 +73,15 @@ func (s *ServerOptions) peers() []string {
 	return []string{"--peers", strings.Join(at, ",")}
 }
 
-// Policy is what the servers' own token must be allowed: to see the job of the workers and the nodes, and to scale. It does not let them drain nodes.
-func Policy() string {
-	return `# What the servers of Tatami need: to see the job of their workers and its nodes, and to scale it.
-namespace "default" {
+// Policy is what the servers' own token must be allowed in a namespace: to see the job of the workers and the nodes, and to scale. It does not let them drain nodes.
+func Policy(namespace string) string {
+	return fmt.Sprintf(`# What the servers of Tatami need: to see the job of their workers and its nodes, and to scale it.
+namespace %q {
   capabilities = ["list-jobs", "read-job", "scale-job"]
 }
 
 node {
   policy = "read"
 }
-`
+`, cmp.Or(namespace, DefaultNamespace))
 }

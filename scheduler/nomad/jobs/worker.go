@@ -26,7 +26,7 @@ func Worker(o Options) (*api.Job, error) {
 	t := o.task("worker", append([]string{
 		"worker", "--token-file", "${NOMAD_SECRETS_DIR}/worker.token", "--data-dir", w.DataDir, "--run-dir", w.RunDir, "--listen", w.Listen,
 		"--node-name", "${node.unique.name}", "--drain-timeout", max(w.KillTimeout-drainMargin, time.Second).String(), "--log-format", "json",
-	}, w.Flags...))
+	}, append(w.labels(), w.Flags...)...))
 	t.KillTimeout, t.KillSignal = &w.KillTimeout, "SIGTERM"
 	t.Resources = &api.Resources{MemoryMB: &w.Memory}
 	if w.Cores > 0 {
@@ -58,7 +58,24 @@ func Worker(o Options) (*api.Job, error) {
 	g.Migrate = &api.MigrateStrategy{MaxParallel: ptr(1), HealthCheck: ptr("task_states"), MinHealthyTime: ptr(5 * time.Second), HealthyDeadline: ptr(3 * time.Minute)}
 	j := api.NewServiceJob(w.Job, w.Job, "", 50)
 	j.Region, j.Priority, j.Datacenters = nil, nil, o.Datacenters
+	o.place(j)
 	return j.AddTaskGroup(g), nil
+}
+
+// place puts a job into its namespace; the default one needs no word.
+func (o *Options) place(j *api.Job) {
+	if o.Namespace != DefaultNamespace {
+		j.Namespace = &o.Namespace
+	}
+}
+
+// labels are the flags that make the meta of the worker's node its labels. Nomad leaves what a node does not have as it stands, and the worker leaves
+// that out.
+func (w *WorkerOptions) labels() (flags []string) {
+	for _, key := range w.NodeMeta {
+		flags = append(flags, fmt.Sprintf("--label=%s=%s%s}", key, nomad.NodeMeta, key))
+	}
+	return flags
 }
 
 // sweep is the task that ends what a worker has left that could not end it itself.

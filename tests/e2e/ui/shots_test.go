@@ -31,6 +31,10 @@ func TestScreenshots(t *testing.T) {
 		large.loads = append(large.loads, &l)
 	}
 	largeOrigin, _ := large.serve(t)
+	hired := newWorld(3, busy()...)
+	hired.hire()
+	hired.lack()
+	hiredOrigin, _ := hired.serve(t)
 	for _, c := range []struct {
 		name, origin, ready string
 		v                   view
@@ -40,6 +44,9 @@ func TestScreenshots(t *testing.T) {
 		{"empty-narrow", emptyOrigin, ".empty", view{width: 360, height: 800, dark: true}},
 		{"one-node", oneOrigin, ".tile", view{width: 1440, height: 900}},
 		{"large", largeOrigin, ".tile", view{width: 1440, height: 900}},
+		{"pool", hiredOrigin, ".pools", view{width: 1440, height: 900}},
+		{"pool-narrow-dark", hiredOrigin, ".pools", view{width: 360, height: 800, dark: true, touch: true}},
+		{"pool-tablet-dark", hiredOrigin, ".pools", view{width: 820, height: 1180, dark: true}},
 		{"tablet", origin, ".tile", view{width: 820, height: 1180}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

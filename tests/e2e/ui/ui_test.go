@@ -95,6 +95,29 @@ func TestLive(t *testing.T) {
 	p.clean(origin)
 }
 
+// TestPool shows which pool the nodes are of, how many workers it has and should have, what waits for more, and how that came.
+func TestPool(t *testing.T) {
+	t.Parallel()
+	b := startBrowser(t)
+	w := newWorld(3, busy()...)
+	w.hire()
+	origin, _ := w.serve(t)
+	p := b.open(t, view{width: 1440, height: 900})
+	p.visit(origin + "/ui")
+	const row = `(document.querySelector('.pools .pool')?.textContent.replace(/\s+/g, ' ') ?? '')`
+	p.await("the pool", row+`.includes('Nomad job tatami-worker') && `+row+`.includes('2 of 2 workers running (1 to 10)')`)
+	p.await("which nodes are of it", `[...document.querySelectorAll('.node h3')].map((e) => e.textContent.includes('Nomad job tatami-worker')).join() === 'true,true,false'`)
+	if text := eval[string](p, row); strings.Contains(text, "wanted") || strings.Contains(text, "without room") || strings.Contains(text, "last:") {
+		t.Errorf("a pool that lacks nothing says %q", text)
+	}
+	w.change(w.lack)
+	p.await("what it should have and why", row+`.includes('2 of 3 workers running, 4 wanted') && `+row+`.includes('5 instances without room') && `+
+		row+`.includes('deployment 0f3c is active') && `+row+`.includes('now: 1 more wanted') && /last: 2 → 3, .* ago: 1 more wanted for 2 instances/.test(`+row+`)`)
+	w.change(func() { w.pool = nil })
+	p.await("no pool", `!document.querySelector('.pools')`)
+	p.clean(origin)
+}
+
 // TestHands uses what can be pointed at, clicked and typed.
 func TestHands(t *testing.T) {
 	t.Parallel()

@@ -50,6 +50,7 @@ type world struct {
 	loads  []*load
 	insts  []bus.InstanceStatus
 	notice string
+	pool   *bus.PoolStatus
 	serial int
 	asked  time.Duration
 }
@@ -207,6 +208,10 @@ func (w *world) overview(ctx context.Context) (bus.Overview, error) {
 		return bus.Overview{}, errors.New("no responders")
 	}
 	o := bus.Overview{Schema: bus.Schema, At: w.now}
+	if w.pool != nil {
+		p := *w.pool
+		o.Pool = &p
+	}
 	for _, n := range w.nodes {
 		n.Reserved, n.LastSeen = w.reserved(n.ID), w.now
 		n.CPUUsed, n.MemoryUsed = n.Capacity.CPU/20, n.Capacity.Memory/12
@@ -242,6 +247,23 @@ func (w *world) overview(ctx context.Context) (bus.Overview, error) {
 		o.Namespaces = nil
 	}
 	return o, nil
+}
+
+// hire has a pool run the first two nodes.
+func (w *world) hire() {
+	w.pool = &bus.PoolStatus{Name: "Nomad job tatami-worker", Elastic: true, Count: 2, Min: 1, Max: 10, Wanted: 2, Running: 2}
+	for i := range w.nodes[:2] {
+		w.nodes[i].Pool = w.pool.Name
+	}
+}
+
+// lack has the pool be too small.
+func (w *world) lack() {
+	w.pool = &bus.PoolStatus{
+		Name: "Nomad job tatami-worker", Elastic: true, Count: 3, Min: 1, Max: 10, Wanted: 4, Running: 2, Lacking: 5,
+		Reason: "1 more wanted for 5 instances without room", Busy: "deployment 0f3c is active",
+		Resized: &bus.PoolResize{At: w.now.Add(-10 * time.Second), From: 2, To: 3, Reason: "1 more wanted for 2 instances without room"},
+	}
 }
 
 func (w *world) traffic() []live.Traffic {
