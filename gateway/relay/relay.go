@@ -29,6 +29,8 @@ type Config struct {
 	Guard func(http.Handler) http.Handler
 	// Patience is how long a request waits for a server that leads. Default 10s.
 	Patience time.Duration
+	// TakeOver is how long a server that is asked, and is not known to lead, waits for that before it says so. Default 1s.
+	TakeOver time.Duration
 }
 
 // Relay is a server's part in that. It is safe for concurrent use.
@@ -42,6 +44,8 @@ type Relay struct {
 	// leader is where the server that leads takes requests; empty while there is none. Changed is closed, and made anew, when that changes.
 	leader  string
 	changed chan struct{}
+	// retired says that this server has led, and does not begin to again.
+	retired bool
 }
 
 // Headers of requests that are handed on.
@@ -54,14 +58,16 @@ const (
 
 const (
 	defaultPatience = 10 * time.Second
-	// takeOver is how long a server that is asked, and does not lead, waits for that before it says so.
-	takeOver = time.Second
+	defaultTakeOver = time.Second
 )
 
 // New makes a relay; it starts nothing.
 func New(cfg Config, log *slog.Logger) *Relay {
 	if cfg.Patience == 0 {
 		cfg.Patience = defaultPatience
+	}
+	if cfg.TakeOver == 0 {
+		cfg.TakeOver = defaultTakeOver
 	}
 	r := &Relay{cfg: cfg, log: log, changed: make(chan struct{})}
 	r.proxy = newProxy(cfg.DialTLS)
@@ -71,15 +77,24 @@ func New(cfg Config, log *slog.Logger) *Relay {
 // Lead has this server serve what only the one that leads can, until Retire.
 func (r *Relay) Lead(a Active) {
 	r.active.Store(newActive(a))
+	r.mu.Lock()
+	r.retired = false
+	r.mu.Unlock()
 	r.wake()
 }
 
 // Retire has the next server that leads serve that from now on, and returns when what this one has begun is over, or so long has passed. What is only
 // read is not waited for.
 func (r *Relay) Retire(within time.Duration) {
-	if a := r.active.Swap(nil); a != nil {
-		a.retire(within)
+	a := r.active.Swap(nil)
+	if a == nil {
+		return
 	}
+	r.mu.Lock()
+	r.retired = true
+	r.mu.Unlock()
+	r.wake()
+	a.retire(within)
 }
 
 // Leads reports whether this server serves what only the one that leads can.
@@ -88,7 +103,10 @@ func (r *Relay) Leads() bool { return r.active.Load() != nil }
 // Point tells where the server that leads takes requests; empty: nobody leads.
 func (r *Relay) Point(address string) {
 	r.mu.Lock()
-	r.leader = address
+	if r.leader != address {
+		// It may be this one that leads next.
+		r.leader, r.retired = address, false
+	}
 	r.mu.Unlock()
 	r.wake()
 }
@@ -143,15 +161,15 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	a.Public.ServeHTTP(w, req)
 }
 
-// await returns what this server serves while it leads; one that is about to is waited for. Nil where it is not.
+// await returns what this server serves while it leads; one that may be about to is waited for. Nil where it is not.
 func (r *Relay) await(ctx context.Context) *active {
-	over := time.NewTimer(min(r.cfg.Patience, takeOver))
+	over := time.NewTimer(min(r.cfg.Patience, r.cfg.TakeOver))
 	defer over.Stop()
 	for {
 		r.mu.Lock()
-		changed := r.changed
+		changed, retired := r.changed, r.retired
 		r.mu.Unlock()
-		if a := r.active.Load(); a != nil {
+		if a := r.active.Load(); a != nil || retired {
 			return a
 		}
 		select {

@@ -34,6 +34,12 @@ type server struct {
 
 func newServer(t *testing.T, a *pki.Authority, name string, patience time.Duration) *server {
 	t.Helper()
+	return newServerThat(t, a, name, patience, time.Second)
+}
+
+// newServerThat is newServer of one that waits for so long until it says that it does not lead.
+func newServerThat(t *testing.T, a *pki.Authority, name string, patience, takeOver time.Duration) *server {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +48,7 @@ func newServer(t *testing.T, a *pki.Authority, name string, patience time.Durati
 	l.Close()
 	k := pki.NewOwnKeeper(func() *pki.Authority { return a }, pki.Subject{Role: pki.RoleServer, Name: name}, time.Hour)
 	s.relay = relay.New(relay.Config{
-		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience,
+		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience, TakeOver: takeOver,
 		Local:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name+" itself") }),
 		Queued: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/async/") },
 		Guard: func(next http.Handler) http.Handler {
@@ -247,6 +253,37 @@ func TestAServerRetires(t *testing.T) {
 		t.Error(got)
 	}
 	<-retired
+}
+
+// A server that has retired says so at once to the others, as long as nothing tells that it leads again.
+func TestWhoHasRetiredIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	old, one, two := newServerThat(t, a, "old", time.Hour, time.Hour), newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	old.relay.Point(old.addr)
+	old.relay.Lead(active("old"))
+	old.relay.Retire(time.Minute)
+	one.relay.Lead(active("one"))
+	two.relay.Point(old.addr)
+	answers := make(chan string, 1)
+	go func() {
+		_, got := two.ask(t, two.public.URL, "POST", "/async/f", "body", "")
+		answers <- got
+	}()
+	two.relay.Point(one.addr)
+	if got := <-answers; !strings.HasPrefix(got, "one public") {
+		t.Error(got)
+	}
+	old.relay.Point("")
+	two.relay.Point(old.addr)
+	go func() {
+		_, got := two.ask(t, two.public.URL, "POST", "/async/f", "body", "")
+		answers <- got
+	}()
+	old.relay.Lead(active("old again"))
+	if got := <-answers; !strings.HasPrefix(got, "old again public") {
+		t.Error(got)
+	}
 }
 
 // What dies with the server that leads is done again where that harms nothing, body and all, but not without end.

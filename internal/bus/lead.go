@@ -18,8 +18,9 @@ import (
 const (
 	// leadTTL is how long the key of a server that vanished stays: another one leads after that.
 	leadTTL = 3 * time.Second
-	// leadRenew is how often whoever leads says so.
+	// leadRenew is how often whoever leads says so, leadAsk how often the others ask whether they may.
 	leadRenew = time.Second
+	leadAsk   = 500 * time.Millisecond
 	// leadMargin is how long before its key ends whoever leads stops, for the clocks' sake.
 	leadMargin = 500 * time.Millisecond
 	leadKey    = "scheduler"
@@ -159,7 +160,7 @@ func (c *candidate) win(ctx context.Context) uint64 {
 		if rev := c.ask(ctx); rev > 0 {
 			return rev
 		}
-		timer.Reset(leadRenew)
+		timer.Reset(leadAsk)
 	}
 }
 
