@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -247,7 +248,12 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	if b.authority, err = openAuthority(b.cfg.DataDir, clustered, b.audit); err != nil {
 		return err
 	}
-	b.keeper = pki.NewOwnKeeper(b.authority.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife)
+	host, _, err := net.SplitHostPort(b.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("reading the address of the NATS listener: %w", err)
+	}
+	// Callers check the name or the address by which they connect, some of them localhost where that is an address.
+	b.keeper = pki.NewOwnKeeper(b.authority.authority, pki.Subject{Role: pki.RoleServer, Name: b.identity.ServerName}, b.cfg.CertificateLife, host, "localhost")
 	b.authority.keeper = b.keeper
 	if b.roster, err = openRoster(b.cfg.DataDir, b.audit); err != nil {
 		return err

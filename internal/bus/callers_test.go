@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"os"
 	"path/filepath"
@@ -30,6 +31,38 @@ func caller(t *testing.T, b *bus.Bus, namespaces ...string) (*nats.Conn, bus.Cal
 	}
 	t.Cleanup(nc.Close)
 	return nc, c
+}
+
+// A client that knows nothing of Tatami but the authority's certificate checks whom it speaks to, by the address that it connects to.
+func TestACallerChecksTheServersCertificate(t *testing.T) {
+	t.Parallel()
+	b, _, _ := server(t, bus.Config{})
+	c, password, err := b.Callers().Create("tester", []string{"default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect := func(authority string) error {
+		nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(c.ID, password), nats.RootCAs(authority), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13}))
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		if _, err := nc.TLSConnectionState(); err != nil {
+			t.Errorf("it does not speak TLS: %v", err)
+		}
+		_, err = nc.Request("fn.default.f", nil, 20*time.Second)
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = nil
+		}
+		return err
+	}
+	if err := connect(filepath.Join(b.DataDir(), bus.AuthorityFile)); err != nil {
+		t.Error(err)
+	}
+	other, _, _ := server(t, bus.Config{})
+	if err := connect(filepath.Join(other.DataDir(), bus.AuthorityFile)); err == nil {
+		t.Error("another authority's server is taken for it")
+	}
 }
 
 // wantAudit waits until the audit log has a line with all of the texts.

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
 	"time"
 
@@ -107,6 +108,11 @@ func (a *Authority) Trust() *Trust { return a.trust }
 // Sign certifies the key of a request (Request.DER) for the subject, whatever else the request says, for the life given. The result is the
 // certificate, followed by the authority's own; and, while the one before is trusted, by that one's word for the authority and its certificate.
 func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time.Time) ([][]byte, error) {
+	return a.sign(request, s, nil, life, now)
+}
+
+// sign is Sign with the names and addresses at which the subject is reached, for clients that know it by those.
+func (a *Authority) sign(request []byte, s Subject, hosts []string, life time.Duration, now time.Time) ([][]byte, error) {
 	r, err := x509.ParseCertificateRequest(request)
 	if err == nil {
 		err = r.CheckSignature()
@@ -126,6 +132,13 @@ func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time
 		NotBefore: now.Add(-skew), NotAfter: until, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else {
+			t.DNSNames = append(t.DNSNames, host)
+		}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, t, own, r.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("certifying %s: %w", s, err)
@@ -137,13 +150,14 @@ func (a *Authority) Sign(request []byte, s Subject, life time.Duration, now time
 	return chain, nil
 }
 
-// Identify makes an identity of the authority's own making.
-func (a *Authority) Identify(s Subject, life time.Duration, now time.Time) (*Identity, error) {
+// Identify makes an identity of the authority's own making. Hosts are names and addresses at which the subject is reached by those who know it by
+// nothing else.
+func (a *Authority) Identify(s Subject, life time.Duration, now time.Time, hosts ...string) (*Identity, error) {
 	r, err := NewRequest()
 	if err != nil {
 		return nil, err
 	}
-	chain, err := a.Sign(r.DER, s, life, now)
+	chain, err := a.sign(r.DER, s, hosts, life, now)
 	if err != nil {
 		return nil, err
 	}

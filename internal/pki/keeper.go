@@ -25,9 +25,9 @@ type Keeper struct {
 // NewKeeper makes a keeper that shows what Install is given.
 func NewKeeper() *Keeper { return &Keeper{} }
 
-// NewOwnKeeper makes a keeper for whoever has the authority: it makes its identities itself, as they are needed.
-func NewOwnKeeper(a func() *Authority, s Subject, life time.Duration) *Keeper {
-	return &Keeper{renew: func(now time.Time) (*Identity, error) { return a().Identify(s, life, now) }}
+// NewOwnKeeper makes a keeper for whoever has the authority: it makes its identities itself, as they are needed. Hosts are as Authority.Identify has them.
+func NewOwnKeeper(a func() *Authority, s Subject, life time.Duration, hosts ...string) *Keeper {
+	return &Keeper{renew: func(now time.Time) (*Identity, error) { return a().Identify(s, life, now, hosts...) }}
 }
 
 // Renew has an own keeper make another identity: the authority is another one.
