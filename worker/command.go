@@ -96,7 +96,7 @@ func (w *Worker) repeatEnd(id functions.InstanceID) bool {
 	return ok
 }
 
-// commandStop ends the instance unless a slot is held. Refused, it reports how many are.
+// commandStop ends the instance unless a slot is held, or was a moment ago. Refused, it reports how many are, and when the last one was.
 func (w *Worker) commandStop(c bus.Command) {
 	in := w.lookup(c.Instance)
 	if in == nil {
@@ -107,7 +107,7 @@ func (w *Worker) commandStop(c bus.Command) {
 	if in.callOffStart(e) {
 		return
 	}
-	if !in.slots.closeIdle() {
+	if q := c.Quiet.Std(); q > 0 && in.idleFor(time.Now()) < q || !in.slots.closeIdle() {
 		w.out.changed(in)
 		return
 	}

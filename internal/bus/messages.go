@@ -121,7 +121,7 @@ type Action string
 const (
 	// ActionStart starts the instance unless it exists.
 	ActionStart Action = "start"
-	// ActionStop ends the instance if no slot of it is held, else does nothing.
+	// ActionStop ends the instance if no slot of it is held, nor was within the command's Quiet, else does nothing but report it.
 	ActionStop Action = "stop"
 	// ActionDrain takes no more requests, waits for those that run until the deadline, then ends the instance.
 	ActionDrain Action = "drain"
@@ -141,6 +141,8 @@ type Command struct {
 	Reason string `json:"reason,omitempty"`
 	// Asked is when the demand that led to the command reached the scheduler.
 	Asked time.Time `json:"asked"`
+	// Quiet is for how long no slot must have been held, for ActionStop.
+	Quiet functions.Duration `json:"quiet,omitzero"`
 	// Deadline is when a drain ends by force.
 	Deadline time.Time `json:"deadline,omitzero"`
 }

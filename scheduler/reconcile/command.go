@@ -51,11 +51,11 @@ func (r *Reconciler) command(in *state.Instance, c bus.Command) {
 	r.out = append(r.out, Effect{Kind: Send, Command: c, Ref: in.Ref(), Revision: in.Revision})
 }
 
-// stop ends an instance unless it is in use.
-func (r *Reconciler) stop(now time.Time, f *state.Function, in *state.Instance, why string) {
+// stop ends an instance unless it is in use, or was within quiet.
+func (r *Reconciler) stop(now time.Time, f *state.Function, in *state.Instance, quiet time.Duration, why string) {
 	in.Stopping = now
 	f.Events.Add(now, in.Instance, "to stop: "+why)
-	r.command(in, bus.Command{Action: bus.ActionStop, Reason: why, Asked: now})
+	r.command(in, bus.Command{Action: bus.ActionStop, Quiet: functions.Duration(quiet), Reason: why, Asked: now})
 }
 
 // drain ends an instance once what runs on it is done. It does nothing for one that drains already.

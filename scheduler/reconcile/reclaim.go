@@ -51,6 +51,8 @@ type idle struct {
 	owner *state.Function
 	// live says that it counts against what its function may spare.
 	live bool
+	// fresh says that it was used within evictIdle.
+	fresh bool
 }
 
 // reclaimable finds what is idle and what is leaving, unless that was done just now.
@@ -78,14 +80,15 @@ func (r *Reconciler) reclaimable(now time.Time) *reclaim {
 	return c
 }
 
-// idle reports whether an instance may make room for another function: idle for a while, neither of a candidate nor one that its function must keep.
+// idle reports whether an instance may make room for another function: idle, neither of a candidate nor one that its function must keep.
 func (r *Reconciler) idle(now time.Time, c *reclaim, in *state.Instance) (idle, bool) {
 	f := r.state.Functions[in.Ref()]
 	k := idleness(f, in)
-	if !in.Active() || k.Busy || now.Sub(k.LastUsed) < evictIdle || f.Record != nil && in.Revision == f.Record.Candidate {
+	quiet := now.Sub(k.LastUsed)
+	if !in.Active() || k.Busy || quiet < evictSoon || f.Record != nil && in.Revision == f.Record.Candidate {
 		return idle{}, false
 	}
-	i := idle{Idle: keepalive.Idle{ID: in.Instance, Value: r.worth(f, in), LastUsed: k.LastUsed, Resources: in.Reserved}, in: in, owner: f}
+	i := idle{Idle: keepalive.Idle{ID: in.Instance, Value: r.worth(f, in), LastUsed: k.LastUsed, Resources: in.Reserved}, in: in, owner: f, fresh: quiet < evictIdle}
 	i.live = f.Record != nil && in.Revision == f.Record.Live
 	if _, known := c.spare[f]; !known {
 		c.spare[f] = r.spare(f)
@@ -119,9 +122,9 @@ func (r *Reconciler) worth(f *state.Function, in *state.Instance) float64 {
 	return keepalive.Value(in.Clock, in.Uses, start, r.state.Engine().Share(in.Reserved))
 }
 
-// from lists what of some idle instances may go for an instance of rev, the least valuable first. A function gives nothing for itself, except that
-// its other revisions give way, idle for a while or not: own are those of its instances that lie there.
-func (r *Reconciler) from(c *reclaim, all []idle, own []*state.Instance, f *state.Function, rev *state.Revision) []keepalive.Idle {
+// from lists what of some idle instances may go for an instance of rev, the least valuable first, those that were used within evictIdle where fresh is
+// set. A function gives nothing for itself, except that its other revisions give way, idle for a while or not: own are those of its instances that lie there.
+func (r *Reconciler) from(c *reclaim, all []idle, own []*state.Instance, f *state.Function, rev *state.Revision, fresh bool) []keepalive.Idle {
 	clear(c.given)
 	c.list = c.list[:0]
 	for _, in := range own {
@@ -132,7 +135,7 @@ func (r *Reconciler) from(c *reclaim, all []idle, own []*state.Instance, f *stat
 	slices.SortFunc(c.list, keepalive.ByValue)
 	for i := range all {
 		x := &all[i]
-		if x.owner == f || x.in.Reservation == 0 || !x.in.Active() || x.in.Held > 0 || x.live && c.given[x.owner] >= c.spare[x.owner] {
+		if x.owner == f || x.fresh && !fresh || x.in.Reservation == 0 || !x.in.Active() || x.in.Held > 0 || x.live && c.given[x.owner] >= c.spare[x.owner] {
 			continue
 		}
 		if x.live {
@@ -151,25 +154,13 @@ func (r *Reconciler) evictOnNode(now time.Time, f *state.Function, rev *state.Re
 	for _, in := range f.Instances {
 		own[in.Node] = append(own[in.Node], in)
 	}
-	var best []keepalive.Idle
-	var least float64
-	var at *yard
-	for _, y := range c.yards {
-		if !r.state.Engine().Suits(y.node.Ref, req) {
-			continue
-		}
-		free := r.free(y)
-		if req.Resources.Fits(free) {
-			r.keepFor(now, y.node.Ref, req)
-			return "room is being made on " + y.node.Name
-		}
-		list := r.from(c, y.idle, own[y.node.ID], f, rev)
-		if len(list) == 0 || best != nil && list[0].Value >= least {
-			continue
-		}
-		if chosen, total := keepalive.Cheapest(list, req.Resources, free); len(chosen) > 0 && (best == nil || total < least) {
-			best, least, at = chosen, total, y
-		}
+	best, at, coming := r.cheapest(c, own, f, rev, req, false)
+	if best == nil && coming == nil {
+		best, at, _ = r.cheapest(c, own, f, rev, req, true)
+	}
+	if coming != nil {
+		r.keepFor(now, coming.node.Ref, req)
+		return "room is being made on " + coming.node.Name
 	}
 	if best == nil {
 		return ""
@@ -179,6 +170,29 @@ func (r *Reconciler) evictOnNode(now time.Time, f *state.Function, rev *state.Re
 		at.leaving = append(at.leaving, r.state.Instances[i.ID])
 	}
 	return r.evict(now, c, f, rev, best, "on "+at.node.Name)
+}
+
+// cheapest returns the idle instances of one node whose end makes room for the request and which are worth the least together, over all nodes; or the
+// node where what is leaving already makes room.
+func (r *Reconciler) cheapest(c *reclaim, own map[functions.NodeID][]*state.Instance, f *state.Function, rev *state.Revision, req *placement.Request, fresh bool) (best []keepalive.Idle, at, coming *yard) {
+	var least float64
+	for _, y := range c.yards {
+		if !r.state.Engine().Suits(y.node.Ref, req) {
+			continue
+		}
+		free := r.free(y)
+		if req.Resources.Fits(free) {
+			return nil, nil, y
+		}
+		list := r.from(c, y.idle, own[y.node.ID], f, rev, fresh)
+		if len(list) == 0 || best != nil && list[0].Value >= least {
+			continue
+		}
+		if chosen, total := keepalive.Cheapest(list, req.Resources, free); len(chosen) > 0 && (best == nil || total < least) {
+			best, least, at = chosen, total, y
+		}
+	}
+	return best, at, nil
 }
 
 // evictUnderQuota stops the idle instances of the namespace, or of all where the total refused, whose end lets the request in.
@@ -204,7 +218,10 @@ func (r *Reconciler) evictUnderQuota(now time.Time, f *state.Function, rev *stat
 		}
 	}
 	slices.SortFunc(all, func(a, b idle) int { return keepalive.ByValue(a.Idle, b.Idle) })
-	best, _ := keepalive.Cheapest(r.from(c, all, p.instances[f], f, rev), req.Resources, p.free)
+	best, _ := keepalive.Cheapest(r.from(c, all, p.instances[f], f, rev, false), req.Resources, p.free)
+	if best == nil {
+		best, _ = keepalive.Cheapest(r.from(c, all, p.instances[f], f, rev, true), req.Resources, p.free)
+	}
 	if best == nil {
 		return ""
 	}
@@ -221,11 +238,12 @@ func (r *Reconciler) evict(now time.Time, c *reclaim, f *state.Function, rev *st
 			c.spare[owner]--
 		}
 		r.state.Clock = max(r.state.Clock, i.Value)
-		why := "idle, and its room is needed by " + needy(f, rev, in)
+		why, quiet := "idle, and its room is needed by "+needy(f, rev, in), time.Duration(0)
 		if owner != f {
 			why += ", the least loss: " + r.value(owner, in)
+			quiet = evictSoon
 		}
-		r.stop(now, owner, in, why)
+		r.stop(now, owner, in, quiet, why)
 		names = append(names, fmt.Sprintf("%s of %s", in.Instance, owner.Ref))
 	}
 	const named = 3

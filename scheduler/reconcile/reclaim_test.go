@@ -12,6 +12,12 @@ import (
 	"pgregory.net/rapid"
 )
 
+const (
+	// soon is how long an instance is idle that may go where nothing else makes room, settled one that goes before such.
+	soon    = 250 * time.Millisecond
+	settled = 2 * time.Second
+)
+
 // tenant is a function of a full site.
 type tenant struct {
 	functions.Ref
@@ -39,7 +45,7 @@ func TestReclaimKeepsTheRules(t *testing.T) {
 		}
 		core.Synced(now)
 		nodes := rapid.IntRange(1, 3).Draw(t, "nodes")
-		busy, on := map[functions.InstanceID]bool{}, map[functions.InstanceID]int{}
+		on := map[functions.InstanceID]int{}
 		list := make([][]bus.InstanceReport, nodes)
 		free := make([]functions.Resources, nodes)
 		all := functions.Resources{CPU: 1500, Memory: 1500 * functions.MiB, Instances: 20}
@@ -53,11 +59,9 @@ func TestReclaimKeepsTheRules(t *testing.T) {
 				free[n] = free[n].Sub(f.size)
 				in := bus.InstanceReport{
 					Instance: functions.InstanceID(fmt.Sprintf("ins_%d_%d", n, k)), Namespace: f.Namespace, Function: f.Name, Revision: "r", State: functions.InstanceReady,
-					Since: now.Add(-time.Minute), LastUsed: now.Add(-time.Duration(rapid.IntRange(0, 9).Draw(t, "idle")) * time.Second), Slots: 1, Reserved: f.size,
+					Since: now.Add(-time.Minute), LastUsed: now.Add(time.Second - time.Duration(rapid.IntRange(0, 24).Draw(t, "idle"))*soon/2), Slots: 1, Reserved: f.size,
 				}
-				if in.Held = rapid.IntRange(0, 1).Draw(t, "held"); in.Held > 0 || now.Sub(in.LastUsed) < 2*time.Second {
-					busy[in.Instance] = true
-				}
+				in.Held = rapid.IntRange(0, 1).Draw(t, "held")
 				on[in.Instance] = n
 				list[n] = append(list[n], in)
 			}
@@ -79,16 +83,19 @@ func TestReclaimKeepsTheRules(t *testing.T) {
 			before[name] = active(core, f.Ref)
 		}
 		effects := core.Demand(now, bus.Demand{Envelope: bus.Envelope{Boot: "g", Sequence: 1}, Gateway: "g", Functions: []bus.FunctionDemand{{Namespace: want.Namespace, Function: want.Name, Waiting: 1}}})
-		at, stopped := -1, map[functions.InstanceID]functions.Resources{}
+		// fresh says that something is stopped that was used of late.
+		at, fresh, stopped := -1, false, map[functions.InstanceID]functions.Resources{}
 		for _, e := range effects {
 			c := e.Command
 			if e.Kind != reconcile.Send || c.Action != bus.ActionStop || !strings.Contains(c.Reason, "needed by") {
 				continue
 			}
 			f := tenants[e.Ref.Name]
-			if busy[c.Instance] && now.Sub(core.State().Instances[c.Instance].LastUsed) < 2*time.Second || core.State().Instances[c.Instance].Held > 0 {
-				t.Fatalf("%s is in use", c.Instance)
+			in := core.State().Instances[c.Instance]
+			if in.Held > 0 || now.Sub(in.LastUsed) < soon || c.Quiet.Std() != soon {
+				t.Fatalf("%s is in use, or was just now: %+v", c.Instance, c)
 			}
+			fresh = fresh || now.Sub(in.LastUsed) < settled
 			if left := active(core, f.Ref); left < min(f.keeps, before[f.Name]) {
 				t.Fatalf("%s keeps %d, and has %d of %d left", f.Ref, f.keeps, left, before[f.Name])
 			}
@@ -98,7 +105,31 @@ func TestReclaimKeepsTheRules(t *testing.T) {
 			at = on[c.Instance]
 			stopped[c.Instance] = f.size
 		}
+		// idleFor is the node that would have room without what has been idle for so long.
+		idleFor := func(least time.Duration) int {
+			for n, reports := range list {
+				room, left := core.State().Free(core.State().Nodes[functions.NodeID(fmt.Sprint("nod_", n))]), map[string]int{}
+				if n == at {
+					room = room.Add(need)
+				}
+				for _, in := range reports {
+					f := tenants[in.Function]
+					is := core.State().Instances[in.Instance]
+					if _, goes := stopped[in.Instance]; is != nil && (is.Active() || goes) && is.Held == 0 && now.Sub(is.LastUsed) >= least && left[f.Name] < before[f.Name]-f.keeps {
+						left[f.Name]++
+						room = room.Add(f.size)
+					}
+				}
+				if need.Fits(room) {
+					return n
+				}
+			}
+			return -1
+		}
 		if at >= 0 {
+			if n := idleFor(settled); fresh && n >= 0 {
+				t.Fatalf("%v stopped, though what has been idle for long on node %d suffices", stopped, n)
+			}
 			node := core.State().Nodes[functions.NodeID(fmt.Sprint("nod_", at))]
 			// What is kept for the function does not count as free; what is leaving will be.
 			room := core.State().Free(node).Add(need)
@@ -121,18 +152,8 @@ func TestReclaimKeepsTheRules(t *testing.T) {
 			return
 		}
 		// Nothing was stopped: no node could have been made to fit.
-		for n, reports := range list {
-			room, left := core.State().Free(core.State().Nodes[functions.NodeID(fmt.Sprint("nod_", n))]), map[string]int{}
-			for _, in := range reports {
-				f := tenants[in.Function]
-				if is := core.State().Instances[in.Instance]; is != nil && is.Active() && is.Held == 0 && now.Sub(is.LastUsed) >= 2*time.Second && left[f.Name] < before[f.Name]-f.keeps {
-					left[f.Name]++
-					room = room.Add(f.size)
-				}
-			}
-			if need.Fits(room) {
-				t.Fatalf("node %d has or could have %s, needed %s: %s", n, room, need, core.State().Functions[want].Pending)
-			}
+		if n := idleFor(soon); n >= 0 {
+			t.Fatalf("node %d has or could have %s: %s", n, need, core.State().Functions[want].Pending)
 		}
 	})
 }

@@ -55,6 +55,8 @@ const (
 	askRepeat = 500 * time.Millisecond
 	// evictIdle is how long an instance must have been idle to make room for another function.
 	evictIdle = 2 * time.Second
+	// evictSoon is that where nothing else makes room. Reports and statements are older than that: the worker, which knows, decides.
+	evictSoon = 250 * time.Millisecond
 
 	// yieldAfter is how long a function without any instance waits before others that have several give one up for it.
 	yieldAfter = 3 * time.Second

@@ -172,7 +172,7 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 		}
 	}
 	for _, c := range keepalive.Surplus(now, all, p) {
-		r.stop(now, f, f.Instances[c.ID], c.Reason)
+		r.stop(now, f, f.Instances[c.ID], 0, c.Reason)
 	}
 	for _, in := range all {
 		if end := in.LastUsed.Add(p.KeepAlive); !in.Busy && now.Before(end) {
