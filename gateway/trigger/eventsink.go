@@ -26,5 +26,8 @@ func (s *eventSink) Emit(ctx context.Context, ev *functions.Event, order string)
 	return err
 }
 
+// Reached notes that what failed before does no longer.
+func (s *eventSink) Reached() { s.e.tally.note(func(c *v1.TriggerStatus) { c.Reason = "" }) }
+
 // Lag notes how much waits to be taken in.
 func (s *eventSink) Lag(n int64) { s.e.tally.note(func(c *v1.TriggerStatus) { c.Lag = &n }) }

@@ -3,15 +3,55 @@ package trigger_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 )
+
+// A trigger whose topic is missing says so, and no longer once the topic is there, even if nothing comes from it.
+func TestATriggerWithoutItsTopic(t *testing.T) {
+	t.Parallel()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	w := start(t)
+	w.path.deploy("f", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	w.set(functions.Trigger{Name: "orders", Function: "f", Kafka: &functions.KafkaSource{Brokers: broker.ListenAddrs(), Topic: "orders"}})
+	is := func(state, reason string) {
+		t.Helper()
+		var got v1.TriggerStatus
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			if got, _ = w.hub.Status(functions.Ref{Namespace: "default", Name: "orders"}); got.State == state && strings.Contains(got.Reason, reason) {
+				return
+			}
+		}
+		t.Fatalf("%+v, want %s: %s", got, state, reason)
+	}
+	is("failing", "looking for the topic orders")
+	admin, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "orders", 1, 1
+	req.Topics = append(req.Topics, topic)
+	if _, err := req.RequestWith(t.Context(), admin); err != nil {
+		t.Fatal(err)
+	}
+	is("active", "")
+}
 
 // The invocations of a partition run one after the other, in its order, those that are tried again included; those of two run side by side.
 func TestAPartitionRunsInItsOrder(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,9 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/trigger/source"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 const (
@@ -23,6 +26,8 @@ const (
 	fetchBytes = 8 << 20
 	// commitTime bounds a commit.
 	commitTime = 10 * time.Second
+	// reachTime bounds the first contact with the brokers.
+	reachTime = 20 * time.Second
 )
 
 // Source takes the records of a trigger's topic in.
@@ -51,6 +56,9 @@ func (s *Source) Run(ctx context.Context) error {
 		return fault.Wrap(fault.CodeInvalidSpec, err, "making a client of Kafka").WithField("kafka")
 	}
 	defer c.CloseAllowingRebalance()
+	if err := s.reach(ctx, c); err != nil {
+		return err
+	}
 	for {
 		fetches := c.PollRecords(ctx, pollRecords)
 		if ctx.Err() != nil {
@@ -67,6 +75,29 @@ func (s *Source) Run(ctx context.Context) error {
 		}
 		c.AllowRebalance()
 	}
+}
+
+// reach finds out whether the brokers let the source in, and have its topic: the client itself would try for a long time before it told.
+func (s *Source) reach(ctx context.Context, c *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTime)
+	defer cancel()
+	k := s.trigger.Kafka
+	if err := c.Ping(ctx); err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "reaching Kafka at %s", strings.Join(k.Brokers, ", "))
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = kmsg.StringPtr(k.Topic)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, c)
+	for n := 0; err == nil && n < len(resp.Topics); n++ {
+		err = kerr.ErrorForCode(resp.Topics[n].ErrorCode)
+	}
+	if err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "looking for the topic %s", k.Topic)
+	}
+	s.sink.Reached()
+	return nil
 }
 
 func firstError(fetches kgo.Fetches) error {

@@ -32,6 +32,8 @@ type book struct {
 	events []functions.Event
 	seen   map[string]bool
 	lag    int64
+	// reached counts how often the source got through.
+	reached int
 	// disorder lists events whose order was not that of their partition.
 	disorder []string
 	grown    chan struct{}
@@ -63,6 +65,13 @@ func (b *book) Emit(_ context.Context, ev *functions.Event, order string) error 
 func (b *book) change() {
 	close(b.grown)
 	b.grown = make(chan struct{})
+}
+
+func (b *book) Reached() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reached++
+	b.change()
 }
 
 func (b *book) Lag(n int64) {
@@ -310,6 +319,36 @@ func TestTwoMembers(t *testing.T) {
 	produce(t, c, 60, 90)
 	b.until(t, "those after one left", func() bool { return len(b.seen) == 90 })
 	stopOther()
+}
+
+// A source that gets nothing says why, at once.
+func TestASourceSaysWhyNothingComes(t *testing.T) {
+	t.Parallel()
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("lion\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open, closed := cluster(t), cluster(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "u", "hush"))
+	for why, c := range map[string]struct {
+		cluster *kfake.Cluster
+		change  func(*functions.KafkaSource)
+	}{
+		"looking for the topic others":  {open, func(k *functions.KafkaSource) { k.Topic = "others" }},
+		"reaching Kafka at 127.0.0.1:1": {open, func(k *functions.KafkaSource) { k.Brokers = []string{"127.0.0.1:1"} }},
+		"reaching Kafka at " + closed.ListenAddrs()[0]: {closed, func(k *functions.KafkaSource) {
+			k.SASL = &functions.KafkaSASL{Mechanism: functions.SASLPlain, User: "u", Password: functions.SecretRef{File: password}}
+		}},
+	} {
+		tr, b := trigger(c.cluster), newBook()
+		c.change(tr.Kafka)
+		err := kafka.New(tr, b, slog.New(slog.DiscardHandler)).Run(t.Context())
+		if !fault.Is(err, fault.CodeUnavailable) || !strings.Contains(err.Error(), why) || b.reached > 0 {
+			t.Errorf("%v, want %s; reached %d times", err, why, b.reached)
+		}
+	}
+	b := newBook()
+	defer run(t, trigger(open), b)()
+	b.until(t, "the brokers are reached", func() bool { return b.reached > 0 })
 }
 
 // The broker speaks TLS, with a password as well: records come, and nothing without the right certificate or password.

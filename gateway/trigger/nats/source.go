@@ -18,6 +18,8 @@ const (
 	atOnce = 32
 	// buffer is how many messages of a subject wait for that.
 	buffer = 4096
+	// flushTime bounds the wait until the server has heard the last word.
+	flushTime = time.Second
 )
 
 // Source takes the messages of a trigger's subject or stream in.
@@ -38,7 +40,11 @@ func (s *Source) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer func() {
+		// A connection that is closed while something is on its way to it may take the last acknowledgements with it.
+		_ = nc.FlushTimeout(flushTime)
+		nc.Close()
+	}()
 	if s.trigger.NATS.Stream == "" {
 		return s.subject(ctx, nc)
 	}
@@ -59,6 +65,7 @@ func (s *Source) subject(ctx context.Context, nc *client.Conn) error {
 	if err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "subscribing to %s", n.Subject)
 	}
+	s.sink.Reached()
 	var work sync.WaitGroup
 	for range atOnce {
 		work.Go(func() {

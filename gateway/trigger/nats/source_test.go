@@ -23,11 +23,12 @@ import (
 
 // book keeps what is emitted and says when it has more.
 type book struct {
-	mu     sync.Mutex
-	events []functions.Event
-	seen   map[string]int
-	lag    int64
-	grown  chan struct{}
+	mu      sync.Mutex
+	events  []functions.Event
+	seen    map[string]int
+	reached int
+	lag     int64
+	grown   chan struct{}
 	// refuse, where set, is asked before an event is taken.
 	refuse func(*functions.Event) error
 }
@@ -54,6 +55,13 @@ func (b *book) Emit(_ context.Context, ev *functions.Event, order string) error 
 func (b *book) change() {
 	close(b.grown)
 	b.grown = make(chan struct{})
+}
+
+func (b *book) Reached() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reached++
+	b.change()
 }
 
 func (b *book) Lag(n int64) {

@@ -43,6 +43,7 @@ func (s *Source) stream(ctx context.Context, nc *client.Conn) error {
 	if err != nil {
 		return failed(err, "reading")
 	}
+	s.sink.Reached()
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer it.Stop()

@@ -23,6 +23,8 @@ type Sink interface {
 	Emit(ctx context.Context, ev *functions.Event, order string) error
 	// Lag tells how much of what the source takes in is not handed over yet.
 	Lag(n int64)
+	// Reached tells that the source has got through to what it takes events from.
+	Reached()
 }
 
 // Insist hands one event over, however long that takes, and calls again before each further try. It returns nil, or why the event can never be
