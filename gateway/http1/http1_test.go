@@ -29,7 +29,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // start serves the handler and returns the address.
 func start(t testing.TB, cfg http1.Config, h http.Handler) (*http1.Server, string) {
 	t.Helper()
+	return startOn(t, cfg, h, func(l net.Listener) net.Listener { return l })
+}
+
+// startOn is start with what on makes of the listener.
+func startOn(t testing.TB, cfg http1.Config, h http.Handler, on func(net.Listener) net.Listener) (*http1.Server, string) {
+	t.Helper()
 	rest := httptest.NewUnstartedServer(h)
+	rest.Listener = on(rest.Listener)
 	rest.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s := http1.New(cfg, rest.Listener, h, slog.New(slog.DiscardHandler))
 	addr := rest.Listener.Addr().String()
