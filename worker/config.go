@@ -54,6 +54,8 @@ type Config struct {
 	ReportEvery time.Duration
 	// Listen is the address at which gateways of other processes reach the instances; empty: none do. Port 0 picks a free one.
 	Listen string
+	// Refused is told of whom that listener did not let in, with the address where that is known. Default is the log.
+	Refused func(remote string, err error)
 	// TLS makes the configuration of that listener, which lets gateways in only; refused is to be told why others are not. Required with Listen.
 	TLS func(refused func(error)) *tls.Config
 	// Logs bounds the instances' logs; its directories are filled in.

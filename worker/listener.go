@@ -76,7 +76,7 @@ func (l *listener) run(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: l.guard(mux), ReadHeaderTimeout: headPatience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug), Protocols: new(http.Protocols),
-		TLSConfig: l.w.cfg.TLS(func(err error) { l.log.Warn("who is no gateway was refused", "err", err) }),
+		TLSConfig: l.w.cfg.TLS(func(err error) { l.refused("", err) }),
 	}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(true)
@@ -91,12 +91,23 @@ func (l *listener) run(ctx context.Context) error {
 	return nil
 }
 
+var errNoToken = errors.New("the request has not this run's token")
+
+// refused tells of who is no gateway.
+func (l *listener) refused(remote string, err error) {
+	if tell := l.w.cfg.Refused; tell != nil {
+		tell(remote, err)
+		return
+	}
+	l.log.Warn("who is no gateway was refused", "remote", remote, "err", err)
+}
+
 // guard lets in who knows the token, and counts the handlers.
 func (l *listener) guard(next http.Handler) http.Handler {
 	want := []byte("Bearer " + l.token)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			l.log.Warn("a request without this run's token was refused", "remote", r.RemoteAddr)
+			l.refused(r.RemoteAddr, errNoToken)
 			bus.RespondFault(w, fault.New(fault.CodeUnauthenticated, "this worker does not know the token"))
 			return
 		}

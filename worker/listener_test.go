@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -253,7 +254,15 @@ func TestTheListenerKnowsItsRunsToken(t *testing.T) {
 // Who shows no server's certificate gets nothing, whatever token it has.
 func TestTheListenerKnowsGateways(t *testing.T) {
 	t.Parallel()
-	_, at := newListening(t, nil)
+	var mu sync.Mutex
+	var refused []string
+	_, at := newListening(t, func(c *worker.Config) {
+		c.Refused = func(_ string, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			refused = append(refused, err.Error())
+		}
+	})
 	other, err := pki.NewAuthority(time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -274,6 +283,14 @@ func TestTheListenerKnowsGateways(t *testing.T) {
 			t.Errorf("%s is let in", name)
 		}
 	}
+	if resp, _, _ := ask(t, at, "x", "GET", bus.PathSession, "", ""); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("another token: %s", resp.Status)
+	}
+	mu.Lock()
+	if len(refused) != 3 || !strings.Contains(refused[2], "token") {
+		t.Errorf("told of are %q", refused)
+	}
+	mu.Unlock()
 	plain, err := net.Dial("tcp", at.Address)
 	if err != nil {
 		t.Fatal(err)

@@ -116,6 +116,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 	node := link.Identity().Node
 	wcfg := cfg.worker(node)
 	wcfg.Listen, wcfg.TLS = cfg.Listen, link.ListenerTLS
+	wcfg.Refused = link.Refused
 	driver, err := cfg.driver(wcfg, workerCgroup(cfg.NodeName, node), link, log)
 	if err != nil {
 		return err

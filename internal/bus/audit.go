@@ -13,7 +13,8 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 )
 
-// AuditFile is the name of the file in the server's data directory that says, a JSON object a line, who joined, who may call, who was refused and what was revoked.
+// AuditFile is the name of the file in the server's data directory that says, a JSON object a line, who joined, who may call, who was refused and what was
+// revoked. A worker has one of its own, with those whom its listener refused.
 const AuditFile = "audit.log"
 
 const (

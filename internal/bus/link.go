@@ -57,7 +57,9 @@ type Link struct {
 	dismissAfter time.Duration
 	// dismissed is closed when the server has refused the worker for so long.
 	dismissed chan struct{}
-	mu        sync.Mutex
+	audit     *audit
+
+	mu sync.Mutex
 	// refused is when it began to; zero while it does not. Said is when the log told last what is waited for.
 	refused, said time.Time
 }
@@ -85,7 +87,7 @@ func Join(cfg JoinConfig, log *slog.Logger) (*Link, error) {
 		return nil, fmt.Errorf("finding the data directory: %w", err)
 	}
 	l := &Link{
-		cfg: cfg, dir: dir, boot: rand.Text(), log: log, keeper: pki.NewKeeper(),
+		cfg: cfg, dir: dir, boot: rand.Text(), log: log, keeper: pki.NewKeeper(), audit: newAudit(dir, log),
 		dismissAfter: cmp.Or(cfg.DismissAfter, 10*time.Second), dismissed: make(chan struct{}),
 		wanted: make(chan []byte, 1),
 	}
@@ -254,7 +256,13 @@ func (l *Link) Close(ctx context.Context) {
 		}
 	}
 	l.nc.Close()
+	l.audit.close()
 	_ = l.lock.Close()
+}
+
+// Refused writes down in the worker's own audit log that who came from an address to its listener was not let in: a reason at most once a minute.
+func (l *Link) Refused(remote string, err error) {
+	l.audit.refused(slog.String("server", "?"), remote, err)
 }
 
 // Named is Bus.Named, asked of the server.

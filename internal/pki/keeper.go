@@ -86,7 +86,8 @@ func (k *Keeper) Ask() *tls.Config {
 // Admit is for a listener that lets in whom allow lets in, of those that the own authority certifies. Refused is told of the others.
 func (k *Keeper) Admit(allow func(Subject) error, refused func(error)) *tls.Config {
 	c := k.base()
-	c.ClientAuth = tls.RequireAnyClientCert
+	// Who shows none is refused by the same check, so that it is told of.
+	c.ClientAuth = tls.RequestClientCert
 	c.VerifyConnection = k.judge(allow, refused)
 	return c
 }

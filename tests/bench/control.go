@@ -41,7 +41,7 @@ func controlMain(args []string) int {
 	p := controlPlan{}
 	flags.IntVar(&p.nodes, "nodes", 1000, "workers")
 	flags.IntVar(&p.connections, "connections", 1000, "connections of the workers to the bus, which share them where there are fewer")
-	flags.BoolVar(&p.joined, "joined", false, "the workers join over TLS on TCP, each with a connection of its own, instead of in the server's process; the figures' names end with _joined")
+	flags.BoolVar(&p.joined, "joined", false, "measure workers in the server's process, and then as many that join over TLS on TCP, each with a connection of its own; their figures' names end with _joined")
 	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
 	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop")
 	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")
@@ -61,12 +61,7 @@ func controlMain(args []string) int {
 		p.connections = p.nodes
 	}
 	begun := time.Now()
-	all, err := benchControl(ctx, p, *profile)
-	for i := range all {
-		if p.joined {
-			all[i].Metric += "_joined"
-		}
-	}
+	all, err := benchControls(ctx, p, *profile)
 	if err == nil {
 		err = writeFigures(*out, all)
 	}
@@ -77,6 +72,36 @@ func controlMain(args []string) int {
 	printFigures(all)
 	fmt.Printf("bench: %d figures in %s, appended to %s\n", len(all), time.Since(begun).Round(time.Second), *out)
 	return 0
+}
+
+// benchControls measures workers in the server's process, or, where they join, first those and then the ones that join.
+func benchControls(ctx context.Context, p controlPlan, profile string) ([]figure, error) {
+	if !p.joined {
+		return benchControl(ctx, p, profile)
+	}
+	within := p
+	within.joined = false
+	fmt.Println("control: in the server's process:")
+	all, err := benchControl(ctx, within, "")
+	if err != nil {
+		return nil, err
+	}
+	fmt.Println("control: joined, each over TLS on a connection of its own:")
+	joined, err := benchControl(ctx, p, profile)
+	if err != nil {
+		return nil, err
+	}
+	for i := range joined {
+		f := &joined[i]
+		f.Metric += "_joined"
+		if all[i].Value <= 0 {
+			all = append(all, *f)
+			continue
+		}
+		all = append(all, beside(f.Bench, f.Metric, f.Unit, f.Value, "in-process", all[i].Value, f.samples))
+		fmt.Printf("control: %s is %.2f times that in the server's process\n", f.Metric, f.Value/all[i].Value)
+	}
+	return all, nil
 }
 
 // benchControl takes turns with an open loop at the plan's rate, whose latency counts, and a closed one, whose rate counts.

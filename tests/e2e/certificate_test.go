@@ -6,7 +6,10 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -42,8 +45,13 @@ func serials(certs v1.Certificates) map[string]string {
 // audited reports whether a line of the server's audit log has all of that.
 func audited(t *testing.T, s *harness.Server, event, who, says string) bool {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.DataDir, "audit.log"))
-	if err != nil {
+	return auditedIn(t, s.DataDir, event, who, says)
+}
+
+func auditedIn(t *testing.T, dir, event, who, says string) bool {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "audit.log"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(data)) {
@@ -192,7 +200,9 @@ func shows(i *pki.Identity) *tls.Config {
 
 // A wrong token, a certificate that has ended, a key that was revoked, and another worker's subjects: each gets nothing, and the audit log says so.
 func TestWhoIsNotLetIn(t *testing.T) {
-	f := newFleetOf(t, nil, []string{"--grant-memory", "512Mi"}, []string{"--grant-memory", "512Mi"})
+	// An address that no other socket gets.
+	listen := fmt.Sprintf("127.%d.%d.9:7000", 1+rand.IntN(254), rand.IntN(255))
+	f := newFleetOf(t, nil, []string{"--grant-memory", "512Mi"}, []string{"--grant-memory", "512Mi", "--listen", listen})
 	one, other := f.workers[0], f.workers[1]
 	read := func(w *harness.Worker, name string) []byte {
 		t.Helper()
@@ -288,4 +298,27 @@ func TestWhoIsNotLetIn(t *testing.T) {
 	f.Kill()
 	f.Launch()
 	thief.refused("a key that was revoked, after a restart", "", shows(own), "was removed")
+
+	// Nor does a worker's own listener let anybody in but servers.
+	late, err := authority.Identify(pki.Subject{Role: pki.RoleServer, Name: "late"}, time.Second, time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for says, config := range map[string]*tls.Config{
+		"is of tatami://worker/": shows(own), "the certificate ended at": shows(late), "no certificate": {InsecureSkipVerify: true},
+	} {
+		// Its answer to what was shown comes with the first thing that is read.
+		if config.VerifyConnection != nil {
+			config.VerifyConnection = nil
+		}
+		conn, err := tls.Dial("tcp", listen, config)
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+			conn.Close()
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("a worker's listener, where %s: %v", says, err)
+		}
+		eventually(t, 10*time.Second, "the worker's audit log says that "+says, func() bool { return auditedIn(t, other.DataDir, "refused", "", says) })
+	}
 }
