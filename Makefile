@@ -114,7 +114,7 @@ bench-frozen: deps-test build ## Calls to frozen instances, and what 300 of them
 	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only frozen
 
 .PHONY: bench-cold
-bench-cold: deps-test deps-bench build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 7 minutes); appends to out/bench.jsonl
+bench-cold: deps-test deps-bench build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 9 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 12 minutes'
 	@mkdir -p out
 	timeout 720 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cold
