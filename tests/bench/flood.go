@@ -37,6 +37,8 @@ const (
 	failSleep = 20 * time.Millisecond
 	// failRate is how many invocations a second the failing function gets.
 	failRate = 200
+	// letterReaders is how many dead letters are looked into at the same time.
+	letterReaders = 8
 	// aloneTurn is how long a function is measured alone at a time, at most.
 	aloneTurn = 10 * time.Second
 	// delayedRate is how many delayed invocations come due a second, for delayedFor.
@@ -281,19 +283,26 @@ func allDead(ctx context.Context, q *queue.Queue, ref functions.Ref, ids []funct
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	seen := map[functions.InvocationID]bool{}
-	for _, id := range ids {
+	distinct := slices.Compact(slices.Sorted(slices.Values(ids)))
+	if len(distinct) < len(ids) {
+		return fmt.Errorf("%d ids for %d invocations", len(distinct), len(ids))
+	}
+	var next atomic.Int64
+	if _, _, err := hammer(letterReaders, len(ids), func() error {
+		id := ids[next.Add(1)-1]
 		letter, err := q.ShowDead(ctx, id)
 		if err != nil {
 			return fmt.Errorf("%s is no dead letter: %w", id, err)
 		}
-		if seen[id] || letter.Invocation.ID != id {
-			return fmt.Errorf("%s was handed out twice, or its dead letter is that of %s", id, letter.Invocation.ID)
+		if letter.Invocation.ID != id {
+			return fmt.Errorf("the dead letter of %s is that of %s", id, letter.Invocation.ID)
 		}
-		seen[id] = true
 		if err := tellsAll(&letter); err != nil {
 			return fmt.Errorf("the dead letter of %s: %w", id, err)
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	if err := countsDead(ctx, q, ref, len(ids)); err != nil {
 		return err
