@@ -25,7 +25,7 @@ func Explain(err error, what string) error {
 	}
 	switch body := status.Body(); {
 	case status.StatusCode() == http.StatusForbidden || status.StatusCode() == http.StatusUnauthorized:
-		return fault.Wrap(fault.CodeDenied, err, "nomad: %s", what).WithHint("give the token the policy that `tatami nomad render policy` prints, in NOMAD_TOKEN")
+		return fault.Wrap(fault.CodeDenied, err, "nomad: %s", what).WithHint("NOMAD_TOKEN must allow that: servers need the policy that `tatami nomad render policy` prints, and whoever plans and applies jobs may submit them")
 	case status.StatusCode() == http.StatusNotFound:
 		return fault.Wrap(fault.CodeNotFound, err, "nomad: %s", what).WithHint("make the job: tatami nomad apply")
 	case status.StatusCode() == http.StatusConflict || strings.Contains(body, api.RegisterEnforceIndexErrPrefix) || strings.Contains(body, "active deployment"):
