@@ -43,16 +43,12 @@ func (q *Queue) dropConsumers(ctx context.Context) error {
 	return nil
 }
 
-func (q *Queue) readStream(ctx context.Context) (*jetstream.StreamInfo, error) {
-	return q.bus.Invocations().Info(ctx)
-}
-
 // restore learns what is in the stream and starts a lane for each function with work.
 func (q *Queue) restore(ctx context.Context) error {
 	if err := q.dropConsumers(ctx); err != nil {
 		return err
 	}
-	info, err := bus.Patiently(ctx, q.bus, q.readStream)
+	info, err := q.bus.Invocations().Info(ctx)
 	if err != nil {
 		return q.bus.Fault(err, "reading the state of the queue")
 	}

@@ -26,9 +26,7 @@ func (q *Queue) lastDead(ctx context.Context, subject string) (uint64, error) {
 }
 
 func lastSequence(ctx context.Context, b *bus.Bus, s jetstream.Stream, subject string) (uint64, error) {
-	m, err := bus.Patiently(ctx, b, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return s.GetLastMsgForSubject(ctx, subject)
-	})
+	m, err := s.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}

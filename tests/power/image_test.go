@@ -3,6 +3,7 @@
 package power
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tatami-faas/tatami/internal/bus"
 )
 
 const (
@@ -72,6 +75,15 @@ func (im *image) unmount() {
 		return
 	}
 	im.mounted = false
+}
+
+// crash cuts the power while a store is open, and gives it back.
+func (im *image) crash(b *bus.Bus) {
+	im.cut()
+	// It cannot write its last words.
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
 }
 
 // cut takes the power: nothing is written any more, and what was not synced is lost with the next mount.

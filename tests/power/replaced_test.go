@@ -45,11 +45,7 @@ func TestACutAfterABlockWasReplaced(t *testing.T) {
 	if err := b.Barrier(t.Context(), bus.StreamInvocations); err != nil {
 		t.Fatal(err)
 	}
-	im.cut()
-	// It cannot write its last words.
-	_ = b.Close(context.Background())
-	im.unmount()
-	im.mount()
+	im.crash(b)
 	if b, _, err = open(t.Context(), im.dir, log); err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +107,7 @@ func cutWhenTheLastIsReplaced(t *testing.T, stream, kept, changes string) {
 	if dir, err := os.Open(blocks); err != nil || dir.Sync() != nil || dir.Close() != nil {
 		t.Fatal("the directory of the blocks is not synced")
 	}
-	im.cut()
-	_ = b.Close(context.Background())
-	im.unmount()
-	im.mount()
+	im.crash(b)
 	if b, _, err = open(t.Context(), im.dir, log); err != nil {
 		t.Fatal(err)
 	}
@@ -195,10 +188,7 @@ func TestACutAfterTheServerRewroteABlock(t *testing.T) {
 	if dir, err := os.Open(filepath.Dir(block)); err != nil || dir.Sync() != nil || dir.Close() != nil {
 		t.Fatal("the directory of the blocks is not synced")
 	}
-	im.cut()
-	_ = b.Close(context.Background())
-	im.unmount()
-	im.mount()
+	im.crash(b)
 	if found, err := os.Stat(block); err != nil || os.SameFile(found, before) {
 		t.Logf("the block was not replaced on disk: %v", err)
 	}
