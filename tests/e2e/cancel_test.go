@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -27,9 +26,7 @@ func TestCancelledAttempts(t *testing.T) {
 		t.Helper()
 		id := async(t, s, path, "")
 		eventually(t, time.Minute, path+" runs", func() bool { return lookup(t, s, id, "0s").State == string(functions.StateRunning) })
-		if resp, body := s.Do("DELETE", "/invocations/"+id, "", nil); resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-			t.Fatalf("%s %s", resp.Status, body)
-		}
+		cancel(t, s, id)
 		if st := result(t, s, id); st.State != string(functions.StateCancelled) {
 			t.Errorf("%s: %+v", path, st)
 		}

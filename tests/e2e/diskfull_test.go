@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
@@ -37,9 +38,10 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	s := harness.Start(t, harness.WithDataDir(data))
-	// One slot, kept busy by the first invocation, so that the others pile up.
-	s.Deploy("sink", "probe", "concurrency: 1\nscale: {max: 1}\ntimeout: 5m\n")
-	ids := []string{async(t, s, "sink/sleep?ms=20000", "")}
+	// One slot, kept busy by the first invocation until the disk is full, so that the others pile up.
+	s.Deploy("sink", "probe", "concurrency: 1\nscale: {max: 1}\ntimeout: 20m\n")
+	busy := async(t, s, "sink/sleep?ms=900000", "")
+	var ids []string
 
 	body := strings.Repeat("x", 256<<10)
 	full := false
@@ -62,12 +64,21 @@ func TestDiskFull(t *testing.T) {
 	if resp, got := s.Get("/healthz"); resp.StatusCode != 200 {
 		t.Errorf("health with a full disk: %s %s", resp.Status, got)
 	}
+	cancel(t, s, busy)
 	for _, id := range ids {
 		if st := result(t, s, id); st.State != string(functions.StateSucceeded) {
 			t.Fatalf("%s: %+v", id, st)
 		}
 	}
-	// What was done made room: new work is taken without a manual step.
+	// What was done made room: new work is taken without a manual step, if not at once.
+	eventually(t, 10*time.Second, "the disk has room again", func() bool {
+		resp, got := s.Do("POST", "/async/sink/count", "x", nil)
+		if resp.StatusCode == http.StatusAccepted {
+			return true
+		}
+		refused(t, resp, got, http.StatusInsufficientStorage, "storage-full")
+		return false
+	})
 	if st := result(t, s, async(t, s, "sink/count", "x")); st.State != string(functions.StateSucceeded) {
 		t.Errorf("after the disk had room: %+v", st)
 	}

@@ -45,6 +45,15 @@ func async(t *testing.T, s *harness.Server, fn, body string) string {
 	return v.ID
 }
 
+// cancel asks for the end of an invocation.
+func cancel(t *testing.T, s *harness.Server, id string) {
+	t.Helper()
+	resp, got := s.Do("DELETE", "/invocations/"+id, "", nil)
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+		t.Fatalf("cancelling %s: %s %s", id, resp.Status, got)
+	}
+}
+
 // result waits until the invocation is in a terminal state.
 func result(t *testing.T, s *harness.Server, id string) status {
 	t.Helper()
