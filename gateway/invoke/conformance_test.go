@@ -233,7 +233,7 @@ func send(t *testing.T, addr, path string, c conformanceCase, u *upstream, who s
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	fill := strings.NewReplacer("PATH", path, "CASE", c.name+who)
 	if _, err := io.WriteString(conn, fill.Replace(c.request)); err != nil {
 		t.Fatal(err)

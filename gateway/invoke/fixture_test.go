@@ -15,15 +15,15 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"go.uber.org/goleak"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // node is a worker whose instances are servers on the loopback.
 type node struct {
@@ -100,6 +100,11 @@ func (n *node) publish(t testing.TB, table bus.EndpointTable) {
 	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.publishLocked(t, table)
+}
+
+func (n *node) publishLocked(t testing.TB, table bus.EndpointTable) {
+	t.Helper()
 	n.sequence++
 	table.Envelope = bus.Envelope{Schema: bus.Schema, Boot: n.boot, Node: n.id, Sequence: n.sequence, Epoch: bus.Epoch}
 	if err := bus.Publish(n.bus, bus.EndpointsSubject(n.id), &table); err != nil {
@@ -107,15 +112,16 @@ func (n *node) publish(t testing.TB, table bus.EndpointTable) {
 	}
 }
 
-// full is the node's whole table.
-func (n *node) full() bus.EndpointTable {
+// publishAll sends the node's whole table, as it is then: one that was made before and sent after another would take back what that told.
+func (n *node) publishAll(t testing.TB) {
+	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	table := bus.EndpointTable{Full: true}
 	for _, i := range n.insts {
 		table.Endpoints = append(table.Endpoints, i.ep)
 	}
-	return table
+	n.publishLocked(t, table)
 }
 
 // start makes an instance ready whose requests go to addr.
@@ -127,18 +133,18 @@ func (n *node) start(t testing.TB, rev *functions.Revision, addr string, phases 
 		Started: time.Now(), Ready: time.Now(), Phases: phases,
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.insts[id] = &inst{ep: ep, addr: addr}
-	n.mu.Unlock()
-	n.publish(t, bus.EndpointTable{Endpoints: []bus.Endpoint{ep}})
+	n.publishLocked(t, bus.EndpointTable{Endpoints: []bus.Endpoint{ep}})
 	return id
 }
 
 func (n *node) end(t testing.TB, d bus.Departure) {
 	t.Helper()
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	delete(n.insts, d.Instance)
-	n.mu.Unlock()
-	n.publish(t, bus.EndpointTable{Removed: []bus.Departure{d}})
+	n.publishLocked(t, bus.EndpointTable{Removed: []bus.Departure{d}})
 }
 
 func (n *node) change(id functions.InstanceID, fn func(*inst)) {
@@ -178,7 +184,7 @@ func setup(t testing.TB, cfg invoke.Config) *bed {
 		answering.Lock()
 		defer answering.Unlock()
 		if !ended {
-			n.publish(t, n.full())
+			n.publishAll(t)
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -241,12 +247,15 @@ func (b *bed) serve(w http.ResponseWriter, r *http.Request) {
 	b.inv.ServeFunction(w, r, ref, "/"+below)
 }
 
+// patience is how long a loaded machine may take for what takes a moment.
+const patience = time.Minute
+
 func wait(t testing.TB, ch <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(10 * time.Second):
-		t.Fatal("nothing happened for 10 s")
+	case <-time.After(patience):
+		t.Fatalf("nothing happened for %s", patience)
 	}
 }
 
@@ -283,7 +292,7 @@ func (b *bed) record(f functions.Function) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
 	if err := b.inv.WaitApplied(ctx, rev); err != nil {
 		b.t.Fatal(err)
@@ -349,7 +358,7 @@ func (b *bed) do(method, path string, body io.Reader, set ...string) (*http.Resp
 	}
 	tr := &http.Transport{DisableCompression: true}
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr, Timeout: 20 * time.Second}).Do(r)
+	resp, err := (&http.Client{Transport: tr, Timeout: patience}).Do(r)
 	if err != nil {
 		b.t.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -374,10 +383,25 @@ func (b *bed) wantFault(resp *http.Response, body, code string, status int, says
 	}
 }
 
+// counted waits until the figures of the only function have come to what is wanted: a caller may have its answer, and the slot be free, a moment
+// before the call is counted.
+func (b *bed) counted(what string, as func(invoke.FunctionStats) bool) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		all := b.inv.Stats()
+		if len(all) == 1 && as(all[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not counted: %s; but %+v", what, all)
+		}
+	}
+}
+
 // idle waits until no slot is held any more: every way out gives its slot back.
 func (b *bed) idle() {
 	b.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for b.node.held() > 0 {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%d slots are still held", b.node.held())

@@ -54,7 +54,7 @@ func clients(t *testing.T) map[string]*http.Client {
 	one, two := &http.Transport{DisableCompression: true}, &http.Transport{DisableCompression: true, Protocols: onlyH2()}
 	t.Cleanup(one.CloseIdleConnections)
 	t.Cleanup(two.CloseIdleConnections)
-	return map[string]*http.Client{"http1": {Transport: one, Timeout: 20 * time.Second}, "h2c": {Transport: two, Timeout: 20 * time.Second}}
+	return map[string]*http.Client{"http1": {Transport: one, Timeout: patience}, "h2c": {Transport: two, Timeout: patience}}
 }
 
 // A function over HTTP/2 sees what one over HTTP/1 sees, whatever its caller speaks.
@@ -233,10 +233,11 @@ func TestH2AnswerPasses(t *testing.T) {
 func TestH2Streams(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{MaxBody: 1 << 20})
-	left := make(chan struct{}, 10)
+	const limit = 2 * time.Second
+	began, left := make(chan struct{}, 10), make(chan struct{}, 10)
 	b.backendH2(b.deploy("hello", func(c *functions.Config) {
 		h2c(c)
-		c.Timeout = functions.Duration(700 * time.Millisecond)
+		c.Timeout = functions.Duration(limit)
 	}), func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/cat":
@@ -254,6 +255,7 @@ func TestH2Streams(t *testing.T) {
 		case "/early":
 			fmt.Fprint(w, "enough")
 		case "/wait":
+			began <- struct{}{}
 			<-r.Context().Done()
 			left <- struct{}{}
 		case "/drop":
@@ -299,11 +301,15 @@ func TestH2Streams(t *testing.T) {
 			}
 			body, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			b.wantFault(resp, string(body), "function-timeout", 504, "700ms")
+			b.wantFault(resp, string(body), "function-timeout", 504, limit.String())
+			wait(t, began)
 			wait(t, left)
 
 			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(50*time.Millisecond, cancel)
+			go func() {
+				<-began
+				cancel()
+			}()
 			r, _ = http.NewRequestWithContext(ctx, "GET", b.front.URL+"/fn/hello/wait", nil)
 			if _, err := client.Do(r); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
@@ -415,9 +421,10 @@ func (bytesCodec) Name() string { return "bytes" }
 func TestGRPC(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})
+	const limit = 2 * time.Second
 	rev := b.deploy("rpc", func(c *functions.Config) {
 		h2c(c)
-		c.Timeout = functions.Duration(time.Second)
+		c.Timeout = functions.Duration(limit)
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -474,7 +481,7 @@ func TestGRPC(t *testing.T) {
 	if err := cc.Invoke(ctx, "/x.Y/Fail", &in, &out); status.Code(err) != codes.FailedPrecondition || status.Convert(err).Message() != "as it was told: ü" {
 		t.Errorf("failing: %v", err)
 	}
-	if err := cc.Invoke(ctx, "/x.Y/Slow", &in, &out); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "timeout of 1s") {
+	if err := cc.Invoke(ctx, "/x.Y/Slow", &in, &out); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "timeout of "+limit.String()) {
 		t.Errorf("the platform's timeout: %v", err)
 	}
 	if err := dial("nobody.default.example").Invoke(ctx, "/x.Y/Echo", &in, &out); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "no function nobody") {
@@ -486,8 +493,8 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Longer than the timeout, which holds for the head of the answer only.
-	for i := range 13 {
-		in := fmt.Appendf(nil, "message %d %s", i, strings.Repeat("x", i*10_000))
+	for i, begun := 0, time.Now(); time.Since(begun) < limit+limit/4; i++ {
+		in := fmt.Appendf(nil, "message %d %s", i, strings.Repeat("x", i%13*10_000))
 		if err := stream.SendMsg(&in); err != nil {
 			t.Fatal(err)
 		}
@@ -512,7 +519,7 @@ func TestH2RoundTrip(t *testing.T) {
 	b := setup(t, invoke.Config{})
 	b.backendH2(b.deploy("hello", func(c *functions.Config) {
 		h2c(c)
-		c.Timeout = functions.Duration(300 * time.Millisecond)
+		c.Timeout = functions.Duration(2 * time.Second)
 	}), func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			_, _ = io.Copy(io.Discard, r.Body)

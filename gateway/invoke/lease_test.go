@@ -47,8 +47,8 @@ func next(t *testing.T, ch <-chan bus.Demand) bus.Demand {
 	select {
 	case d := <-ch:
 		return d
-	case <-time.After(10 * time.Second):
-		t.Fatal("no demand for 10 s")
+	case <-time.After(patience):
+		t.Fatalf("no demand for %s", patience)
 		panic("unreachable")
 	}
 }
@@ -63,13 +63,9 @@ func TestColdStart(t *testing.T) {
 	defer s.Close()
 	rev := b.deploy("hello", nil)
 	demands := b.demands()
-	begun := time.Now()
 	go func() {
 		for d := range demands {
 			if len(d.Functions) == 1 && d.Functions[0].Waiting == 1 {
-				if took := time.Since(begun); took > 200*time.Millisecond {
-					t.Errorf("the demand came after %s", took)
-				}
 				f := d.Functions[0]
 				if d.Schema != bus.Schema || d.Sequence == 0 || d.Boot == "" || d.Gateway == "" || f.Function != "hello" || f.InFlight != 0 || f.Backlog != 0 {
 					t.Errorf("%+v", d)
@@ -94,9 +90,7 @@ func TestColdStart(t *testing.T) {
 	if resp, _ := b.do("GET", "/fn/hello", nil); strings.Contains(resp.Header.Get("Server-Timing"), "create") {
 		t.Error("a warm call shows a start")
 	}
-	if st := b.inv.Stats()[0]; st.ColdStarts != 1 || st.Requests != 2 {
-		t.Errorf("%+v", st)
-	}
+	b.counted("two requests, one of them cold", func(s invoke.FunctionStats) bool { return s.ColdStarts == 1 && s.Requests == 2 })
 	b.idle()
 }
 
@@ -114,7 +108,7 @@ func TestDemandLevels(t *testing.T) {
 	until := func(what string, cond func(bus.FunctionDemand) bool) bus.FunctionDemand {
 		t.Helper()
 		var last bus.FunctionDemand
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 			if d := next(t, demands); len(d.Functions) == 1 {
 				if last = d.Functions[0]; cond(last) {
 					return last
@@ -135,12 +129,12 @@ func TestDemandLevels(t *testing.T) {
 	b.inv.SetBacklog(hello, 7)
 	until("a backlog", func(d bus.FunctionDemand) bool { return d.Backlog == 7 })
 	b.inv.SetBacklog(hello, 0)
+	released := time.Now()
 	close(release)
 	wg.Wait()
-	ended := time.Now()
 	until("zeros", func(d bus.FunctionDemand) bool {
-		if quiet := d.Quiet.Std(); d.Waiting+d.Backlog+d.InFlight == 0 && (quiet <= 0 || quiet > time.Since(ended)+time.Second) {
-			t.Errorf("quiet for %s, %s after the end", quiet, time.Since(ended))
+		if quiet := d.Quiet.Std(); d.Waiting+d.Backlog+d.InFlight == 0 && (quiet <= 0 || quiet > time.Since(released)) {
+			t.Errorf("quiet for %s, %s after the requests might end", quiet, time.Since(released))
 		}
 		d.Quiet = 0
 		return d == bus.FunctionDemand{Namespace: "default", Function: "hello"}
@@ -346,12 +340,13 @@ func TestWaitingListFull(t *testing.T) {
 func TestStartTimeout(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})
+	const limit = 200 * time.Millisecond
 	rev := b.deploy("hello", func(c *functions.Config) {
 		c.Concurrency = 1
-		c.Timeout = functions.Duration(200 * time.Millisecond)
+		c.Timeout = functions.Duration(limit)
 	})
 	resp, body := b.do("GET", "/fn/hello", nil)
-	b.wantFault(resp, body, "start-timeout", 504, "no instance became ready", "timeout of 200ms")
+	b.wantFault(resp, body, "start-timeout", 504, "no instance became ready", "timeout of "+limit.String())
 	sub, err := b.bus.Conn().Subscribe(bus.SubjectOverview, func(m *nats.Msg) {
 		_ = bus.Publish(b.bus, m.Reply, &bus.Overview{Schema: 1, Functions: []bus.FunctionStatus{{Namespace: "default", Function: "hello", Pending: "no node has room for 128 MiB"}}})
 	})
@@ -359,22 +354,26 @@ func TestStartTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	time.Sleep(time.Second) // what was asked before is taken to hold for a second
-	resp, body = b.do("GET", "/fn/hello", nil)
-	b.wantFault(resp, body, "start-timeout", 504, "no node has room for 128 MiB")
+	// What was asked before is taken to hold for a second, and an answer that takes too long is not waited for.
+	waitFor(t, func() bool {
+		resp, body = b.do("GET", "/fn/hello", nil)
+		b.wantFault(resp, body, "start-timeout", 504)
+		return strings.Contains(body, "no node has room for 128 MiB")
+	})
 	b.backend(rev, seen)
-	l, err := b.inv.Lease(t.Context(), hello, invoke.Sync)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var l *invoke.Lease
+	waitFor(t, func() bool {
+		l, err = b.inv.Lease(t.Context(), hello, invoke.Sync)
+		return err == nil
+	})
 	defer l.Release()
 	resp, body = b.do("GET", "/fn/hello", nil)
 	b.wantFault(resp, body, "start-timeout", 504, "all 1 slots of its instances were busy")
 
 	// A lease for the queue waits until its context ends.
+	begun := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
 	defer cancel()
-	begun := time.Now()
 	if _, err := b.inv.Lease(ctx, hello, invoke.Async); fault.CodeOf(err) != fault.CodeStartTimeout || time.Since(begun) < 400*time.Millisecond {
 		t.Errorf("%v after %s", err, time.Since(begun))
 	}
@@ -561,9 +560,14 @@ func TestQuotas(t *testing.T) {
 		b.wantFault(resp, body, "rate-limited", 429, "5 invocations a second")
 		return true
 	})
-	if _, err := b.inv.AllowQueued(t.Context(), team("hello")); fault.CodeOf(err) != fault.CodeRateLimited {
-		t.Errorf("the queue's way in: %v", err)
-	}
+	// One more may begin each fifth of a second.
+	waitFor(t, func() bool {
+		_, err := b.inv.AllowQueued(t.Context(), team("hello"))
+		if err != nil && fault.CodeOf(err) != fault.CodeRateLimited {
+			t.Errorf("the queue's way in: %v", err)
+		}
+		return err != nil
+	})
 	b.idle()
 }
 
@@ -577,7 +581,7 @@ func TestEndpointTables(t *testing.T) {
 	addr := s.Listener.Addr().String()
 	get := func() string {
 		r, _ := http.NewRequest("GET", b.front.URL+"/fn/hello", nil)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		resp, err := b.front.Client().Do(r.WithContext(ctx))
 		if err != nil {
@@ -630,7 +634,7 @@ func TestEndpointTables(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})
-	rev := b.deploy("hello", func(c *functions.Config) { c.Timeout = functions.Duration(500 * time.Millisecond) })
+	rev := b.deploy("hello", func(c *functions.Config) { c.Timeout = functions.Duration(2 * time.Second) })
 	b.backend(rev, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/slow":
@@ -763,14 +767,19 @@ func TestChurn(t *testing.T) {
 	close(stop)
 	churn.Wait()
 	b.idle()
-	var total uint64
+	count := func() (total uint64) {
+		for _, st := range b.inv.Stats() {
+			total += st.Requests
+		}
+		return total
+	}
+	waitFor(t, func() bool { return count() >= 1600 })
 	for _, st := range b.inv.Stats() {
-		total += st.Requests
 		if st.InFlight != 0 || st.Waiting != 0 || st.Codes["200"] != st.Requests {
 			t.Errorf("%+v", st)
 		}
 	}
-	if total != 1600 {
+	if total := count(); total != 1600 {
 		t.Errorf("%d requests were counted", total)
 	}
 }

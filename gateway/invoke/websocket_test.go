@@ -21,9 +21,9 @@ import (
 func TestWebSocketFarewell(t *testing.T) {
 	t.Parallel()
 	b := setup(t, invoke.Config{})
-	rev := b.deploy("ws", func(c *functions.Config) { c.IdleTimeout = functions.Duration(time.Second) })
+	rev := b.deploy("ws", nil)
 	kill := make(chan struct{})
-	id := b.backend(rev, func(w http.ResponseWriter, r *http.Request) {
+	socket := func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return
@@ -54,7 +54,9 @@ func TestWebSocketFarewell(t *testing.T) {
 			}
 		}()
 		_, _, _ = c.Read(ctx)
-	})
+	}
+	id := b.backend(rev, socket)
+	b.backend(b.deploy("idle", func(c *functions.Config) { c.IdleTimeout = functions.Duration(time.Second) }), socket)
 	cuts := make(chan context.CancelCauseFunc, 1)
 	b.put(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
@@ -64,8 +66,8 @@ func TestWebSocketFarewell(t *testing.T) {
 		}
 		b.serve(w, r.WithContext(ctx))
 	})
-	open := func(query string) *websocket.Conn {
-		c, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(b.front.URL, "http")+"/fn/ws?"+query, nil)
+	openAt := func(name, query string) *websocket.Conn {
+		c, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(b.front.URL, "http")+"/fn/"+name+"?"+query, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,6 +77,7 @@ func TestWebSocketFarewell(t *testing.T) {
 		}
 		return c
 	}
+	open := func(query string) *websocket.Conn { return openAt("ws", query) }
 	wantEnd := func(c *websocket.Conn, code websocket.StatusCode, says string) {
 		t.Helper()
 		_, _, err := c.Read(t.Context())
@@ -85,7 +88,7 @@ func TestWebSocketFarewell(t *testing.T) {
 		_ = c.CloseNow()
 	}
 	wantEnd(open("bye=1"), websocket.StatusInternalError, "its own words")
-	wantEnd(open(""), websocket.StatusGoingAway, "idle timeout of 1s")
+	wantEnd(openAt("idle", ""), websocket.StatusGoingAway, "idle timeout of 1s")
 
 	c := open("stop=1")
 	(<-cuts)(fault.New(fault.CodeDraining, "the server is stopping"))
