@@ -17,7 +17,7 @@ import (
 // one for each request, and whichever server behind the listener answers.
 func TestEndLosesNothing(t *testing.T) {
 	t.Parallel()
-	g, stop := run(t, Config{PublicAddr: "127.0.0.1:0", LameDuck: 2 * time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	g, stop := run(t, Config{PublicAddr: "127.0.0.1:0", LameDuck: 4 * time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if b, err := io.ReadAll(r.Body); err != nil || string(b) != "said" {
 			t.Errorf("%s %q %v", r.URL, b, err)
 		}

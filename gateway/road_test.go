@@ -81,7 +81,7 @@ func TestRoad(t *testing.T) {
 		stops = append(stops, stop)
 		select {
 		case <-part.ready:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("a part did not start")
 		}
 	}
@@ -136,7 +136,7 @@ func TestRoad(t *testing.T) {
 			t.Fatalf("%s: %s %s", c.path, resp.Status, got)
 		}
 		id := resp.Header.Get("Tatami-Invocation-Id")
-		resp, got = do("GET", "/invocations/"+id+"?wait=10s", "", "")
+		resp, got = do("GET", "/invocations/"+id+"?wait=60s", "", "")
 		var v queue.Record
 		if err := json.Unmarshal([]byte(got), &v); err != nil || resp.StatusCode != 200 {
 			t.Fatalf("%s: %s", resp.Status, got)

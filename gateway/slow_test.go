@@ -298,7 +298,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range most {
 		dial(t, addr)
 	}
-	time.Sleep(courtesy)
+	status := 0
+	for deadline := time.Now().Add(20 * courtesy); status != http.StatusOK && time.Now().Before(deadline); time.Sleep(courtesy / 10) {
+		status, _ = exchange(t, addr, "GET /fn/hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	}
+	if status != http.StatusOK {
+		t.Errorf("connections that ask nothing keep everybody else away: %d", status)
+	}
 	healthy(t, addr, held)
 }
 
