@@ -211,11 +211,13 @@ func TestADelayedInvocationWaitsForItsTime(t *testing.T) {
 	w := start(t, t.TempDir(), run, Config{Backstop: time.Hour})
 	due := time.Now().Add(1500 * time.Millisecond)
 	id := w.accept(Request{NotBefore: due})
+	// On a machine that stands still its time may have come by then.
+	early := func() bool { return time.Now().Before(due) }
 	st, err := w.q.Lookup(t.Context(), id, 0)
-	if err != nil || st.State != functions.StateScheduled || !st.Next.Equal(due) || !st.Deadline.Equal(due.Add(time.Hour)) {
+	if err != nil || early() && (st.State != functions.StateScheduled || !st.Next.Equal(due) || !st.Deadline.Equal(due.Add(time.Hour))) {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if d := w.q.Depth(hello); d.Scheduled != 1 || d.Pending != 0 {
+	if d := w.q.Depth(hello); (d.Scheduled != 1 || d.Pending != 0) && early() {
 		t.Errorf("depth %+v", d)
 	}
 	if got := receive(t, at, "it runs"); got.Before(due) {
@@ -249,7 +251,8 @@ func TestADelayedInvocationOutlivesTheProcessAndCanBeCancelled(t *testing.T) {
 	soon, late := w.accept(Request{NotBefore: due}), w.accept(Request{NotBefore: due.Add(time.Hour)})
 	w.stop()
 	w = start(t, dir, run, Config{Backstop: time.Hour})
-	if d := w.q.Depth(hello); d.Scheduled != 2 {
+	// The first one's time may have come while the queue was away.
+	if d := w.q.Depth(hello); d.Scheduled != 2 && time.Now().Before(due) {
 		t.Errorf("depth %+v", d)
 	}
 	w.cancels(late)
@@ -281,7 +284,7 @@ func TestAScheduleThatOutlivesItsDelivery(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	due := time.Now().Add(2 * time.Second)
+	due := time.Now().Add(5 * time.Second)
 	ran, waits := w.accept(Request{NotBefore: due}), w.accept(Request{NotBefore: due})
 	w.q.alarms.unset(ran)
 	w.q.alarms.unset(waits)

@@ -120,9 +120,7 @@ func TestTheRecordGoesToAURLSignedAndIsTriedAgain(t *testing.T) {
 			}
 		}
 	}
-	if d := w.q.Depths(); len(d) != 0 {
-		t.Errorf("depths %+v", d)
-	}
+	w.until("no depth is left", func() bool { return len(w.q.Depths()) == 0 })
 }
 
 func TestWhatCannotBeDeliveredIsADeadLetterOfTheDeliveries(t *testing.T) {
