@@ -12,7 +12,7 @@ import (
 func activated(state functions.RevisionState, words ...string) *functions.Revision {
 	rev := revision(words...)
 	rev.State = state
-	rev.Config.Readiness = functions.Readiness{Activation: true, Timeout: functions.Duration(200 * time.Millisecond)}
+	rev.Config.Readiness = functions.Readiness{Activation: true, Timeout: functions.Duration(time.Second)}
 	return rev
 }
 

@@ -40,7 +40,7 @@ func (w *world) texts(id functions.InstanceID) []string {
 func TestARestartAdopts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *worker.Config) { c.KeepInstances = true })
-	runs, dies, starts := w.serving(revision()), w.serving(revision()), w.begin(revision("late:300ms"))
+	runs, dies, starts := w.serving(revision()), w.serving(revision()), w.begin(revision("late:2s"))
 	lost, torn := w.serving(revision()), w.serving(revision())
 	w.state(starts, functions.InstanceStarting)
 	for w.driver.box(starts) == nil {

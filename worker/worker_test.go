@@ -288,7 +288,9 @@ func TestFailuresSayWhy(t *testing.T) {
 		r.Config.Readiness.Timeout = functions.Duration(100 * time.Millisecond)
 		return r
 	}
-	path := quick(revision("status:503"))
+	// Within its time it must have answered once.
+	path := revision("status:503")
+	path.Config.Readiness.Timeout = functions.Duration(2 * time.Second)
 	path.Config.Readiness.Path = "/ready"
 	missing := revision()
 	missing.Artifact.Name, missing.Artifact.Digest = "missing", "sha256:"+strings.Repeat("1", 64)
@@ -304,7 +306,7 @@ func TestFailuresSayWhy(t *testing.T) {
 		{"ends unseen", "exited with code 255 (or its end was not seen) before it listened on port 8080", revision("exit:255")},
 		{"eats memory", "killed by the kernel: out of memory (limit 128 MiB) before it listened on port 8080", revision("oom")},
 		{"never listens", "not ready within 100ms: nothing listens on port 8080 (the function must listen on $PORT)", quick(revision("print:no database", "never"))},
-		{"says no", "not ready within 100ms: GET /ready answered 503 (see readiness in tatami.yaml)", path},
+		{"says no", "not ready within 2s: GET /ready answered 503 (see readiness in tatami.yaml)", path},
 		{"no image", "image missing is not there (push it first)", missing},
 	} {
 		id := w.begin(c.rev)
@@ -461,7 +463,7 @@ func TestStartsTakeTheirTurn(t *testing.T) {
 		t.Errorf("one too many: %+v", r)
 	}
 	most := func() int { w.driver.mu.Lock(); defer w.driver.mu.Unlock(); return w.driver.most }
-	for deadline := time.Now().Add(10 * time.Second); most() < 3; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); most() < 3; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d sandboxes are made at once", most())
 		}
