@@ -14,12 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // run starts a gateway and returns it with a function that ends it and gives Run's error.
 func run(t *testing.T, cfg Config, public, control http.Handler) (*Gateway, func() error) {
@@ -36,7 +35,7 @@ func run(t *testing.T, cfg Config, public, control http.Handler) (*Gateway, func
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Run did not end")
 			return nil
 		}
@@ -66,7 +65,7 @@ func get(t *testing.T, network, addr string, h2c bool) string {
 	defer tr.CloseIdleConnections()
 	tr.Protocols.SetHTTP1(!h2c)
 	tr.Protocols.SetUnencryptedHTTP2(h2c)
-	resp, err := (&http.Client{Transport: tr, Timeout: 5 * time.Second}).Get("http://x/")
+	resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Get("http://x/")
 	if err != nil {
 		return err.Error()
 	}

@@ -6,10 +6,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/tatami-faas/tatami/internal/bus"
-	"go.uber.org/goleak"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 func encode(t *testing.T, v any) []byte {
 	t.Helper()

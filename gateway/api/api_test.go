@@ -23,11 +23,12 @@ import (
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/tests/cli/standin"
 	"github.com/tatami-faas/tatami/tests/golden"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
 func TestMain(m *testing.M) {
 	// The JetStream client leaves this one behind when its connection closes.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	leaks.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
 // over calls the API over TCP with the token.

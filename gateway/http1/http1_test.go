@@ -18,13 +18,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/tatami-faas/tatami/gateway/http1"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // start serves the handler and returns the address.
 func start(t testing.TB, cfg http1.Config, h http.Handler) (*http1.Server, string) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
 // childDir names the data directory in the environment of a process that is made to be killed.
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	// A client that starts this goroutine while its connection closes waits on no channel: the library's own leak.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	leaks.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
 // child takes invocations and runs them until it is killed. It prints each accepted id, and writes down every attempt where a kill

@@ -15,14 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tatami-faas/tatami/gateway/relay"
 	"github.com/tatami-faas/tatami/internal/pki"
+	"github.com/tatami-faas/tatami/tests/leaks"
 	"github.com/tatami-faas/tatami/tests/process"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 // server is one of a cluster: what it serves itself, and what it hands on.
 type server struct {

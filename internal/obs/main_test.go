@@ -3,7 +3,7 @@ package obs_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }

@@ -18,17 +18,17 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"go.uber.org/goleak"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/gateway/remote"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
+	"github.com/tatami-faas/tatami/tests/leaks"
 	"github.com/tatami-faas/tatami/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
 
 const patience = time.Minute
 
