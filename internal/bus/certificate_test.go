@@ -127,7 +127,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 	try := func(a *pki.Authority, s pki.Subject, left time.Duration) error {
 		t.Helper()
 		config := showing(t, a, s, left)
-		nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), token), nats.Secure(config), nats.CustomInboxPrefix("_INBOX_"+string(node)))
+		nc, err := nats.Connect(b.ListenURL(), patient, key, nats.UserInfo(string(node), token), nats.Secure(config), nats.CustomInboxPrefix("_INBOX_"+string(node)))
 		if err == nil {
 			nc.Close()
 		}
@@ -148,7 +148,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		t.Errorf("the right one: %v", err)
 	}
 	// Without one, a worker may ask for one and nothing else.
-	nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), ""), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
+	nc, err := nats.Connect(b.ListenURL(), patient, key, nats.UserInfo(string(node), ""), nats.Secure(&tls.Config{InsecureSkipVerify: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 	wantAudited(t, b, "refused", node, "Publish Violation")
 	wantAudited(t, b, "refused", node, "Subscription Violation")
 	wantAudited(t, b, "certificate-issued", node, "")
-	if nc, err := nats.Connect(b.ListenURL(), key, nats.UserInfo(string(node), token)); err == nil {
+	if nc, err := nats.Connect(b.ListenURL(), patient, key, nats.UserInfo(string(node), token)); err == nil {
 		nc.Close()
 		t.Error("a worker is let in without TLS")
 	}

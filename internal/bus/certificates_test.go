@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,9 +176,7 @@ func TestAClusterRotatesItsAuthority(t *testing.T) {
 	}
 	for i, b := range c.buses {
 		wantAudited(t, b, "authority-rotated", "", "")
-		if len(b.Certificates().List()) != 4 {
-			t.Errorf("server %d knows of %+v", i, b.Certificates().List())
-		}
+		until(t, fmt.Sprintf("server %d has heard of all", i), func() bool { return len(b.Certificates().List()) == 4 })
 	}
 
 	second := pin(c.buses[0])

@@ -94,7 +94,7 @@ func TestAServerThatStoodAloneIsBroughtIn(t *testing.T) {
 		t.Errorf("the worker is unknown: %v", err)
 	}
 	insistently(t, "calling with the token of the server that stood alone", func() error {
-		nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(caller.ID, password))
+		nc, err := nats.Connect(b.ListenURL(), patient, nats.UserInfo(caller.ID, password))
 		if err == nil {
 			nc.Close()
 		}

@@ -39,16 +39,20 @@ func audited(t *testing.T, b *bus.Bus) []map[string]string {
 	return out
 }
 
-// wantAudited fails unless some line of the audit log has all of that.
+// wantAudited waits until some line of the audit log has all of that: whoever gave up waiting for the server may know before it.
 func wantAudited(t *testing.T, b *bus.Bus, event string, node functions.NodeID, says string) {
 	t.Helper()
-	all := audited(t, b)
-	for _, line := range all {
-		if line["event"] == event && (node == "" || line["node"] == string(node)) && strings.Contains(line["err"]+line["reason"]+line["token"]+line["for"], says) {
-			return
+	for over := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		all := audited(t, b)
+		for _, line := range all {
+			if line["event"] == event && (node == "" || line["node"] == string(node)) && strings.Contains(line["err"]+line["reason"]+line["token"]+line["for"], says) {
+				return
+			}
+		}
+		if time.Now().After(over) {
+			t.Fatalf("no line says %s of %q: %q; there are %v", event, node, says, all)
 		}
 	}
-	t.Errorf("no line says %s of %q: %q; there are %v", event, node, says, all)
 }
 
 func newToken(t *testing.T, b *bus.Bus, node string) (bus.JoinToken, string) {
@@ -122,7 +126,7 @@ func TestARevokedTokenCutsItsWorkerOff(t *testing.T) {
 	select {
 	case err := <-gone:
 		wantCode(t, err, fault.CodeDenied)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the worker does not learn that it was cut off")
 	}
 	if l.Conn().IsConnected() || !other.Conn().IsConnected() {
@@ -175,7 +179,7 @@ func TestTokensThatAreGoodForNothing(t *testing.T) {
 	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: sharedToken(t, b)})
 	node := l.Identity().Node
 	l.Close(t.Context())
-	if nc, err := nats.Connect(b.ListenURL(), nats.UserInfo(string(node), sharedToken(t, b)), nats.Secure(&tls.Config{InsecureSkipVerify: true})); err == nil {
+	if nc, err := nats.Connect(b.ListenURL(), patient, nats.UserInfo(string(node), sharedToken(t, b)), nats.Secure(&tls.Config{InsecureSkipVerify: true})); err == nil {
 		nc.Close()
 		t.Error("a worker without a key was let in")
 	}
