@@ -432,8 +432,9 @@ func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 	return nil, errors.New("it sends informational answers without end")
 }
 
-// departureWait is how long a broken connection waits for the news that its instance is gone.
-const departureWait = 250 * time.Millisecond
+// departureWait is how long a broken connection waits for the news that its instance is gone: by way of its sandbox, its worker and the bus,
+// on a loaded machine too. Without the news a crash is told as a bad answer, and why it crashed not at all.
+const departureWait = time.Second
 
 // fault says why there is no complete answer; err is what the round trip or the reading of the body gave.
 func (x *exchange) fault(ctx context.Context, err error) error {
