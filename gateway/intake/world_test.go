@@ -127,7 +127,7 @@ func (w *world) client(namespaces ...string) (*nats.Conn, bus.Caller) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	nc, err := nats.Connect(w.bus.ListenURL(), nats.UserInfo(c.ID, password), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(w.bus.ListenURL(), nats.UserInfo(c.ID, password), nats.Timeout(time.Minute), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -613,7 +613,7 @@ func TestOverviewFrom(t *testing.T) {
 	}
 	srv.Start()
 	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func other(t *testing.T, opts server.Options, connect ...client.Option) (*server
 	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the other server is not ready")
 	}
-	nc, err := client.Connect(srv.ClientURL(), connect...)
+	nc, err := client.Connect(srv.ClientURL(), append(connect, client.Timeout(time.Minute))...)
 	if err != nil {
 		t.Fatal(err)
 	}
