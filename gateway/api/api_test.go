@@ -284,7 +284,7 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 // Blobs go when no revision names them any more, and stay while one does, or one was asked for lately.
 func TestUnusedBlobsGo(t *testing.T) {
 	t.Parallel()
-	s := standin.Start(t, standin.Config{API: api.Config{BlobGrace: 400 * time.Millisecond, SweepInterval: 50 * time.Millisecond}})
+	s := standin.Start(t, standin.Config{API: api.Config{BlobGrace: 3 * time.Second, SweepInterval: 50 * time.Millisecond}})
 	c := s.Client(t)
 	kept, gone := image(t, "kept"), image(t, "gone")
 	mustDeploy(t, c, hello, v1.DeployRequest{Digest: upload(t, c, kept)})
