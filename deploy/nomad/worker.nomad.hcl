@@ -66,6 +66,7 @@ EOT
       driver = "raw_exec"
 
       lifecycle {
+        hook = "poststop"
       }
 
       config {
@@ -100,7 +101,7 @@ EOT
 
     disconnect {
       lost_after = "1m0s"
-      replace    = false
+      replace    = true
       reconcile  = "keep_original"
     }
 

@@ -57,6 +57,9 @@ func (a *alloc) over() bool {
 	return slices.Contains([]string{api.AllocClientStatusComplete, api.AllocClientStatusFailed, api.AllocClientStatusLost}, a.ClientStatus)
 }
 
+// unknown reports whether Nomad has lost sight of the allocation's node.
+func (a *alloc) unknown() bool { return a.ClientStatus == api.AllocClientStatusUnknown }
+
 // index is the allocation's place in its group: its name ends with it, in brackets.
 func (a *alloc) index() (int, bool) {
 	_, in, ok := strings.Cut(a.Name, "[")
@@ -147,6 +150,16 @@ func payload[T any](e *api.Event, name string) (T, error) {
 	return out, nil
 }
 
+// replaced reports whether an allocation at an index runs, or is to: where there is an unknown one besides, it is the other's replacement.
+func (p *picture) replaced(index int) bool {
+	for _, a := range p.allocs {
+		if i, ok := a.index(); ok && i == index && !a.unknown() && a.DesiredStatus == api.AllocDesiredStatusRun {
+			return true
+		}
+	}
+	return false
+}
+
 // state is the picture as the scheduler takes it.
 func (p *picture) state() scheduler.PoolState {
 	out := scheduler.PoolState{Name: "Nomad job " + p.job, Elastic: p.elastic, Count: p.count, Min: p.min, Max: p.max, Version: p.version}
@@ -155,7 +168,7 @@ func (p *picture) state() scheduler.PoolState {
 	}
 	for _, a := range p.allocs {
 		index, ok := a.index()
-		if !ok {
+		if !ok || a.unknown() && p.replaced(index) {
 			continue
 		}
 		m := scheduler.Member{Name: a.ID, Index: index, Since: time.Unix(0, a.CreateTime)}

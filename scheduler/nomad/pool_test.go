@@ -70,9 +70,31 @@ func (w *world) follow() {
 	})
 }
 
+// alloc is an allocation as it is.
+func (w *world) alloc(id string) *api.Allocation {
+	w.t.Helper()
+	a, _, err := w.admin.Allocations().Info(id, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
 // register makes or changes the job.
 func (w *world) register(count int, elastic bool) {
 	w.t.Helper()
+	w.make(workers(count, elastic))
+}
+
+func (w *world) make(j *api.Job) {
+	w.t.Helper()
+	if _, _, err := w.admin.Jobs().Register(j, nil); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// workers is the job.
+func workers(count int, elastic bool) *api.Job {
 	j := api.NewServiceJob("workers", "workers", "global", 50)
 	task := api.NewTask("worker", "raw_exec").SetConfig("command", "/bin/true").Require(&api.Resources{})
 	g := api.NewTaskGroup(nomad.DefaultGroup, count).AddTask(task)
@@ -81,9 +103,7 @@ func (w *world) register(count int, elastic bool) {
 		least, most := int64(1), int64(3)
 		g.Scaling = &api.ScalingPolicy{Min: &least, Max: &most}
 	}
-	if _, _, err := w.admin.Jobs().Register(j.AddTaskGroup(g), nil); err != nil {
-		w.t.Fatal(err)
-	}
+	return j.AddTaskGroup(g)
 }
 
 // until waits for a state of which is holds.
@@ -161,10 +181,7 @@ func TestANodeIsDrained(t *testing.T) {
 	// With as many nodes as allocations none has another place, so the drain shows as long as it lasts.
 	w := newWorld(t, fakenomad.Config{Nodes: 1}, nomad.Config{})
 	s := w.until("two run", has(2))
-	alloc, _, err := w.admin.Allocations().Info(s.Members[0].Name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	alloc := w.alloc(s.Members[0].Name)
 	if _, err := w.admin.Nodes().ToggleEligibility(alloc.NodeID, false, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -215,20 +232,53 @@ func (w *world) streams(n int) {
 	}
 }
 
-// A node that is lost is no affair of the pool's until Nomad has replaced what was on it.
+// A node that is lost is no affair of the pool's until Nomad has replaced what was on it, whether what was there is lost or may come back.
 func TestANodeIsLost(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fakenomad.Config{Grace: 50 * time.Millisecond}, nomad.Config{})
-	s := w.until("two run", has(2))
-	lost := s.Members[1].Name
-	alloc, _, err := w.admin.Allocations().Info(lost, nil)
-	if err != nil {
-		t.Fatal(err)
+	for name, d := range map[string]*api.DisconnectStrategy{"lost": nil, "unknown": {LostAfter: new(time.Hour), Replace: new(true)}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakenomad.Config{Grace: 50 * time.Millisecond}, nomad.Config{})
+			j := workers(2, true)
+			j.TaskGroups[0].Disconnect = d
+			w.make(j)
+			s := w.until("two run", has(2))
+			lost := s.Members[1].Name
+			w.cluster.LoseNode(w.alloc(lost).NodeID)
+			w.until("it is replaced", func(s scheduler.PoolState) bool {
+				return len(s.Members) == 2 && s.Members[0].Name != lost && s.Members[1].Name != lost && s.Members[1].Index == 1
+			})
+			if a := w.alloc(lost); a.ClientStatus != name {
+				t.Errorf("it is %s", a.ClientStatus)
+			}
+		})
 	}
-	w.cluster.LoseNode(alloc.NodeID)
-	w.until("it is replaced", func(s scheduler.PoolState) bool {
-		return len(s.Members) == 2 && s.Members[0].Name != lost && s.Members[1].Name != lost && s.Members[1].Index == 1
-	})
+}
+
+// What is not to be replaced while its node is away stays a member, and so do those that nothing can replace.
+func TestANodeIsAway(t *testing.T) {
+	t.Parallel()
+	for name, d := range map[string]*api.DisconnectStrategy{
+		"not to be replaced": {LostAfter: new(50 * time.Millisecond), Replace: new(false)}, "nowhere to go": {LostAfter: new(time.Hour), Replace: new(true)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, fakenomad.Config{Nodes: 1, Grace: time.Millisecond}, nomad.Config{})
+			j := workers(2, true)
+			j.TaskGroups[0].Disconnect = d
+			w.make(j)
+			s := w.until("two run", has(2))
+			away := s.Members[1].Name
+			w.cluster.LoseNode(w.alloc(away).NodeID)
+			for begun := time.Now(); w.alloc(away).ClientStatus != api.AllocClientStatusUnknown; time.Sleep(time.Millisecond) {
+				if time.Since(begun) > patience {
+					t.Fatalf("it is %s", w.alloc(away).ClientStatus)
+				}
+			}
+			w.make(j)
+			w.until("it is a member", func(s scheduler.PoolState) bool { return len(s.Members) == 2 && s.Members[1].Name == away })
+		})
+	}
 }
 
 func TestWhoMayNot(t *testing.T) {

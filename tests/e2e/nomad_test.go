@@ -3,12 +3,13 @@
 package e2e
 
 import (
-	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,6 @@ import (
 
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/client"
-	"github.com/tatami-faas/tatami/scheduler/nomad"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 	"github.com/tatami-faas/tatami/tests/fakenomad"
 	"github.com/tatami-faas/tatami/tests/process"
@@ -46,42 +46,26 @@ func newNomadWorld(t *testing.T) *nomadWorld {
 	}
 	w := &nomadWorld{dir: dir, name: filepath.Base(dir)}
 	t.Cleanup(func() { w.clean(t) })
+	w.nomad, w.fake = aNomad(t, dir)
 	admin := os.Getenv("NOMAD_TOKEN")
-	if os.Getenv("NOMAD_ADDR") == "" {
-		log, err := os.Create(filepath.Join(dir, "workers.log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.fake = fakenomad.New(fakenomad.Config{Dir: filepath.Join(dir, "nomad"), Run: true, Log: log})
-		t.Cleanup(w.fake.Close)
-		admin = fakenomad.Token
-		t.Setenv("NOMAD_ADDR", w.fake.URL())
-		t.Setenv("NOMAD_TOKEN", w.fake.Allow("list-jobs", "read-job", "scale-job", "node:read"))
-	}
+	t.Setenv("NOMAD_TOKEN", restricted(t, w.nomad))
 	addr, flags := harness.WorkersAt(t)
 	flags = append(flags, "--no-worker", "--nomad-job", nomadJob, "--nomad-up-after", "300ms", "--nomad-down-after", "4s")
 	w.fleet = &fleet{Server: harness.Start(t, harness.WithFlags(flags...)), t: t, addr: addr}
 	t.Setenv("NOMAD_TOKEN", admin)
-	if w.nomad, err = nomad.FromEnvironment(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { w.end(t) })
+	w.read(t)
 	w.Must("nomad", "apply", "workers", "--worker-job", nomadJob, "--join", "nats://"+addr, "--join-token", filepath.Join(w.DataDir, "worker.token"),
 		"--binary", harness.Binary(t), "--shared-nodes", "--worker-data-dir", dir+"/d-${NOMAD_SHORT_ALLOC_ID}", "--worker-run-dir", dir+"/r-${NOMAD_SHORT_ALLOC_ID}",
-		"--worker-listen", "127.0.0.1:0", "--cpu-mhz", "1500", "--memory", "1024", "--max", "3", "--kill-timeout", "30s", "--node-meta", "zone,tatami_no_such_key",
+		"--worker-listen", "127.0.0.1:0", "--cpu-mhz", strconv.Itoa(compute(t, w.nomad)/5), "--memory", "1024", "--max", "3", "--kill-timeout", "30s", "--node-meta", "zone,tatami_no_such_key",
 		"--worker-flag=--node-name="+w.name+"-${NOMAD_SHORT_ALLOC_ID}", "--worker-flag=--sandbox-pool=0", "--worker-flag=--log-level=debug", "--worker-flag=--log-format=text")
 	return w
 }
 
 // end has the job's tasks end.
 func (w *nomadWorld) end(t *testing.T) {
-	if _, _, err := w.nomad.Jobs().Deregister(nomadJob, true, nil); err != nil {
-		t.Errorf("the job stays: %v", err)
-	}
+	purge(t, w.nomad, nomadJob)
 	eventually(t, time.Minute, "the job's tasks end", func() bool { return len(w.allocs()) == 0 })
-	if w.fake != nil {
-		w.fake.Close()
-	}
 }
 
 // clean removes the directories, once nothing of the workers is left.
@@ -102,18 +86,46 @@ func (w *nomadWorld) clean(t *testing.T) {
 	}
 }
 
-// allocs lists the job's allocations whose tasks have not ended, by index.
-func (w *nomadWorld) allocs() []*api.AllocationListStub {
-	all, _, err := w.nomad.Jobs().Allocations(nomadJob, true, (&api.QueryOptions{}).WithContext(context.Background()))
-	if err != nil {
-		w.t.Errorf("listing the allocations: %v", err)
-		return nil
+func (w *nomadWorld) allocs() []*api.AllocationListStub { return allocsOf(w.t, w.nomad, nomadJob) }
+
+// read has Nomad itself read what `tatami nomad render` prints: it is the job that would be applied.
+func (w *nomadWorld) read(t *testing.T) {
+	t.Helper()
+	if w.fake != nil {
+		return
 	}
-	all = slices.DeleteFunc(all, func(a *api.AllocationListStub) bool {
-		return slices.Contains([]string{api.AllocClientStatusComplete, api.AllocClientStatusFailed, api.AllocClientStatusLost}, a.ClientStatus)
-	})
-	slices.SortFunc(all, func(a, b *api.AllocationListStub) int { return strings.Compare(a.Name, b.Name) })
-	return all
+	for _, what := range []string{"workers", "servers"} {
+		read, err := w.nomad.Jobs().ParseHCL(w.Must("nomad", "render", what).Stdout, true)
+		if err != nil {
+			t.Errorf("nomad does not read the job of the %s: %v", what, err)
+			continue
+		}
+		var made struct{ Job *api.Job }
+		if err := json.Unmarshal([]byte(w.Must("nomad", "render", what, "-o", "json").Stdout), &made); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := tasksIn(read), tasksIn(made.Job); got != want {
+			t.Errorf("nomad reads the job of the %s as\n%s\nand not as\n%s", what, got, want)
+		}
+	}
+}
+
+// tasksIn is what a job's tasks run, and when.
+func tasksIn(j *api.Job) string {
+	var out strings.Builder
+	for _, g := range j.TaskGroups {
+		for _, task := range g.Tasks {
+			hook := "main"
+			if task.Lifecycle != nil {
+				hook = task.Lifecycle.Hook
+			}
+			fmt.Fprintln(&out, *g.Name, *g.Count, task.Name, task.Driver, hook, task.Config["command"], task.Config["args"])
+			for _, tmpl := range task.Templates {
+				fmt.Fprintln(&out, *tmpl.DestPath, strings.TrimSpace(*tmpl.EmbeddedTmpl))
+			}
+		}
+	}
+	return out.String()
 }
 
 // until waits until so many workers run, each with a node that takes instances, and so many instances of the function are ready on them.

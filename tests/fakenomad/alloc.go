@@ -17,6 +17,8 @@ type alloc struct {
 	group *api.TaskGroup
 	spec  string
 	index int
+	// disconnect is what the job says now of its node's loss.
+	disconnect *api.DisconnectStrategy
 	// stopping ends the process as the task says, killing at once; each is closed once.
 	stopping, killing chan struct{}
 	ended, killed     bool
@@ -26,8 +28,16 @@ func (a *alloc) terminal() bool {
 	return slices.Contains([]string{api.AllocClientStatusComplete, api.AllocClientStatusFailed, api.AllocClientStatusLost}, a.ClientStatus)
 }
 
-// wanted reports whether the allocation is to run.
-func (a *alloc) wanted() bool { return a.DesiredStatus == api.AllocDesiredStatusRun && !a.terminal() }
+// wanted reports whether the allocation is to run, and counts.
+func (a *alloc) wanted() bool {
+	return a.DesiredStatus == api.AllocDesiredStatusRun && !a.terminal() && (a.ClientStatus != api.AllocClientStatusUnknown || !a.replaced())
+}
+
+// replaced reports whether there is another one in its place while its node is away.
+func (a *alloc) replaced() bool {
+	d := a.disconnect
+	return d == nil || d.Replace == nil || *d.Replace
+}
 
 func (a *alloc) end() {
 	if !a.ended {
@@ -99,6 +109,10 @@ func (c *Cluster) settleGroup(j *job, g *api.TaskGroup) {
 	}
 	pending := 0
 	for _, a := range have {
+		if a.spec == j.spec {
+			// What its tasks do not notice is changed in place.
+			a.disconnect = g.Disconnect
+		}
 		if a.ClientStatus == api.AllocClientStatusPending {
 			pending++
 		}
@@ -155,7 +169,7 @@ func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
 	if best == nil {
 		return false
 	}
-	a := &alloc{job: j, group: g, spec: j.spec, index: index, stopping: make(chan struct{}), killing: make(chan struct{})}
+	a := &alloc{job: j, group: g, spec: j.spec, index: index, disconnect: g.Disconnect, stopping: make(chan struct{}), killing: make(chan struct{})}
 	a.AllocationListStub = api.AllocationListStub{
 		ID: c.id("alloc"), EvalID: c.id("eval"), Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *g.Name, index), Namespace: c.cfg.Namespace, NodeID: best.ID, NodeName: best.Name,
 		JobID: *j.ID, JobType: *j.Type, JobVersion: *j.Version, TaskGroup: *g.Name, DesiredStatus: api.AllocDesiredStatusRun, ClientStatus: api.AllocClientStatusPending,

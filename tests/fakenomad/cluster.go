@@ -47,6 +47,8 @@ type Cluster struct {
 	// tables holds the index at which each table changed last.
 	tables map[string]uint64
 	tokens map[string][]string
+	// policies are by their name.
+	policies map[string]policy
 
 	jobs        map[string]*job
 	allocs      map[string]*alloc
@@ -82,7 +84,7 @@ func New(cfg Config) *Cluster {
 		cfg.Heartbeat = time.Second
 	}
 	c := &Cluster{
-		cfg: cfg, stop: make(chan struct{}), index: 10, changed: make(chan struct{}), tables: map[string]uint64{}, tokens: map[string][]string{Token: {"*"}},
+		cfg: cfg, stop: make(chan struct{}), index: 10, changed: make(chan struct{}), tables: map[string]uint64{}, tokens: map[string][]string{Token: {"*"}}, policies: map[string]policy{},
 		jobs: map[string]*job{}, allocs: map[string]*alloc{}, variables: map[string]*api.Variable{}, streams: map[chan struct{}]struct{}{},
 	}
 	for i := range cfg.Nodes {

@@ -174,10 +174,6 @@ func (c *Cluster) scale(r *http.Request) (any, *problem) {
 		return nil, refuse(http.StatusBadRequest, "task group %q specified for scaling does not exist in job", req.Target["Group"])
 	case req.Count == nil || *req.Count < 0:
 		return nil, refuse(http.StatusBadRequest, "scaling action count can't be negative")
-	case req.JobModifyIndex != 0 && req.JobModifyIndex != *j.JobModifyIndex:
-		return nil, c.conflict(id, req.JobModifyIndex)
-	case c.active(id) != nil:
-		return nil, refuse(http.StatusBadRequest, "job scaling blocked due to active deployment")
 	}
 	if s := g.Scaling; s != nil {
 		if s.Min != nil && *req.Count < *s.Min {
@@ -186,6 +182,12 @@ func (c *Cluster) scale(r *http.Request) (any, *problem) {
 		if s.Max != nil && *req.Count > *s.Max {
 			return nil, refuse(http.StatusBadRequest, "group count was greater than scaling policy maximum: %d > %d", *req.Count, *s.Max)
 		}
+	}
+	switch {
+	case c.active(id) != nil:
+		return nil, refuse(http.StatusBadRequest, "job scaling blocked due to active deployment")
+	case req.JobModifyIndex != 0 && req.JobModifyIndex != *j.JobModifyIndex:
+		return nil, c.conflict(id, req.JobModifyIndex)
 	}
 	next, groups := *j.Job, make([]*api.TaskGroup, len(j.TaskGroups))
 	n := int(*req.Count)

@@ -118,20 +118,54 @@ func (c *Cluster) LoseNode(name string) {
 		}
 	}
 	c.tasks.Go(func() {
-		select {
-		case <-time.After(c.cfg.Grace):
-		case <-c.stop:
-			return
+		if wait := c.later(c.cfg.Grace, func() time.Duration { return c.miss(n) }); wait > 0 {
+			c.later(wait, func() time.Duration { c.giveUp(n); return 0 })
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		n.Status = api.NodeStatusDown
-		for _, a := range c.allocs {
-			if a.NodeID == n.ID && !a.terminal() {
-				a.DesiredStatus = api.AllocDesiredStatusStop
-				c.setStatus(a, api.AllocClientStatusLost)
-			}
-		}
-		c.nodeChanged(n, "NodeRegistration")
 	})
+}
+
+// later does something with the lock held when a time is over, unless the cluster is closed before, and returns what it returns.
+func (c *Cluster) later(d time.Duration, do func() time.Duration) time.Duration {
+	select {
+	case <-time.After(d):
+	case <-c.stop:
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return do()
+}
+
+// miss says that a node's heartbeats fail. Its allocations are lost, but for those whose group waits for them: they are unknown, and those after which
+// there are replacements get them at once. It returns how long the longest is waited for.
+func (c *Cluster) miss(n *node) (wait time.Duration) {
+	n.Status = api.NodeStatusDown
+	for _, a := range c.allocs {
+		switch d := a.disconnect; {
+		case a.NodeID != n.ID || a.terminal():
+		case d == nil || d.LostAfter == nil || a.ClientStatus != api.AllocClientStatusRunning:
+			c.loseAlloc(a)
+		default:
+			n.Status, wait = api.NodeStatusDisconnected, max(wait, *d.LostAfter)
+			c.setStatus(a, api.AllocClientStatusUnknown)
+		}
+	}
+	c.nodeChanged(n, "NodeRegistration")
+	return wait
+}
+
+// giveUp loses what was unknown on a node for too long. What is not to be replaced stays unknown.
+func (c *Cluster) giveUp(n *node) {
+	n.Status = api.NodeStatusDown
+	for _, a := range c.allocs {
+		if a.NodeID == n.ID && a.ClientStatus == api.AllocClientStatusUnknown && a.replaced() {
+			c.loseAlloc(a)
+		}
+	}
+	c.nodeChanged(n, "NodeRegistration")
+}
+
+func (c *Cluster) loseAlloc(a *alloc) {
+	a.DesiredStatus = api.AllocDesiredStatusStop
+	c.setStatus(a, api.AllocClientStatusLost)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,11 +50,14 @@ func (c *Cluster) handler() http.Handler {
 		"GET /v1/job/{id}/deployment":           {"read-job", "deployments", c.latestDeployment},
 		"GET /v1/allocation/{id}":               {"read-job", "allocs", c.readAlloc},
 		"PUT /v1/client/allocation/{id}/signal": {"alloc-lifecycle", "", c.signal},
-		"GET /v1/service/{name}":                {"read-job", "services", c.readService},
+		"GET /v1/service/{name}":                {readServices, "services", c.readService},
 		"GET /v1/var/{path...}":                 {"variables:read", "variables", c.readVariable},
 		"PUT /v1/var/{path...}":                 {"variables:write", "", c.writeVariable},
 		"DELETE /v1/var/{path...}":              {"variables:write", "", c.deleteVariable},
-		"PUT /v1/acl/policy/{name}":             {"management", "", func(*http.Request) (any, *problem) { return nil, nil }},
+		"PUT /v1/acl/policy/{name}":             {"management", "", c.writePolicy},
+		"DELETE /v1/acl/policy/{name}":          {"management", "", c.deletePolicy},
+		"PUT /v1/acl/token":                     {"management", "", c.makeToken},
+		"DELETE /v1/acl/token/{id}":             {"management", "", c.deleteToken},
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { c.answer(w, r, e) })
 	}
@@ -81,7 +83,7 @@ func (c *Cluster) allowed(r *http.Request, right string) *problem {
 	switch {
 	case token != "" && !known:
 		return refuse(http.StatusForbidden, "ACL token not found")
-	case !slices.Contains(rights, right) && !slices.Contains(rights, "*"):
+	case !has(rights, right):
 		return refuse(http.StatusForbidden, "Permission denied")
 	}
 	return nil

@@ -197,7 +197,7 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 		if err := c.serveTask(filepath.Join(taskDir, "secrets", "api.sock")); err != nil {
 			return nil, err
 		}
-		env["NOMAD_TOKEN"] = c.identity()
+		env["NOMAD_TOKEN"] = c.identity(a.JobID)
 	}
 	var extra []string
 	for _, t := range task.Templates {

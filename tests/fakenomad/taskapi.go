@@ -26,10 +26,3 @@ func (c *Cluster) serveTask(path string) error {
 	})
 	return nil
 }
-
-// identity makes the token of a task, which may do what the policy for its job lets it. The lock is held.
-func (c *Cluster) identity() string {
-	token := c.id("identity")
-	c.tokens[token] = []string{"list-jobs", "read-job", "scale-job", "node:read"}
-	return token
-}

@@ -75,8 +75,8 @@ func (p *printer) body(v reflect.Value) {
 		switch {
 		case kind == "block":
 			blocks = append(blocks, attribute{name, f})
-		case kind == "optional" && (name != "name" || v.Type() != reflect.TypeFor[api.Job]()):
-			// A job's name is its label.
+		case (kind == "optional" || kind == "") && (name != "name" || v.Type() != reflect.TypeFor[api.Job]()):
+			// A job's name is its label. Without a word an attribute must be there.
 			attributes = append(attributes, attribute{name, f})
 		}
 	}

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,51 @@ func TestTheFilesAreWhatIsRendered(t *testing.T) {
 			t.Errorf("%s is not what `tatami nomad render` makes (UPDATE_GOLDEN=1 writes it anew): %v", name, err)
 		}
 	}
+}
+
+// Every word of a job is in its text: Nomad reads the one as it takes the other.
+func TestNoWordIsLeftOut(t *testing.T) {
+	t.Parallel()
+	server, err := jobs.Server(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*api.Job{worker(t, shown), server} {
+		var text bytes.Buffer
+		if err := jobs.WriteHCL(&text, j); err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plain any
+		if err := json.Unmarshal(data, &plain); err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range words(plain) {
+			if !strings.Contains(text.String(), word) {
+				t.Errorf("%s: %q is not in the text", *j.ID, word)
+			}
+		}
+	}
+}
+
+// words are the texts in what JSON holds.
+func words(v any) (out []string) {
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		for _, e := range v {
+			out = append(out, words(e)...)
+		}
+	case map[string]any:
+		for _, e := range v {
+			out = append(out, words(e)...)
+		}
+	}
+	return out
 }
 
 func TestBadOptions(t *testing.T) {

@@ -51,8 +51,9 @@ func Worker(o Options) (*api.Job, error) {
 		g.Constrain(&api.Constraint{Operand: api.ConstraintDistinctHosts, RTarget: "true"})
 	}
 	g.RestartPolicy = &api.RestartPolicy{Attempts: ptr(10), Interval: ptr(5 * time.Minute), Delay: ptr(time.Second), Mode: ptr(api.RestartPolicyModeDelay)}
-	// The scheduler replaces instances seconds after a worker is silent; a worker that is back sooner than Nomad gives it up keeps its own.
-	g.Disconnect = &api.DisconnectStrategy{LostAfter: ptr(time.Minute), Replace: ptr(false), Reconcile: ptr(api.ReconcileOptionKeepOriginal)}
+	// The scheduler replaces instances seconds after a worker is silent, Nomad the worker when it misses its node; one that is back within a minute goes on
+	// as it was. Without replace Nomad would wait for the node for ever.
+	g.Disconnect = &api.DisconnectStrategy{LostAfter: ptr(time.Minute), Replace: ptr(true), Reconcile: ptr(api.ReconcileOptionKeepOriginal)}
 	// A worker that is stopped hands its instances over first: one at a time, and the next only when it is back.
 	g.Update = &api.UpdateStrategy{MaxParallel: ptr(1), HealthCheck: ptr("task_states"), MinHealthyTime: ptr(5 * time.Second), HealthyDeadline: ptr(3 * time.Minute), ProgressDeadline: ptr(10 * time.Minute)}
 	g.Migrate = &api.MigrateStrategy{MaxParallel: ptr(1), HealthCheck: ptr("task_states"), MinHealthyTime: ptr(5 * time.Second), HealthyDeadline: ptr(3 * time.Minute)}
