@@ -182,11 +182,30 @@ func (l *Logs) watch(dir string) {
 // Sync reads what an instance has written so far, past any rate.
 func (l *Logs) Sync(inst functions.InstanceID) {
 	if s := l.source(inst); s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.closed {
-			l.drain(s, false)
+		l.sync(s)
+	}
+}
+
+func (l *Logs) sync(s *source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.behind() {
+		l.drain(s, false)
+	}
+}
+
+// syncAll is Sync of the instances whose lines are asked for.
+func (l *Logs) syncAll(q Query) {
+	l.mu.Lock()
+	var asked []*source
+	for _, s := range l.sources {
+		if s.ref == q.Ref && (q.Instance == "" || s.inst == q.Instance) {
+			asked = append(asked, s)
 		}
+	}
+	l.mu.Unlock()
+	for _, s := range asked {
+		l.sync(s)
 	}
 }
 

@@ -43,7 +43,7 @@ func (q Query) match(l Line) bool {
 		(q.Since.IsZero() || !l.Time.Before(q.Since))
 }
 
-// Query calls fn for every line asked for, one after the other. It ends with fn's error; a context that ends, or Run's end, is none while
+// Query calls fn for every line asked for, one after the other; what was written before it was called is among them. It ends with fn's error; a context that ends, or Run's end, is none while
 // following. A function without lines has none: whether it exists is not known here.
 func (l *Logs) Query(ctx context.Context, q Query, fn func(Line) error) error {
 	if q.Ref == (functions.Ref{}) {
@@ -63,6 +63,7 @@ func (l *Logs) Query(ctx context.Context, q Query, fn func(Line) error) error {
 	}
 	st := l.acquire(q.Ref)
 	defer l.release(st)
+	l.syncAll(q)
 	var f *follower
 	if q.Follow {
 		f = &follower{lines: make(chan Line, followBuffer), match: q.match}

@@ -195,6 +195,16 @@ func (s *source) resume() {
 	}
 }
 
+// behind reports whether a file has grown, or was cut, since it was read.
+func (s *source) behind() bool {
+	for _, r := range s.files {
+		if st, err := r.f.Stat(); err == nil && st.Size() != r.pos {
+			return true
+		}
+	}
+	return false
+}
+
 // drain reads what there is, up to the bound, and ends the lines under way if the process is gone.
 func (l *Logs) drain(s *source, final bool) {
 	buf := make([]byte, chunk)
