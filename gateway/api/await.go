@@ -21,8 +21,8 @@ type sighting struct {
 	err error
 }
 
-// await returns when the revision has the traffic, with the revision of the record that says so; else it fails with why it will not, when the
-// function's record has dropped it.
+// await returns when the revision has the traffic; else it fails with why it will not, when the function's record has dropped it. With either comes
+// the revision of the record that says so, 0 where none does.
 func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 	limit := a.cfg.DeployTimeout + c.rev.Config.Readiness.Timeout.Std()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errDeployTimeout)
@@ -49,7 +49,7 @@ func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 
 	var why error
 	var settled <-chan time.Time
-	exists, dropped := false, false
+	exists, dropped := false, uint64(0)
 	for {
 		select {
 		case s := <-seen:
@@ -66,15 +66,17 @@ func (a *API) await(ctx context.Context, c *change) (uint64, error) {
 			} else if done || err != nil {
 				return applied, err
 			}
-			dropped = dropped || s.fn != nil && !s.fn.Synced && s.fn.Value.Candidate == ""
+			if s.fn != nil && !s.fn.Synced && s.fn.Value.Candidate == "" {
+				dropped = s.fn.Revision
+			}
 			switch {
-			case why != nil && dropped:
-				return 0, why
-			case (why != nil || dropped) && settled == nil:
+			case why != nil && dropped > 0:
+				return dropped, why
+			case (why != nil || dropped > 0) && settled == nil:
 				settled = time.After(settleTime)
 			}
 		case <-settled:
-			return 0, cmp.Or(why, superseded(c))
+			return dropped, cmp.Or(why, superseded(c))
 		case <-ctx.Done():
 			if context.Cause(ctx) == errDeployTimeout { //nolint:errorlint // the very value that was set above
 				return 0, a.tooLate(context.WithoutCancel(ctx), c, limit)

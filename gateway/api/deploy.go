@@ -354,6 +354,10 @@ func (a *API) finish(ctx context.Context, c *change, noWait bool, begun time.Tim
 	if !c.settled && !noWait {
 		applied, err := a.await(ctx, c)
 		if err != nil {
+			if applied > 0 {
+				// Whoever calls the function then is not told that it is being deployed. That the deploy failed counts for more than a wait that does.
+				_ = a.deps.Routes.WaitApplied(ctx, applied)
+			}
 			return nil, err
 		}
 		c.applied, out.Live = applied, true

@@ -301,7 +301,7 @@ func TestDeployIsSuperseded(t *testing.T) {
 	fails(t, <-results, fault.CodeConflict, "deleted")
 }
 
-// A deploy that fails ends when the function's record has let go of the candidate, too: whoever looks then finds it settled.
+// A deploy that fails ends when the function's record has let go of the candidate, too, and the routes know: whoever looks or calls then finds it settled.
 func TestAFailedDeployEndsWhenItIsSettled(t *testing.T) {
 	t.Parallel()
 	s := standin.Start(t, standin.Config{})
@@ -332,10 +332,13 @@ func TestAFailedDeployEndsWhenItIsSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	fn.Candidate = ""
-	if _, err := s.Bus.Functions().Update(t.Context(), bus.FunctionKey(hello), fn, at); err != nil {
+	if at, err = s.Bus.Functions().Update(t.Context(), bus.FunctionKey(hello), fn, at); err != nil {
 		t.Fatal(err)
 	}
 	fails(t, <-ended, fault.CodeFunctionNotReady, "exited with code 1")
+	if s.Routes.Waited() != at || s.Routes.Applied() < at {
+		t.Errorf("waited for revision %d of the routes, want %d", s.Routes.Waited(), at)
+	}
 }
 
 func TestClientThatLeavesUndoesNothing(t *testing.T) {
