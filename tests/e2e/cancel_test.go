@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,8 +25,9 @@ func TestCancelledAttempts(t *testing.T) {
 	}
 	cancelled := func(path string) {
 		t.Helper()
-		id := async(t, s, path, "")
-		eventually(t, time.Minute, path+" runs", func() bool { return lookup(t, s, id, "0s").State == string(functions.StateRunning) })
+		id := async(t, s, path+"&log=begins", "")
+		// It counts as running before the function is told of it: what the function has not begun it need not end.
+		eventually(t, time.Minute, path+" has begun", func() bool { return strings.Contains(s.Must("logs", "one").Stdout, "begins "+id) })
 		cancel(t, s, id)
 		if st := result(t, s, id); st.State != string(functions.StateCancelled) {
 			t.Errorf("%s: %+v", path, st)

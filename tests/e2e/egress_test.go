@@ -30,13 +30,12 @@ func testEgress(t *testing.T, path, pool string) {
 		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222", "--sandbox-pool", pool))
 	s.Public = hostAddr + ":8080"
 	for _, addr := range []string{internetAddr + ":80", metadataAddr + ":80", privateAddr + ":80", hostAddr + ":9000", hostAddr + ":8081", "127.0.0.1:4222"} {
-		if !reaches(w.host, addr) {
-			t.Fatalf("the machine itself does not reach %s: what follows would show nothing", addr)
-		}
+		eventually(t, 10*time.Second, "the machine itself reaches "+addr+", or what follows would show nothing", func() bool { return reaches(w.host, addr) })
 	}
-	dial := func(fn, addr string) string {
+	// What is out of reach may answer nothing: a function waits two seconds for it, and longer for what it should reach.
+	dialFor := func(fn, addr, ms string) string {
 		t.Helper()
-		resp, body := s.Get("/fn/" + fn + "/dial?addr=" + addr)
+		resp, body := s.Get("/fn/" + fn + "/dial?ms=" + ms + "&addr=" + addr)
 		if resp.Header.Get("Tatami-Error") != "" {
 			t.Fatalf("%s: %s %s", fn, resp.Status, body)
 		}
@@ -45,6 +44,8 @@ func testEgress(t *testing.T, path, pool string) {
 		}
 		return strings.TrimSpace(body)
 	}
+	dial := func(fn, addr string) string { return dialFor(fn, addr, "2000") }
+	reached := func(fn, addr string) string { return dialFor(fn, addr, "30000") }
 
 	if tables := w.tables(); !slices.Equal(tables, []string{"operator"}) || w.forwarding() != "0" {
 		t.Errorf("changed before any function has egress: tables %v, forwarding %s", tables, w.forwarding())
@@ -64,7 +65,7 @@ func testEgress(t *testing.T, path, pool string) {
 	check := func(when string) {
 		t.Helper()
 		for _, addr := range []string{internetAddr + ":80", internetName + ":80"} {
-			if got := dial("one", addr); got != "connected" {
+			if got := reached("one", addr); got != "connected" {
 				t.Errorf("%s: %s is not reached: %s", when, addr, got)
 			}
 			if got := dial("none", addr); got == "connected" {
@@ -84,25 +85,25 @@ func testEgress(t *testing.T, path, pool string) {
 		}
 		linked(2)
 		inner := w.innerAddrs()
-		var reached []string
+		var own []string
 		for _, a := range inner {
 			if dial("one", a+":8080") == "connected" {
-				reached = append(reached, a)
+				own = append(own, a)
 			}
 			w.outside.Must(func() error { return route(a+"/32", hostAddr) })
 			if reaches(w.outside, a+":8080") {
 				t.Errorf("%s: %s is reached from outside", when, a)
 			}
 		}
-		if len(reached) != 1 {
-			t.Errorf("%s: of %v a function reaches %v; itself alone is right", when, inner, reached)
+		if len(own) != 1 {
+			t.Errorf("%s: of %v a function reaches %v; itself alone is right", when, inner, own)
 		}
 	}
 	check("at first")
 	if path == "attach" {
 		eventually(t, 60*time.Second, "a function with egress starts in a sandbox made ahead that has its link", func() bool {
 			s.Deploy("three", "probe", "egress: internet\nenv: {AGAIN: "+time.Now().Format(time.StampNano)+"}\n")
-			got := dial("three", internetAddr+":80")
+			got := reached("three", internetAddr+":80")
 			list := instances(t, s, "three")
 			return got == "connected" && len(list) > 0 && list[0].Phases.Path == path && list[0].Phases.PathReason == ""
 		})

@@ -85,10 +85,15 @@ func (p *probe) status(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *probe) sleep(w http.ResponseWriter, r *http.Request) {
+// note logs that a request has come, where it asks for that.
+func note(r *http.Request) {
 	if text := r.URL.Query().Get("log"); text != "" {
 		log.Printf("%s %s %d", text, r.Header.Get("Tatami-Invocation-Id"), time.Now().UnixNano())
 	}
+}
+
+func (p *probe) sleep(w http.ResponseWriter, r *http.Request) {
+	note(r)
 	select {
 	case <-time.After(time.Duration(number(r, "ms", 1000)) * time.Millisecond):
 		fmt.Fprintln(w, "slept")

@@ -127,7 +127,7 @@ func (p *probe) handler() http.Handler {
 	mux.HandleFunc("/upload", p.upload)     // reads the body to its end: how many bytes, their SHA-256
 	mux.HandleFunc("/download", p.download) // ?mb=: so many zero bytes
 	mux.HandleFunc("/status", p.status)     // ?code=
-	mux.HandleFunc("/sleep", p.sleep)       // ?ms=&log=: answers later; counts callers that vanished
+	mux.HandleFunc("/sleep", p.sleep)       // ?ms=&log=: answers later, and logs at once; counts callers that vanished
 	mux.HandleFunc("/trailers", p.trailers) // request trailers back as JSON, and two trailers of its own
 	mux.HandleFunc("/stream", p.stream)     // ?n=&ms=: server-sent events
 	mux.HandleFunc("/ws", p.websocket)      // WebSocket echo
@@ -140,12 +140,12 @@ func (p *probe) handler() http.Handler {
 	mux.HandleFunc("/env", p.env)                // the environment
 	mux.HandleFunc("/whoami", p.whoami)          // user, capabilities, namespaces, interfaces
 	mux.HandleFunc("/file", p.file)              // ?path=: GET reads or lists, PUT writes, DELETE removes
-	mux.HandleFunc("/dial", p.dial)              // ?addr=: whether a TCP connection can be made
+	mux.HandleFunc("/dial", p.dial)              // ?addr=&ms=: whether a TCP connection can be made within so long
 	mux.HandleFunc("/effect", p.effect)          // ?store=&how=&fail=&after=: tells a store outside of the attempt, after so many ms whoever has left; fail=first or always answers 503
 	mux.HandleFunc("/log", p.log)                // ?lines=&bytes=&to=stderr
 	mux.HandleFunc("/endless-log", p.endlessLog) // logs without end, from now on
 	// Resources.
-	mux.HandleFunc("/spin", p.spin)   // ?ms= or ?steps=: uses CPU, for a time or for some work
+	mux.HandleFunc("/spin", p.spin)   // ?ms= or ?steps=, &log=: uses CPU, for a time or for some work, and logs at once
 	mux.HandleFunc("/oom", p.oom)     // ?mb=: takes memory, without end by default
 	mux.HandleFunc("/write", p.write) // ?mb=&dir=/tmp: writes a file; 507 when the disk is full
 	mux.HandleFunc("/fork", p.fork)   // ?max=: starts processes until it cannot

@@ -111,7 +111,7 @@ func (p *probe) file(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *probe) dial(w http.ResponseWriter, r *http.Request) {
-	conn, err := net.DialTimeout("tcp", r.URL.Query().Get("addr"), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", r.URL.Query().Get("addr"), time.Duration(number(r, "ms", 2000))*time.Millisecond)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return

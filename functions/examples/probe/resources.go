@@ -13,6 +13,7 @@ import (
 )
 
 func (p *probe) spin(w http.ResponseWriter, r *http.Request) {
+	note(r)
 	n := uint64(1)
 	for range number(r, "steps", 0) {
 		n = n*6364136223846793005 + 1442695040888963407
