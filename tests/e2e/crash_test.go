@@ -5,12 +5,14 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 )
 
@@ -47,10 +49,7 @@ func TestKillNine(t *testing.T) {
 	s.Kill()
 	s.Launch()
 
-	after := instances(t, s, "idle")
-	if len(after) != 1 || after[0].PID != before[0].PID || after[0].ID != before[0].ID || !after[0].Adopted {
-		t.Fatalf("not adopted: before %+v, after %+v", before, after)
-	}
+	after := awaitAdopted(t, s, before[0])
 	resp, body := s.Get("/fn/idle/log?lines=2&to=stderr")
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("the adopted instance does not serve: %s %s", resp.Status, body)
@@ -59,10 +58,10 @@ func TestKillNine(t *testing.T) {
 		return strings.Count(s.Must("logs", "idle").Stdout, "line ") == 3
 	})
 	// The image holds nothing but the function, which finds its port taken: it runs in the instance's own network.
-	if r := s.CLI("inst", "exec", string(after[0].ID), "--", "sh"); r.Exit != 2 || !strings.Contains(r.Stderr, "sh cannot be run") || strings.Contains(r.Stderr, "rpc") {
+	if r := s.CLI("inst", "exec", string(after.ID), "--", "sh"); r.Exit != 2 || !strings.Contains(r.Stderr, "sh cannot be run") || strings.Contains(r.Stderr, "rpc") {
 		t.Errorf("exec of what is not there ended with %d and gave %q, %q", r.Exit, r.Stdout, r.Stderr)
 	}
-	if r := s.CLI("inst", "exec", string(after[0].ID), "--", "/function"); r.Exit != 1 || !strings.Contains(r.Stderr, "address already in use") {
+	if r := s.CLI("inst", "exec", string(after.ID), "--", "/function"); r.Exit != 1 || !strings.Contains(r.Stderr, "address already in use") {
 		t.Errorf("exec ended with %d and gave %q, %q", r.Exit, r.Stdout, r.Stderr)
 	}
 
@@ -82,6 +81,24 @@ func TestKillNine(t *testing.T) {
 	checkRuns(t, s, ids, slots)
 	s.Must("delete", "idle", "--yes")
 	eventually(t, 30*time.Second, "the adopted instance is deleted", func() bool { return len(instances(t, s, "idle")) == 0 })
+}
+
+// awaitAdopted returns the one instance of a function once it serves after a restart of what runs it, and fails the test if that is another one
+// than before, or another process: the worker takes over what runs while the rest of it already serves.
+func awaitAdopted(t *testing.T, s *harness.Server, before v1.Instance) (after v1.Instance) {
+	t.Helper()
+	eventually(t, 30*time.Second, before.Function+" is adopted", func() bool {
+		for _, after = range instances(t, s, before.Function) {
+			if after.ID != before.ID || !after.Adopted || after.PID != 0 && after.PID != before.PID {
+				t.Fatalf("not adopted: before %+v, after %+v", before, after)
+			}
+			if after.State.Serves() {
+				return true
+			}
+		}
+		return false
+	})
+	return after
 }
 
 // checkRuns counts by the function's own log how often each invocation ran: once, but for those that ran at the kill.
@@ -127,11 +144,13 @@ func TestExitedWhileDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Launch()
-	for _, i := range instances(t, s, "probe") {
-		if i.ID == before[0].ID {
-			t.Errorf("the dead instance is still there: %+v", i)
-		}
-	}
+	// The server serves before that: the log has the reason once the sandbox is gone, and then the scheduler is told.
+	eventually(t, 30*time.Second, "the log says why the dead instance was removed", func() bool {
+		return strings.Contains(s.Must("logs", "probe").Stdout, "while the worker was away")
+	})
+	eventually(t, 30*time.Second, "the dead instance is not there any more", func() bool {
+		return !slices.ContainsFunc(instances(t, s, "probe"), func(i v1.Instance) bool { return i.ID == before[0].ID })
+	})
 	if resp, body := s.Get("/fn/probe/pid"); resp.StatusCode != 200 {
 		t.Errorf("%s %s", resp.Status, body)
 	}

@@ -19,13 +19,12 @@ func killProcess(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return err
 	}
-	for range 200 {
-		if ended(pid) {
-			return nil
+	for begun := time.Now(); !ended(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > time.Minute {
+			return fmt.Errorf("process %d did not end", pid)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	return fmt.Errorf("process %d did not end", pid)
+	return nil
 }
 
 // ended says whether a process is gone, or is a zombie that its parent has not yet collected.
