@@ -24,6 +24,7 @@ func everywhere(t *testing.T, test func(*testing.T, *harness.Server)) {
 		addr, flags := harness.WorkersAt(t)
 		s := harness.Start(t, harness.WithFlags(append(flags, "--domain", "fn.test", "--no-worker")...))
 		harness.Join(t, s, addr)
+		eventually(t, 10*time.Second, "the worker shows", func() bool { return len((&fleet{Server: s, t: t}).nodes()) == 1 })
 		test(t, s)
 	})
 }
@@ -91,27 +92,26 @@ func total(counts map[string]int) int {
 	return n
 }
 
-// callAll makes as many requests at once as there are instances of concurrency 1, so that every one of them gets one.
+// callAll makes as many requests at once as there are instances of concurrency 1, which go on until every one of them has one.
 func (f *fleet) callAll(fn string, n int) {
 	f.t.Helper()
-	var wg sync.WaitGroup
+	var calls []*stream
 	for range n {
-		wg.Go(func() {
-			if resp, body, err := f.TryDo("GET", "/fn/"+fn+"/sleep?ms=1500", "", nil); err != nil || resp.StatusCode != http.StatusOK {
-				f.t.Errorf("%s: %v %s %v", fn, resp, body, err)
-			}
-		})
+		s := f.stream(fn)
+		s.more()
+		calls = append(calls, s)
 	}
-	wg.Wait()
-	eventually(f.t, 20*time.Second, "every instance was used", func() bool {
+	eventually(f.t, 20*time.Second, "every instance is used", func() bool {
 		used := 0
 		for _, i := range instances(f.t, f.Server, fn) {
-			if !i.LastUsed.IsZero() {
-				used++
-			}
+			used += min(i.Held, 1)
 		}
 		return used == n
 	})
+	for _, s := range calls {
+		s.body.Close()
+	}
+	eventually(f.t, 20*time.Second, "none is used any more", func() bool { return held(f.t, f.Server, fn) == 0 })
 }
 
 // traffic is requests under way, one after the other from each of several clients.
@@ -192,14 +192,15 @@ func TestJoinedWorkers(t *testing.T) {
 		}
 	}
 	f.callAll("wide", want)
+	settled("what was started for the calls is gone")
 	for _, i := range instances(t, f.Server, "wide") {
+		if n := strings.Count(f.Must("logs", "wide", "--instance", string(i.ID)).Stdout, "probe listens on port"); n != 1 {
+			t.Errorf("the log has %d lines of how %s on %s began", n, i.ID, i.NodeName)
+		}
 		if r := f.CLI("inst", "exec", string(i.ID), "--", "/function"); r.Exit != 1 || !strings.Contains(r.Stderr, "address already in use") {
 			t.Errorf("exec on %s ended with %d: %q %q", i.NodeName, r.Exit, r.Stdout, r.Stderr)
 		}
 	}
-	eventually(t, 10*time.Second, "the log has the lines of every instance", func() bool {
-		return strings.Count(f.Must("logs", "wide").Stdout, "probe listens on port") == want
-	})
 
 	tr := f.load("wide", 6)
 	tr.after(t, 50)
@@ -245,9 +246,7 @@ func TestJoinedWorkers(t *testing.T) {
 	for _, w := range f.workers {
 		eventually(t, 10*time.Second, w.Name+" holds what it is said to", func() bool { return sandboxes(t, w) == f.nodes()[w.Name].Instances })
 	}
-	if n := f.nodes()[victim.Name]; n.State != "ready" {
-		t.Errorf("the worker that came back is %s", n.State)
-	}
+	eventually(t, 10*time.Second, "the worker that came back is ready", func() bool { return f.nodes()[victim.Name].State == "ready" })
 }
 
 // sandboxes counts what a worker has on its disk.

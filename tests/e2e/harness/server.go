@@ -248,6 +248,15 @@ func (s *Server) TryDo(method, path, body string, header http.Header) (*http.Res
 	return resp, b.String(), err
 }
 
+// Open begins to fetch a path of the public listener, until the body is closed or the test ends.
+func (s *Server) Open(path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(s.t.Context(), "GET", s.URL(path), nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.client.Do(req)
+}
+
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	addr, err := process.FreeAddr("")
