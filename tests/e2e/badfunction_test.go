@@ -57,7 +57,7 @@ func TestBadFunctions(t *testing.T) {
 
 	// The instance that crashed is replaced within the timeout, on a loaded machine too.
 	s.Deploy("bad", "probe", "timeout: 20s\nmemory: 48Mi\npids: 40\nephemeral: 8Mi\n")
-	s.Deploy("slow", "probe", "timeout: 3s\nscale: {min: 1}\n")
+	s.Deploy("slow", "probe", "timeout: 6s\nscale: {min: 1}\n")
 	s.Deploy("each", "probe", "timeout: 20s\nenv: {PROBE_START: crash-each}\nreadiness: {path: /ready}\n")
 	calls := []struct {
 		fn, path, code, says string
@@ -66,7 +66,7 @@ func TestBadFunctions(t *testing.T) {
 		{"bad", "/crash", "function-crashed", "exited with code 1", 502},
 		{"bad", "/exit0", "function-crashed", "exited with code 0", 502},
 		{"bad", "/oom", "function-crashed", "out of memory", 502},
-		{"slow", "/sleep?ms=60000", "function-timeout", "3s", 504},
+		{"slow", "/sleep?ms=60000", "function-timeout", "6s", 504},
 	}
 	for _, c := range calls {
 		t.Run(c.path, func(t *testing.T) {
@@ -127,9 +127,8 @@ func TestBadFunctions(t *testing.T) {
 		eventually(t, 10*time.Second, "something of the flood is in the logs", func() bool {
 			return strings.Contains(s.Must("logs", "bad").Stdout, "log without end")
 		})
-		if n := dirSize(t, s.RunDir); n > 64<<20 {
-			t.Errorf("the run directory holds %d MiB", n>>20)
-		}
+		// What was written while nobody read it is given back, too, a moment later.
+		eventually(t, 10*time.Second, "the run directory holds no more than 64 MiB", func() bool { return dirSize(t, s.RunDir) <= 64<<20 })
 	})
 	t.Run("the disk", func(t *testing.T) {
 		resp, body := s.Get("/fn/bad/write?mb=64")

@@ -24,7 +24,7 @@ import (
 // it says where that is and how to stop it.
 func TestDemoKeep(t *testing.T) {
 	harness.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "make", "demo")
 	cmd.Dir = harness.Root(t)

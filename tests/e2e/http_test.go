@@ -125,7 +125,7 @@ func passThrough(t *testing.T, s *harness.Server) {
 		pw.Close()
 	})
 	t.Run("websocket", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c, _, err := websocket.Dial(ctx, "ws://"+s.Public+"/fn/probe/ws", nil)
 		if err != nil {

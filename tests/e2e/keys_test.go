@@ -16,8 +16,10 @@ import (
 // off nobody claims to know.
 func TestKeysOverADeath(t *testing.T) {
 	s := harness.Start(t)
-	s.Deploy("probe", "probe", "")
-	s.Deploy("safe", "probe", "retrySafe: true\n")
+	// What sleeps does so until the server is killed, however long that takes to come to.
+	const asleep = "/sleep?ms=1200000"
+	s.Deploy("probe", "probe", "timeout: 30m\n")
+	s.Deploy("safe", "probe", "timeout: 30m\nretrySafe: true\n")
 	key := func(k string) http.Header { return http.Header{"Idempotency-Key": {k}} }
 	resp, body := s.Do("POST", "/async/probe/echo", "work", key("a"))
 	id := resp.Header.Get("Tatami-Invocation-Id")
@@ -32,7 +34,7 @@ func TestKeysOverADeath(t *testing.T) {
 	for _, fn := range []string{"probe", "safe"} {
 		go func() {
 			// The kill ends it.
-			_, _, _ = s.TryDo("POST", "/fn/"+fn+"/sleep?ms=50000", "", key("c"))
+			_, _, _ = s.TryDo("POST", "/fn/"+fn+asleep, "", key("c"))
 			cut <- struct{}{}
 		}()
 		eventually(t, time.Minute, "the call runs", func() bool {
@@ -40,7 +42,7 @@ func TestKeysOverADeath(t *testing.T) {
 			list(t, s, &f, "fn", "show", fn)
 			return f.Traffic.InFlight == 1
 		})
-		resp, body := s.Do("POST", "/fn/"+fn+"/sleep?ms=50000", "", key("c"))
+		resp, body := s.Do("POST", "/fn/"+fn+asleep, "", key("c"))
 		if refused(t, resp, body, 409, "conflict"); resp.Header.Get("Retry-After") == "" {
 			t.Error("it does not say when to come again")
 		}
@@ -63,8 +65,8 @@ func TestKeysOverADeath(t *testing.T) {
 	}
 	resp, body = s.Do("POST", "/fn/probe/echo", "another call", key("b"))
 	refused(t, resp, body, 422, "key-mismatch")
-	resp, body = s.Do("POST", "/fn/probe/sleep?ms=50000", "", key("c"))
+	resp, body = s.Do("POST", "/fn/probe"+asleep, "", key("c"))
 	refused(t, resp, body, 409, "outcome-unknown")
-	resp, body = s.Do("POST", "/fn/safe/sleep?ms=50001", "", key("c"))
+	resp, body = s.Do("POST", "/fn/safe"+asleep+"1", "", key("c"))
 	refused(t, resp, body, 422, "key-mismatch")
 }

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// leaveTime is how long what was ended may still be there: a process that was killed is until the machine's init has reaped it.
-const leaveTime = 5 * time.Second
+// leaveTime is how long what was ended may still be there: a process that was killed is until it was scheduled once more, and the machine's init has
+// reaped it. What stays is seen all the same, only later.
+const leaveTime = 30 * time.Second
 
 // Leftovers lists what is on the machine of processes whose directories lie in dir and whose cgroups have a name: processes, mounts,
 // cgroups. The data directory itself may be a mount of the caller's.
