@@ -233,6 +233,11 @@ func (w *coldWay) round(ctx context.Context) error {
 		if err := w.server.AwaitZero(ctx, "cold"); err != nil {
 			return err
 		}
+		if w.path == "attach" {
+			if err := w.server.awaitSandbox(ctx); err != nil {
+				return err
+			}
+		}
 		time.Sleep(100 * time.Millisecond)
 		took, header, err := w.server.get(ctx, "/fn/cold")
 		if err != nil {

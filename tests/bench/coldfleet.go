@@ -166,6 +166,22 @@ func pathOf(header http.Header) string {
 	return ""
 }
 
+// awaitSandbox waits until a sandbox made ahead waits for a function, for a minute at most.
+func (s *server) awaitSandbox(ctx context.Context) error {
+	for begun := time.Now(); time.Since(begun) < time.Minute; {
+		m, err := s.metrics(ctx)
+		if err != nil || m[`tatami_sandbox_pool{state="waiting"}`] > 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("no sandbox made ahead waits after a minute")
+}
+
 // metrics reads the server's metrics over its control socket.
 func (s *server) metrics(ctx context.Context) (map[string]float64, error) {
 	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

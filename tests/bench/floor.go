@@ -187,11 +187,10 @@ func loopbackUp() error {
 
 // removeGroup waits until the killed process is out of it.
 func removeGroup(dir string) (err error) {
-	for range 1000 {
+	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(time.Millisecond) {
 		if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
 			return err
 		}
-		time.Sleep(time.Millisecond)
 	}
 	return err
 }
