@@ -65,9 +65,7 @@ func TestWorkersAreMembers(t *testing.T) {
 	if code := second.Wait(); code != 5 {
 		t.Errorf("the worker that was removed ended with %d", code)
 	}
-	if len(f.nodes()) != 0 {
-		t.Errorf("there are nodes: %v", f.nodes())
-	}
+	eventually(t, 30*time.Second, "there are no nodes", func() bool { return len(f.nodes()) == 0 })
 	audit, err := os.ReadFile(filepath.Join(f.DataDir, "audit.log"))
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func TestCallsOverNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := make(chan struct{})
-	nc, err := nats.Connect(strings.TrimSpace(string(url)), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	nc, err := nats.Connect(strings.TrimSpace(string(url)), nats.Timeout(time.Minute), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestCallsOverNATS(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("a revoked caller is still connected")
 	}
-	if _, err := nats.Connect("nats://"+addr, nats.UserInfo(tokens[0].ID, "x")); !errors.Is(err, nats.ErrAuthorization) {
+	if _, err := nats.Connect("nats://"+addr, nats.Timeout(time.Minute), nats.UserInfo(tokens[0].ID, "x")); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("a revoked caller: %v", err)
 	}
 }
@@ -97,7 +97,7 @@ func TestNATSTrigger(t *testing.T) {
 	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the other server is not ready")
 	}
-	nc, err := nats.Connect(srv.ClientURL())
+	nc, err := nats.Connect(srv.ClientURL(), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,10 +50,10 @@ func TestSandboxPool(t *testing.T) {
 
 	s.Kill()
 	s.Launch()
-	after := instances(t, s, "kept")
-	if len(after) != 1 || after[0].PID != before[0].PID || after[0].ID != before[0].ID || !after[0].Adopted {
-		t.Fatalf("not adopted: before %+v, after %+v", before, after)
-	}
+	eventually(t, 10*time.Second, "the instance is adopted", func() bool {
+		after := instances(t, s, "kept")
+		return len(after) == 1 && after[0].PID == before[0].PID && after[0].ID == before[0].ID && after[0].Adopted
+	})
 	if resp, body := s.Get("/fn/kept/log?lines=2"); resp.StatusCode != http.StatusOK {
 		t.Fatalf("the adopted instance does not serve: %s %s", resp.Status, body)
 	}
