@@ -89,7 +89,7 @@ func TestAttachMany(t *testing.T) {
 	}
 	// A thread that was given up ends a moment after its work.
 	var strange []string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if strange = strangers(t); len(strange) == 0 {
 			break
 		}

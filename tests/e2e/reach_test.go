@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 )
@@ -50,9 +51,7 @@ func TestPlatformOutOfReach(t *testing.T) {
 		t.Errorf("the platform listens on no more than %v", addrs)
 	}
 	for _, addr := range addrs {
-		if !reaches(w.host, addr) {
-			t.Errorf("%s is not reached from the node either", addr)
-		}
+		eventually(t, 20*time.Second, addr+" is reached from the node", func() bool { return reaches(w.host, addr) })
 		for _, fn := range []string{"closed", "open"} {
 			if got := try(fn, "connect", url.Values{"network": {"tcp"}, "addr": {addr}}); !slices.Contains([]string{"ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH"}, got) {
 				t.Errorf("%s: %s: %q", fn, addr, got)
