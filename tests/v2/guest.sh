@@ -31,17 +31,19 @@ echo "test-v2: Linux $(uname -r), controllers $(cat /sys/fs/cgroup/cgroup.contro
 
 export TATAMI_TEST_PROGRAMS=/tests HOME=/root
 failed=0
-# suite runs the tests of a program that match the pattern; at least one must.
+# suite runs the tests of a program that match the pattern, and says of each as it ends how it went; at least one must match.
 suite() {
 	name=$1 program=$2 pattern=$3
 	begun=$(date +%s)
 	cd /tests
 	tests=$(./$program -test.list="${pattern%%/*}" | grep -c '^Test')
 	verdict=failed
-	[ $tests -gt 0 ] && ./$program -test.run="$pattern" -test.timeout=40m >/tmp/log 2>&1 && verdict=passed
+	echo failed >/tmp/verdict
+	{ ./$program -test.v -test.run="$pattern" -test.timeout=40m 2>&1 && echo passed >/tmp/verdict; } | tee /tmp/log | grep '^ *--- '
+	[ $tests -gt 0 ] && verdict=$(cat /tmp/verdict)
 	[ $verdict = passed ] || failed=1
 	echo "test-v2: $name: tests $tests, $verdict in $(($(date +%s) - begun)) s"
-	[ $verdict = passed ] || grep -v 'level=DEBUG' /tmp/log | tail -n 300
+	[ $verdict = passed ] || grep -v -e 'level=DEBUG' -e '^=== ' /tmp/log | tail -n 300
 	rm -f /tmp/log
 }
 
