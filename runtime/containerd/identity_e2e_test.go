@@ -27,6 +27,7 @@ import (
 var (
 	identityInstances = flag.Int("identity.instances", 24, "how many instances answer at a time")
 	identityRequests  = flag.Int64("identity.requests", 10_000, "how many requests are sent")
+	identitySeed      = flag.Uint64("identity.seed", 7, "what is random begins with it")
 )
 
 // TestIdentity: while instances come and go, on both start paths, none answers for another, and no thread of this process stays in a
@@ -57,7 +58,7 @@ func TestIdentity(t *testing.T) {
 	var churn sync.WaitGroup
 	for seed := range uint64(2) {
 		churn.Go(func() {
-			random := rand.New(rand.NewPCG(seed, 7))
+			random := rand.New(rand.NewPCG(seed, *identitySeed))
 			for {
 				select {
 				case <-stop:
@@ -73,7 +74,7 @@ func TestIdentity(t *testing.T) {
 	}
 	var callers sync.WaitGroup
 	for seed := range uint64(16) {
-		callers.Go(func() { c.call(rand.New(rand.NewPCG(seed, 9)), *identityRequests) })
+		callers.Go(func() { c.call(rand.New(rand.NewPCG(seed+2, *identitySeed)), *identityRequests) })
 	}
 	callers.Wait()
 	close(stop)

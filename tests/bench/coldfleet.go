@@ -30,7 +30,7 @@ const (
 
 var (
 	// coldFleet is how many functions are deployed for bursts and for the open loop, sustainTime the loop's length.
-	coldFleet   = 150
+	coldFleet   = 300
 	sustainTime = time.Minute
 )
 

@@ -10,8 +10,10 @@ import (
 
 const (
 	// sustainRate is how many calls the open loop makes a second, but no more than leave each function restTime between two calls: it must be
-	// at zero again.
+	// at zero again. Another one, of mostTime, offers mostRate, to see how much of that is sustained.
 	sustainRate = 50
+	mostRate    = 100
+	mostTime    = 20 * time.Second
 	restTime    = 3 * time.Second
 	// poolLooks is how often the pool is looked at within a second at both ends of the window: it breathes.
 	poolLooks = 10
@@ -25,7 +27,8 @@ type sustained struct {
 	p50, p99         float64
 	warm, refused    int
 	paths            map[string]int
-	offered          int
+	// offered is how many calls a second there were.
+	offered float64
 }
 
 // openLoop calls one function after the other at a fixed rate, whatever the answers do.
@@ -38,21 +41,21 @@ type openLoop struct {
 	mu sync.Mutex
 	// from and to bound the window within which answers count.
 	from, to time.Time
+	calls    int
 	s        sustained
 	took     []float64
 }
 
-// sustain calls one function after the other and counts the starts within a window that begins when starts, removals and the pool's filling
-// have come into step.
-func (f *coldServer) sustain(ctx context.Context) (s sustained, err error) {
+// sustain calls one function after the other, rate of them a second, and counts the starts within a window that begins when starts, removals and
+// the pool's filling have come into step.
+func (f *coldServer) sustain(ctx context.Context, rate int, window time.Duration) (s sustained, err error) {
 	if _, err := f.settle(ctx); err != nil {
 		return s, err
 	}
-	settle := min(10*time.Second, sustainTime)
 	l := &openLoop{server: f.server, begun: time.Now(), s: sustained{paths: map[string]int{}}}
-	l.every = max(time.Second/sustainRate, restTime/time.Duration(coldFleet))
-	l.from = l.begun.Add(settle)
-	l.to = l.from.Add(sustainTime)
+	l.every = max(time.Second/time.Duration(rate), restTime/time.Duration(coldFleet))
+	l.from = l.begun.Add(min(10*time.Second, window))
+	l.to = l.from.Add(window)
 	var all sync.WaitGroup
 	all.Go(func() { l.run(ctx) })
 	defer all.Wait()
@@ -91,14 +94,16 @@ func (l *openLoop) call(ctx context.Context, name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !begun.Before(l.from) && begun.Before(l.to) {
-		l.s.offered++
+		l.calls++
 	}
 	if ended.Before(l.from) || ended.After(l.to) {
 		return
 	}
 	switch path := pathOf(header); {
 	case err != nil:
-		l.s.refused++
+		if l.s.refused++; l.s.refused == 1 {
+			fmt.Printf("  cold: open loop: the first call that failed: %v\n", err)
+		}
 	case path == "":
 		l.s.warm++
 	default:
@@ -113,13 +118,13 @@ func (l *openLoop) result(cpu time.Duration) sustained {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.s
-	made := float64(s.cold) - max(0, s.before-s.after)
-	s.perSecond = made / l.to.Sub(l.from).Seconds()
+	made, seconds := float64(s.cold)-max(0, s.before-s.after), l.to.Sub(l.from).Seconds()
+	s.perSecond, s.offered = made/seconds, float64(l.calls)/seconds
 	s.cpuMs = ms(cpu) / max(1, made)
 	slices.Sort(l.took)
 	s.p50, s.p99 = quantile(l.took, 0.5), quantile(l.took, 0.99)
 	fmt.Printf("  cold: open loop at %.0f/s: %d offered, %d cold (paths %v), %d warm, %d refused, p50 %.1f ms, p99 %.1f ms, pool %.0f -> %.0f, %.1f ms CPU a start\n",
-		1/l.every.Seconds(), s.offered, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
+		1/l.every.Seconds(), l.calls, s.cold, s.paths, s.warm, s.refused, s.p50, s.p99, s.before, s.after, s.cpuMs)
 	return s
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,12 +36,12 @@ func startServer(ctx context.Context, binary string, more ...string) (*server, e
 	return &server{up}, nil
 }
 
-// stopAfter ends the server and returns err, or what went wrong with that.
+// stopAfter ends the server and returns err and what went wrong with that. Where something did, it prints what the server has written.
 func (s *server) stopAfter(err error) error {
-	if serr := s.Stop(); err == nil {
-		err = serr
+	if err != nil {
+		fmt.Printf("the server's log:\n%s\n", s.Output())
 	}
-	return err
+	return errors.Join(err, s.Stop())
 }
 
 // deploy deploys an example under a name with settings of its own.
