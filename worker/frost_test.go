@@ -133,6 +133,34 @@ func TestWhatIsNeverFrozen(t *testing.T) {
 	}
 }
 
+// TestNotFrozenUnderAProcess: a further process in an instance goes on as long as it takes.
+func TestNotFrozenUnderAProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	id := w.serving(icy(10 * time.Millisecond))
+	box := w.driver.box(id)
+	w.state(id, functions.InstanceFrozen)
+	stdin, typed := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.worker.Exec(t.Context(), id, []string{"cat"}, stdin, io.Discard, io.Discard)
+		ended <- err
+	}()
+	// It runs once it reads.
+	if _, err := typed.Write([]byte("in")); err != nil {
+		t.Fatal(err)
+	}
+	before := box.frost.freezes.Load()
+	w.state(w.serving(icy(30*time.Millisecond)), functions.InstanceFrozen)
+	if box.frost.frozen.Load() || box.frost.freezes.Load() != before {
+		t.Error("frozen while a process of Exec ran")
+	}
+	typed.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFrozenInstanceIsUsedOtherwise: commands, drain and end of a frozen instance go their way.
 func TestFrozenInstanceIsUsedOtherwise(t *testing.T) {
 	t.Parallel()

@@ -78,6 +78,31 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 	}
 }
 
+// An instance is frozen only while nobody has it, and who takes a slot of a frozen one is told.
+func TestSlotsOfAFrozenInstance(t *testing.T) {
+	t.Parallel()
+	var s slots
+	s.init(2)
+	if s.freeze() {
+		t.Error("frozen before it was open")
+	}
+	s.open()
+	if taken, frozen := s.admit(); !taken || frozen || s.freeze() {
+		t.Error("frozen while a slot is held")
+	}
+	s.release()
+	if !s.freeze() || s.freeze() {
+		t.Error("not frozen once")
+	}
+	if taken, frozen := s.admit(); !taken || !frozen {
+		t.Error("whoever takes a slot is not told that it is frozen")
+	}
+	s.thaw()
+	if taken, frozen := s.admit(); !taken || frozen {
+		t.Error("thawed, and frozen still")
+	}
+}
+
 func BenchmarkAdmitRelease(b *testing.B) {
 	var s slots
 	s.init(1000)

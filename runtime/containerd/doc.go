@@ -23,7 +23,8 @@
 //
 // There is no tier of containers that are made and only have to be started. The OCI runtime fixes a container's root, command, environment and
 // instance id when it makes it, so one can be made ahead only for one revision and one instance. What waits for any function is a sandbox of the
-// pool; it is ready sooner than such a container would start (10 ms for the start alone), even where it has to be waited for. Where the revision
+// pool; it is ready sooner than such a container would start (10 ms and more for the start alone: `make bench-cold` has it beside ours as
+// containerd-start), even where it has to be waited for. Where the revision
 // is known beforehand a frozen instance answers in a tenth of that time, and takes less memory than a container with its shim and the
 // runtime's init. What is left are the few functions that no sandbox made ahead can take: gVisor's, and images with a link where a mount has to go;
 // to keep one of these at hand is what scale.min and the keep-alive are for.

@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	only := flag.String("only", "", "a regular expression: only the mutations whose names match")
+	only := flag.String("only", "", "a regular expression: only the mutations whose names, or whose files, match")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -37,7 +37,7 @@ func run(ctx context.Context, only string) error {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	chosen := slices.DeleteFunc(slices.Clone(mutations), func(m mutation) bool { return !match.MatchString(m.name) })
+	chosen := slices.DeleteFunc(slices.Concat(mutations, sandboxes), func(m mutation) bool { return !match.MatchString(m.name) && !match.MatchString(m.file) })
 	if len(chosen) == 0 {
 		return fmt.Errorf("no mutation matches %q", only)
 	}
@@ -109,20 +109,28 @@ func copyTree(ctx context.Context) (string, error) {
 
 // green runs the tests without a mutation: one that is red anyway would show nothing.
 func green(ctx context.Context, dir string, of []mutation) error {
-	var packages []string
-	for _, m := range of {
-		packages = append(packages, m.tests)
+	if err := buildInit(ctx, dir); err != nil {
+		return err
 	}
-	slices.Sort(packages)
-	packages = slices.Compact(packages)
-	rooted := slices.DeleteFunc(slices.Clone(packages), func(p string) bool { return !needsRoot(p) })
-	for _, some := range [][]string{slices.DeleteFunc(packages, needsRoot), rooted} {
-		if len(some) == 0 {
-			continue
+	var plain []string
+	seen := map[string]bool{}
+	for _, m := range of {
+		switch {
+		case seen[m.tests]:
+		case !m.needsRoot():
+			plain = append(plain, m.tests)
+		default:
+			if out, err := m.test(ctx, dir); err != nil {
+				return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
+			}
 		}
-		if out, err := goTest(ctx, dir, some...); err != nil {
-			return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
-		}
+		seen[m.tests] = true
+	}
+	if len(plain) == 0 {
+		return nil
+	}
+	if out, err := goTest(ctx, dir, plain...); err != nil {
+		return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
 	}
 	return nil
 }
@@ -137,11 +145,11 @@ func (m *mutation) try(ctx context.Context, dir string) (string, error) {
 	if n := bytes.Count(was, []byte(m.old)); n != 1 {
 		return "", fmt.Errorf("%q is %d times in %s: has the code moved on?", m.old, n, m.file)
 	}
-	if err := os.WriteFile(path, bytes.Replace(was, []byte(m.old), []byte(m.new), 1), 0o644); err != nil {
+	if err := m.write(ctx, dir, bytes.Replace(was, []byte(m.old), []byte(m.new), 1)); err != nil {
 		return "", err
 	}
-	out, failed := goTest(ctx, dir, m.tests)
-	if err := os.WriteFile(path, was, 0o644); err != nil {
+	out, failed := m.test(ctx, dir)
+	if err := m.write(ctx, dir, was); err != nil {
 		return "", err
 	}
 	if err := ctx.Err(); err != nil {
@@ -161,16 +169,52 @@ func (m *mutation) try(ctx context.Context, dir string) (string, error) {
 
 var failedTest = regexp.MustCompile(`--- FAIL: (\S+)`)
 
-// needsRoot reports whether the package's tests are end-to-end tests.
-func needsRoot(pkg string) bool { return strings.HasPrefix(pkg, "./tests/") }
-
-// goTest tests packages that all need root or all need none.
-func goTest(ctx context.Context, dir string, packages ...string) (string, error) {
-	args := []string{"test", "-vet=off", "-short", "-failfast", "-timeout", "3m"}
-	if needsRoot(packages[0]) {
-		args = append(args, "-tags", "e2e")
+// write gives the mutation's file this content. What is a part of the binary is built anew.
+func (m *mutation) write(ctx context.Context, dir string, content []byte) error {
+	if err := os.WriteFile(filepath.Join(dir, m.file), content, 0o644); err != nil {
+		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
+	if strings.HasPrefix(m.file, initDir+"/") {
+		return buildInit(ctx, dir)
+	}
+	return nil
+}
+
+// initDir has the program that a sandbox made ahead begins with, which the binary holds.
+const initDir = "runtime/attach/init"
+
+func buildInit(ctx context.Context, dir string) error {
+	out, err := command(ctx, dir, "build", "-trimpath", "-ldflags", "-s -w -E main.enter", "-o", "runtime/attach/assets/init", "./"+initDir)
+	if err != nil {
+		return fmt.Errorf("go build ./%s: %w\n%s", initDir, err, out)
+	}
+	return nil
+}
+
+// needsRoot reports whether the tests are end-to-end tests.
+func (m *mutation) needsRoot() bool {
+	return strings.Contains(m.tests, " ") || strings.HasPrefix(m.tests, "./tests/")
+}
+
+// test runs the mutation's tests.
+func (m *mutation) test(ctx context.Context, dir string) (string, error) {
+	pkg, one, named := strings.Cut(m.tests, " ")
+	switch {
+	case named:
+		return goTest(ctx, dir, "-tags", "e2e", "-run", "^"+one+"$", pkg)
+	case m.needsRoot():
+		return goTest(ctx, dir, "-tags", "e2e", pkg)
+	}
+	return goTest(ctx, dir, pkg)
+}
+
+func goTest(ctx context.Context, dir string, args ...string) (string, error) {
+	return command(ctx, dir, append([]string{"test", "-vet=off", "-short", "-failfast", "-timeout", "3m"}, args...)...)
+}
+
+// command runs the tool go in the copy.
+func command(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	// Go's tools would take a copy below a repository for a part of it.
 	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")

@@ -1,6 +1,7 @@
 package main
 
-// mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice.
+// mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice: its short ones, or of its
+// end-to-end tests the one that is named behind the package.
 type mutation struct {
 	name           string
 	file, old, new string

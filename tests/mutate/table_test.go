@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,7 +12,7 @@ import (
 func TestEveryMutationHasItsPlace(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, m := range mutations {
+	for _, m := range slices.Concat(mutations, sandboxes) {
 		if names[m.name] {
 			t.Errorf("%s is there twice", m.name)
 		}

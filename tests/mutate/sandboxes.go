@@ -1,0 +1,109 @@
+package main
+
+// sandboxes are the mutations of what holds a function in its sandbox, and of what starts, freezes and watches it.
+var sandboxes = []mutation{
+	{
+		"a sandbox that is used twice",
+		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd",
+	},
+	{
+		"a file of the node read for an image's users",
+		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd",
+	},
+	{
+		"the node's root for an image that names root by another name",
+		"runtime/containerd/user.go", "if u.Uid == 0 && d.noRoot != \"\" {", "if u.Uid == 0 && d.noRoot == \"-\" {", "./runtime/containerd",
+	},
+	{
+		"a layer's file beside the layer",
+		"runtime/containerd/unpack.go", "if h.Typeflag == tar.TypeLink {", "if h.Typeflag == tar.TypeLink && h.Name == \"\" {", "./runtime/containerd",
+	},
+	{
+		"more of the processors than the limit for good",
+		"runtime/containerd/boost.go", "err := b.d.cgroup.limit(b.sid, &specs.LinuxResources{CPU: b.limit})", "err := b.d.ctx.Err()", "./runtime/containerd",
+	},
+	{
+		"frozen before it stands still, on cgroup v2",
+		"runtime/containerd/freezer.go", "err != nil || now[\"frozen\"] == 1", "err != nil || now[\"frozen\"] < 2", "./runtime/containerd",
+	},
+	{
+		"memory that is not asked back",
+		"runtime/containerd/freezer.go", "strconv.FormatInt(before, 10)", "strconv.FormatInt(0*before, 10)", "./runtime/containerd",
+	},
+	{
+		"an instance frozen while it runs something",
+		"worker/slots.go", "return s.word.CompareAndSwap(slotsOpen, slotsOpen|slotsFrozen)", "return s.word.Load()&slotsOpen != 0 && s.word.Or(slotsFrozen)&slotsFrozen == 0", "./worker",
+	},
+	{
+		"a request for an instance that stays frozen",
+		"worker/slots.go", "return true, w&slotsFrozen != 0", "return true, false", "./worker",
+	},
+	{
+		"an instance frozen under whoever looks into it",
+		"worker/frost.go", "if f.pins > 0 || !in.slots.freeze() {", "if !in.slots.freeze() {", "./worker",
+	},
+	{
+		"a socket that nobody reads from taken for a server",
+		"worker/ready.go", "if in.revision.State == functions.RevisionReady {", "if in.revision.State != \"\" {", "./worker",
+	},
+	{
+		"ready while the readiness path says no",
+		"worker/ready.go", "resp.StatusCode < 200 || resp.StatusCode >= 400", "resp.StatusCode < 200", "./worker",
+	},
+	{
+		"an artifact forgotten that an instance is made of",
+		"worker/artifacts.go", "slices.Contains(named, digest) || a.held[digest] > 0", "slices.Contains(named, digest)", "./worker",
+	},
+	{
+		"an artifact made ready nowhere ahead",
+		"scheduler/reconcile/prefetch.go", "const prefetched = 2", "const prefetched = 0", "./scheduler/reconcile",
+	},
+	{
+		"logs without a bound",
+		"worker/logs/store.go", "if s.f != nil && s.size+int64(s.buf.Len()) > s.bound {", "if s.f != nil && s.bound < 0 {", "./worker/logs",
+	},
+	{
+		"made ahead: every system call allowed",
+		"runtime/attach/init/privileges.go", "if len(s.Filter) == 0 {", "if len(s.Filter) >= 0 {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: a capability that can be had again",
+		"runtime/attach/init/privileges.go", "if keep&(1<<c) != 0 {", "if keep&(1<<c) != 0 || c == 21 {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: the platform's open files",
+		"runtime/attach/init/main.go", "_, _, _ = syscall.RawSyscall(sysCloseRange, entered, ^uintptr(0)>>32, closeRangeOnExec)", "", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: the kernel's memory to be read",
+		"runtime/containerd/setup.go", "for _, p := range spec.Linux.MaskedPaths {", "for _, p := range spec.Linux.MaskedPaths[1:] {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: the kernel's settings to be written",
+		"runtime/containerd/setup.go", "for _, p := range spec.Linux.ReadonlyPaths {", "for _, p := range spec.Linux.ReadonlyPaths[1:] {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: the node's cgroups in sight",
+		"runtime/containerd/setup.go", "\t\t{Op: wire.OpUnshare, Number: unix.CLONE_NEWCGROUP},\n", "", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: limits of a process that are not set",
+		"runtime/containerd/setup.go", "for _, l := range p.Rlimits {", "for _, l := range p.Rlimits[1:] {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: devices in the function's root",
+		"runtime/attach/root.go", "unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV", "unix.MOUNT_ATTR_NOSUID", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: limits of the node that are not written",
+		"runtime/containerd/attach.go", "if err := d.cgroup.limit(b.sid, resources); err != nil {", "if err := d.cgroup.limit(b.sid, &specs.LinuxResources{CPU: resources.CPU}); err != nil {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: a root that can be written after all",
+		"runtime/attach/enter.go", "if s.ReadOnly {", "if s.ReadOnly && s.Cwd == \"\" {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: a mount that follows the image's link",
+		"runtime/attach/root.go", "Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,", "Flags: unix.O_PATH | unix.O_CLOEXEC,", "./runtime/containerd TestEscapeAttach",
+	},
+}
