@@ -63,11 +63,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	if sock == nil {
 		return nil
 	}
-	raw, err := sock.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	c := &conn{s: s, nc: nc, sock: sock, raw: raw}
+	c := &conn{s: s, nc: nc, sock: sock, raw: sock.Raw()}
 	c.fill = c.tryRead
 	ctx, cancel := context.WithCancel(s.cfg.Base)
 	c.cancel, c.unwatch = cancel, context.AfterFunc(ctx, c.watch.end)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -150,18 +149,12 @@ type upconn struct {
 	heard     bool
 	reused    bool
 	idleSince time.Time
-	raw       syscall.RawConn
-	// quiet is what look found: the connection is open and nothing came.
-	quiet bool
-	peek  func(uintptr) bool
 }
 
 func newUpconn(nc net.Conn) *upconn {
 	c := &upconn{nc: nc, budget: noBudget}
 	if s := socket.New(nc); s != nil {
-		if raw, err := s.SyscallConn(); err == nil {
-			c.nc, c.raw, c.peek = s, raw, c.look
-		}
+		c.nc = s
 	}
 	return c
 }
@@ -218,17 +211,8 @@ func (c *upconn) Read(p []byte) (int, error) {
 // open reports whether the other side has neither closed the idle connection nor sent what nobody asked for. Where that cannot be told it
 // is taken to be open.
 func (c *upconn) open() bool {
-	if c.raw == nil {
-		q, ok := c.nc.(interface{ Quiet() bool })
-		return !ok || q.Quiet()
-	}
-	c.quiet = false
-	return c.raw.Read(c.peek) == nil && c.quiet
-}
-
-func (c *upconn) look(fd uintptr) bool {
-	c.quiet = socket.WouldBlock(fd)
-	return true
+	q, ok := c.nc.(interface{ Quiet() bool })
+	return !ok || q.Quiet()
 }
 
 func (c *upconn) close() { _ = c.nc.Close() }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/socket"
@@ -16,7 +15,8 @@ import (
 // tunnel is a connection to an instance. It is a TLS connection to the worker, whose bytes are the instance's.
 type tunnel struct {
 	*tls.Conn
-	raw syscall.RawConn
+	// sock is what the TLS connection is over.
+	sock *socket.Conn
 	// ahead is what the instance said together with the worker's answer.
 	ahead []byte
 	leave func()
@@ -46,14 +46,7 @@ func (t *tunnel) cut(why error) {
 
 // Quiet reports whether the tunnel, of which all was read, is open and nothing more came. A byte that came is lost: the connection is not to
 // be used after that.
-func (t *tunnel) Quiet() bool {
-	quiet := false
-	err := t.raw.Read(func(fd uintptr) bool {
-		quiet = socket.WouldBlock(fd)
-		return true
-	})
-	return err == nil && quiet && len(t.ahead) == 0
-}
+func (t *tunnel) Quiet() bool { return t.sock.Quiet() && len(t.ahead) == 0 }
 
 // Close ends the connection.
 func (t *tunnel) Close() error {
@@ -73,12 +66,12 @@ func (p *peer) dial(ctx context.Context, inst functions.InstanceID) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	raw, err := conn.NetConn().(*net.TCPConn).SyscallConn()
-	if err != nil {
-		conn.Close()
-		return nil, err
+	sock := socket.New(conn.NetConn())
+	if sock == nil {
+		_ = conn.Close()
+		return nil, p.broken(nil)
 	}
-	t := &tunnel{Conn: conn, raw: raw}
+	t := &tunnel{Conn: conn, sock: sock}
 	if n := br.Buffered(); n > 0 {
 		b, _ := br.Peek(n)
 		t.ahead = append(t.ahead, b...)

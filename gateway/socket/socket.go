@@ -22,6 +22,8 @@ type Conn struct {
 	net.Conn
 	raw         syscall.RawConn
 	read, write operation
+	// peek is look.
+	peek func(fd uintptr) bool
 }
 
 // operation is a read or a write under way.
@@ -44,20 +46,22 @@ func New(nc net.Conn) *Conn {
 		return nil
 	}
 	c := &Conn{Conn: nc, raw: raw}
-	c.read.try, c.write.try = c.tryRead, c.tryWrite
+	c.read.try, c.write.try, c.peek = c.tryRead, c.tryWrite, c.look
 	return c
 }
 
-// WouldBlock reports whether a read of the non-blocking socket finds it open and empty. A byte that it finds is lost: the connection is not
-// to be used after that.
-func WouldBlock(fd uintptr) bool {
-	var b [1]byte
-	_, err := ReadNow(fd, b[:])
-	return err == syscall.EAGAIN
-}
+// Raw gives access to the socket.
+func (c *Conn) Raw() syscall.RawConn { return c.raw }
 
-// SyscallConn gives access to the socket.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+// Quiet reports whether the connection is open and nothing came; nobody may be reading. A byte that came is lost: the connection is not to be used
+// after that.
+func (c *Conn) Quiet() bool { return c.raw.Read(c.peek) == nil && c.read.err == syscall.EAGAIN }
+
+func (c *Conn) look(fd uintptr) bool {
+	var b [1]byte
+	_, c.read.err = ReadNow(fd, b[:])
+	return true
+}
 
 // Read reads what there is, or waits for something.
 func (c *Conn) Read(p []byte) (int, error) {

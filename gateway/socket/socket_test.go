@@ -122,3 +122,35 @@ func TestErrors(t *testing.T) {
 		t.Error("a pipe is taken for a socket")
 	}
 }
+
+// A connection is quiet until something comes or its other side ends it.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(theirs *net.TCPConn) error{
+		"a byte": func(theirs *net.TCPConn) error {
+			_, err := theirs.Write([]byte("x"))
+			return err
+		},
+		"the end": (*net.TCPConn).CloseWrite,
+	} {
+		ours, theirs := pair(t)
+		if !ours.Quiet() {
+			t.Errorf("%s: something came before it was sent", name)
+		}
+		if err := end(theirs); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); !socket.Readable(ours.Raw()); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it did not come", name)
+			}
+		}
+		if ours.Quiet() {
+			t.Errorf("%s: it is not seen", name)
+		}
+		_ = ours.Close()
+		if ours.Quiet() {
+			t.Errorf("%s: a closed connection is said to be open", name)
+		}
+	}
+}
