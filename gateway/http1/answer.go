@@ -83,6 +83,31 @@ func (a *answer) WriteHeader(status int) {
 	a.fields(false)
 }
 
+// Pass is WriteHeader with an ordinary answer's fields, which go before what the handler has set of the same name. What they do not say of the body's
+// type is not guessed.
+func (a *answer) Pass(status int, fields []Field) {
+	a.said, a.status, a.typed = true, status, true
+	a.statusLine(status)
+	for _, f := range fields {
+		switch f.Name {
+		case "Content-Length":
+			a.declared(f.Value)
+			continue
+		case "Connection":
+			continue
+		case "Date":
+			a.dated = true
+		}
+		a.out = append(append(append(append(a.out, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	if len(a.header) > 0 {
+		for _, f := range fields {
+			delete(a.header, f.Name)
+		}
+		a.fields(false)
+	}
+}
+
 func (a *answer) statusLine(status int) {
 	b := strconv.AppendInt(append(a.out, "HTTP/1.1 "...), int64(status), 10)
 	b = append(b, ' ')
@@ -105,8 +130,8 @@ func (a *answer) fields(informational bool) {
 		vv := a.header[k]
 		switch k {
 		case "Content-Length":
-			if !informational {
-				a.declared(vv)
+			if !informational && len(vv) > 0 {
+				a.declared(vv[0])
 			}
 			continue
 		case "Transfer-Encoding":
@@ -141,12 +166,9 @@ func (a *answer) fields(informational bool) {
 }
 
 // declared takes over what the handler says of the body's length; what is no number is left out.
-func (a *answer) declared(vv []string) {
-	if len(vv) == 0 {
-		return
-	}
-	if n, err := strconv.ParseUint(strings.TrimSpace(vv[0]), 10, 63); err == nil {
-		a.length = int64(n)
+func (a *answer) declared(v string) {
+	if n, ok := bodyLength(strings.TrimSpace(v)); ok {
+		a.length = n
 	}
 }
 

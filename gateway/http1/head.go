@@ -79,12 +79,12 @@ func (w *work) head(b []byte) (int, verdict) {
 		return 0, unusual
 	}
 	for rest != "" {
-		var name, value string
-		if name, value, rest, ok = cutField(rest); !ok || !w.special(name, value) {
+		var f Field
+		if f, rest, ok = cutField(rest); !ok || !w.special(f.Name, f.Value) {
 			return 0, unusual
 		}
-		if name != "Host" {
-			w.add(name, value)
+		if f.Name != "Host" {
+			w.add(f.Name, f.Value)
 		}
 	}
 	if w.req.Host == "" {
@@ -122,18 +122,31 @@ func cutLine(s string) (line, rest string, ok bool) {
 }
 
 // cutField cuts the first line of a header off; false where it is odd.
-func cutField(s string) (name, value, rest string, ok bool) {
+func cutField(s string) (f Field, rest string, ok bool) {
 	line, rest, ok := cutLine(s)
 	if !ok {
-		return "", "", "", false
+		return Field{}, "", false
 	}
 	colon := strings.IndexByte(line, ':')
 	if colon < 1 || !only(line[:colon], inName) {
-		return "", "", "", false
+		return Field{}, "", false
 	}
-	value = strings.Trim(line[colon+1:], " \t")
-	return canonical(line[:colon]), value, rest, only(value, inValue)
+	f = Field{canonical(line[:colon]), trimmed(line[colon+1:])}
+	return f, rest, only(f.Value, inValue)
 }
+
+// trimmed cuts blanks off at both ends.
+func trimmed(s string) string {
+	for s != "" && blank(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && blank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 func (w *work) requestLine(line string) bool {
 	const version = " HTTP/1.1"

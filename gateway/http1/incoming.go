@@ -9,15 +9,19 @@ import (
 	"strings"
 )
 
+// Field is a line of a header: a canonical name, and a value without anything odd in it.
+type Field struct{ Name, Value string }
+
 // Incoming reads answers one after the other, ordinary ones with little work. The zero value is ready.
 type Incoming struct {
-	fields
-	resp http.Response
-	body sizedBody
+	fields []Field
+	resp   http.Response
+	body   sizedBody
 }
 
-// Read reads the head of the answer to r and returns the answer, whose body must be read before the next Read: that uses its header again.
-// What is not ordinary is read by http.ReadResponse, and so is what has not come as one piece.
+// Read reads the head of the answer to r and returns the answer, whose body must be read before the next Read. An ordinary answer has no
+// header: most need none, for their fields are passed on as they came. What is not ordinary is read by http.ReadResponse, and so is what has
+// not come as one piece.
 func (in *Incoming) Read(br *bufio.Reader, r *http.Request) (*http.Response, error) {
 	if _, err := br.Peek(1); err == nil && r.Method != http.MethodHead {
 		b, _ := br.Peek(br.Buffered())
@@ -32,6 +36,35 @@ func (in *Incoming) Read(br *bufio.Reader, r *http.Request) (*http.Response, err
 		}
 	}
 	return http.ReadResponse(br, r)
+}
+
+// Fields are those of the ordinary answer read last, until the next Read. They are the caller's to change.
+func (in *Incoming) Fields() []Field { return in.fields }
+
+// Get returns the first value of a field of the ordinary answer read last, "" where there is none.
+func (in *Incoming) Get(name string) string {
+	for _, f := range in.fields {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// Header makes the header of the ordinary answer read last.
+func (in *Incoming) Header() http.Header {
+	h := make(http.Header, len(in.fields))
+	values := make([]string, len(in.fields))
+	for i, f := range in.fields {
+		if vv, again := h[f.Name]; again {
+			h[f.Name] = append(vv, f.Value)
+			continue
+		}
+		values[i] = f.Value
+		// An append must not run into the next value.
+		h[f.Name] = values[i : i+1 : i+1]
+	}
+	return h
 }
 
 // head reads an ordinary head and returns its length; 0 where there is none.
@@ -59,16 +92,16 @@ func (in *Incoming) head(b []byte) int {
 	if !bodyAllowed(code) {
 		return 0
 	}
-	in.reset()
+	in.fields = in.fields[:0]
 	in.resp = http.Response{
-		Status: status, StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: in.header, Body: http.NoBody, ContentLength: -1,
+		Status: status, StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, ContentLength: -1,
 	}
 	for rest != "" {
-		var name, value string
-		if name, value, rest, ok = cutField(rest); !ok || !in.special(name, value) {
+		var f Field
+		if f, rest, ok = cutField(rest); !ok || !in.special(f) {
 			return 0
 		}
-		in.add(name, value)
+		in.fields = append(in.fields, f)
 	}
 	if in.resp.ContentLength < 0 {
 		return 0
@@ -76,17 +109,17 @@ func (in *Incoming) head(b []byte) int {
 	return end + len(endOfHead)
 }
 
-// special heeds the headers that say something of the connection or the body. It is false for those that make an answer unusual.
-func (in *Incoming) special(name, value string) bool {
-	switch name {
+// special heeds the fields that say something of the connection or the body. It is false for those that make an answer unusual.
+func (in *Incoming) special(f Field) bool {
+	switch f.Name {
 	case "Content-Length":
-		n, ok := bodyLength(value)
+		n, ok := bodyLength(f.Value)
 		if !ok || in.resp.ContentLength >= 0 {
 			return false
 		}
 		in.resp.ContentLength = n
 	case "Connection":
-		return strings.EqualFold(value, "keep-alive") && len(in.header[name]) == 0
+		return strings.EqualFold(f.Value, "keep-alive") && in.Get(f.Name) == ""
 	case "Transfer-Encoding", "Trailer", "Upgrade", "Pragma":
 		return false
 	}

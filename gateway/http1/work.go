@@ -36,7 +36,7 @@ func (p *works) get() *work {
 		return w
 	}
 	w := &work{}
-	w.answer.header = make(http.Header, usualHeaders)
+	w.answer.header = make(http.Header, fewHeaders)
 	w.answer.out, w.answer.held = make([]byte, 0, outSize), make([]byte, 0, heldSize)
 	return w
 }

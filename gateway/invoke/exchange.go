@@ -38,6 +38,8 @@ type exchange struct {
 	client http.ResponseWriter
 	// body is closed to wake who reads it, where there is no client.
 	body io.Closer
+	// passer takes an ordinary answer's fields in the place of a header; nil where the client needs that.
+	passer passer
 	// informed is shown 1xx answers; may be nil.
 	informed interface{ inform(resp *http.Response) }
 
@@ -92,6 +94,11 @@ func (x *exchange) watch(ctx context.Context, start, deadline time.Time) {
 type watched interface {
 	Watch(ctx context.Context, by http1.Watcher) bool
 	Unwatch()
+}
+
+// passer is a client that takes an answer's fields as they came, as http1's does.
+type passer interface {
+	Pass(status int, fields []http1.Field)
 }
 
 // Gone is the end of the request's context.
@@ -399,7 +406,7 @@ func (s *bodySend) wait() bool {
 // maxInformational bounds the 1xx answers before the real one.
 const maxInformational = 20
 
-// readHead reads up to the head of the final answer.
+// readHead reads up to the head of the final answer. That has no header where the passer takes its fields.
 func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 	in := &c.in
 	if x.client == nil {
@@ -410,6 +417,9 @@ func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 		resp, err := in.Read(c.br, o.req)
 		if err != nil {
 			return nil, err
+		}
+		if resp.Header == nil && x.passer == nil {
+			resp.Header = in.Header()
 		}
 		switch s := resp.StatusCode; {
 		case s == http.StatusSwitchingProtocols:

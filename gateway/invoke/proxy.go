@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/problem"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -34,8 +35,6 @@ type call struct {
 	x     *exchange
 	first exchange
 	lease *Lease
-	// said are the values of the answer's headers that are the gateway's.
-	said [2]string
 	// written says that the answer's head is out.
 	written bool
 	cold    bool
@@ -190,6 +189,7 @@ func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
 	c.x = x
 	x.inv, x.fn, x.limit, x.idle = c.inv, c.fn, c.rt.live.Config.Timeout, c.rt.live.Config.IdleTimeout
 	x.client = c.w
+	x.passer, _ = c.w.(passer)
 	if c.out.body != nil && (!c.out.inline() || l.rev.Config.H2C()) && c.r.ProtoMajor == 1 {
 		// Some writers cannot; then the answer begins when the body has been read.
 		_ = http.NewResponseController(c.w).EnableFullDuplex()
@@ -239,49 +239,26 @@ func (c *call) relay(ctx context.Context, resp *http.Response, ran time.Duration
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return c.switchProtocols(ctx, resp)
 	}
-	h := c.w.Header()
-	named := namedByConnection(resp.Header)
-	for k, vv := range resp.Header {
-		if dropResponse(k) || named != nil && slices.Contains(named, k) {
-			continue
-		}
-		h[k] = vv
-	}
-	if _, ok := h["Content-Type"]; !ok {
-		// What the function did not say is not guessed for it.
-		h["Content-Type"] = nil
-	}
-	c.said = [2]string{c.out.id, c.timing(ran)}
-	h[HeaderInvocationID] = c.said[:1:1]
-	if own := h[headerServerTiming]; len(own) > 0 {
-		h[headerServerTiming] = append(own[:len(own):len(own)], c.said[1])
-	} else {
-		h[headerServerTiming] = c.said[1:]
-	}
-	announced := 0
-	for k := range resp.Trailer {
-		if !dropResponse(k) {
-			h.Add("Trailer", k)
-			announced++
-		}
-	}
-	if announced > 0 && c.r.ProtoMajor == 1 {
-		// HTTP/2 has trailers behind a body of known length; HTTP/1 does not.
-		delete(h, "Content-Length")
-	}
 	if !x.begin() {
 		x.stopBody()
-		clear(h)
 		err := x.fault(ctx, errCut)
 		x.finish(false)
 		return err
 	}
 	c.status, c.written = resp.StatusCode, true
-	if isStream(resp.Header) {
+	if isStream(c.contentType(resp)) {
 		c.stream = true
 		x.stream()
 	}
-	c.w.WriteHeader(resp.StatusCode)
+	announced, timing := 0, c.timing(ran)
+	if resp.Header == nil {
+		fields := slices.DeleteFunc(x.conn.in.Fields(), func(f http1.Field) bool { return dropResponse(f.Name) })
+		fields = append(fields, http1.Field{Name: HeaderInvocationID, Value: c.out.id}, http1.Field{Name: headerServerTiming, Value: timing})
+		x.passer.Pass(resp.StatusCode, fields)
+	} else {
+		announced = c.setHeader(resp, timing)
+		c.w.WriteHeader(resp.StatusCode)
+	}
 	if err := c.copyBody(resp); err != nil {
 		err = x.brokenOff(ctx, err)
 		x.finish(false)
@@ -292,13 +269,46 @@ func (c *call) relay(ctx context.Context, resp *http.Response, ran time.Duration
 	return nil
 }
 
-// isStream reports whether an answer may last: an event stream, or gRPC, whose calls send their head with the first message.
-func isStream(h http.Header) bool {
-	ct := h["Content-Type"]
-	if len(ct) == 0 {
-		return false
+// setHeader makes the client's header of the answer's, and returns how many trailers it announces.
+func (c *call) setHeader(resp *http.Response, timing string) (announced int) {
+	h := c.w.Header()
+	named := namedByConnection(resp.Header)
+	for k, vv := range resp.Header {
+		if !dropResponse(k) && !slices.Contains(named, k) {
+			h[k] = vv
+		}
 	}
-	media, _, _ := strings.Cut(ct[0], ";")
+	if _, ok := h["Content-Type"]; !ok {
+		// What the function did not say is not guessed for it.
+		h["Content-Type"] = nil
+	}
+	h[HeaderInvocationID] = []string{c.out.id}
+	// The function's own values are not ours to append to.
+	h[headerServerTiming] = append(slices.Clip(h[headerServerTiming]), timing)
+	for k := range resp.Trailer {
+		if !dropResponse(k) {
+			h.Add("Trailer", k)
+			announced++
+		}
+	}
+	if announced > 0 && c.r.ProtoMajor == 1 {
+		// HTTP/2 has trailers behind a body of known length; HTTP/1 does not.
+		delete(h, "Content-Length")
+	}
+	return announced
+}
+
+// contentType is the answer's Content-Type, "" where it has none.
+func (c *call) contentType(resp *http.Response) string {
+	if resp.Header == nil {
+		return c.x.conn.in.Get("Content-Type")
+	}
+	return resp.Header.Get("Content-Type")
+}
+
+// isStream reports whether an answer may last: an event stream, or gRPC, whose calls send their head with the first message.
+func isStream(contentType string) bool {
+	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
 	return media == "text/event-stream" || strings.HasPrefix(media, "application/grpc")
 }
@@ -311,6 +321,13 @@ func (e *errWrite) Error() string { return e.err.Error() }
 // copyBody passes the body on. What came is sent on at once when nothing more is there.
 func (c *call) copyBody(resp *http.Response) error {
 	if resp.Body == http.NoBody {
+		return nil
+	}
+	if b := c.x.whole(resp); b != nil && !c.stream {
+		if _, err := c.w.Write(b); err != nil {
+			return &errWrite{err}
+		}
+		_, _ = c.x.conn.br.Discard(len(b))
 		return nil
 	}
 	buf := c.inv.bufs.get()
@@ -349,6 +366,15 @@ func (c *call) copyBody(resp *http.Response) error {
 			return err
 		}
 	}
+}
+
+// whole returns the body of an ordinary answer that has come together with its head, nil where it has not. It is still to be read.
+func (x *exchange) whole(resp *http.Response) []byte {
+	if resp.Header != nil || resp.ContentLength > int64(x.conn.br.Buffered()) {
+		return nil
+	}
+	b, _ := x.conn.br.Peek(int(resp.ContentLength))
+	return b
 }
 
 // trailers passes the trailers on that came after the body.
