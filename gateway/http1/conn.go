@@ -35,7 +35,7 @@ type conn struct {
 	nc   net.Conn
 	sock *socket.Conn
 	raw  syscall.RawConn
-	// state says what since is about, in nanoseconds since 1970.
+	// state says what since is about, in nanoseconds since the server began; active, it is when the request's head began to come.
 	state atomic.Int32
 	since atomic.Int64
 	// timed says that somebody has put a deadline on the connection.
@@ -68,7 +68,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	ctx, cancel := context.WithCancel(s.cfg.Base)
 	c.cancel, c.unwatch = cancel, context.AfterFunc(ctx, c.watch.end)
 	c.blank = (&http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String()}).WithContext(ctx)
-	c.since.Store(time.Now().UnixNano())
+	c.since.Store(s.uptime())
 	return c
 }
 
@@ -166,9 +166,14 @@ func (c *conn) unusual() verdict {
 	return unusual
 }
 
-// pass goes on to another state; false for a connection whose time was over before.
+// pass goes on to another state, from now on; false for a connection whose time was over before.
 func (c *conn) pass(to int32) bool {
-	c.since.Store(time.Now().UnixNano())
+	c.since.Store(c.s.uptime())
+	return c.become(to)
+}
+
+// become is pass without a look at the clock.
+func (c *conn) become(to int32) bool {
 	for {
 		from := c.state.Load()
 		if from == kicked {
@@ -203,7 +208,7 @@ func (c *conn) tryRead(fd uintptr) bool {
 
 // respond serves the request that was read and reports whether the connection goes on.
 func (c *conn) respond() bool {
-	if !c.pass(active) {
+	if !c.become(active) {
 		return false
 	}
 	c.s.cfg.Note(c.nc, http.StateActive)

@@ -92,6 +92,9 @@ func (in *Incoming) head(b []byte) int {
 	if !bodyAllowed(code) {
 		return 0
 	}
+	if in.fields == nil {
+		in.fields = make([]Field, 0, usualHeaders)
+	}
 	in.fields = in.fields[:0]
 	in.resp = http.Response{
 		Status: status, StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, ContentLength: -1,

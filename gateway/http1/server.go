@@ -40,6 +40,7 @@ type Server struct {
 	handover *handover
 	handler  http.Handler
 	log      *slog.Logger
+	began    time.Time
 	works    works
 	date     atomic.Pointer[dateText]
 	// leaving says that answers end their connections, ending that connections are not waited for any more.
@@ -69,9 +70,13 @@ func New(cfg Config, l net.Listener, h http.Handler, log *slog.Logger) *Server {
 		cfg.Note = func(net.Conn, http.ConnState) {}
 	}
 	return &Server{
-		cfg: cfg, listener: l, handover: newHandover(l.Addr()), handler: h, log: log, conns: map[*conn]struct{}{}, look: make(chan struct{}, 1),
+		cfg: cfg, listener: l, handover: newHandover(l.Addr()), handler: h, log: log, began: time.Now(), conns: map[*conn]struct{}{},
+		look: make(chan struct{}, 1),
 	}
 }
+
+// uptime is how long there is the server, in nanoseconds: the half of what time.Now costs.
+func (s *Server) uptime() int64 { return int64(time.Since(s.began)) }
 
 // Rest is the listener of the connections that are handed over, for an http.Server.
 func (s *Server) Rest() net.Listener { return s.handover }

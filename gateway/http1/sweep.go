@@ -51,7 +51,7 @@ func (s *Server) sweep(done chan struct{}) {
 func (c *conn) check(now time.Time) {
 	cfg := &c.s.cfg
 	state := c.state.Load()
-	took := now.Sub(time.Unix(0, c.since.Load()))
+	took := now.Sub(c.s.began) - time.Duration(c.since.Load())
 	over := func(limit time.Duration) bool { return limit > 0 && took > limit }
 	switch state {
 	case fresh, reading:

@@ -267,13 +267,13 @@ func (e *errNothingSent) Error() string { return e.err.Error() }
 func (e *errNothingSent) Unwrap() error { return e.err }
 
 // roundTrip sends the request to the leased instance and returns the head of its answer.
-func (x *exchange) roundTrip(ctx context.Context, l *Lease, o *outgoing) (*http.Response, error) {
+func (x *exchange) roundTrip(ctx context.Context, now time.Time, l *Lease, o *outgoing) (*http.Response, error) {
 	x.lease = l
 	if l.rev.Config.H2C() {
 		return x.roundTripH2(ctx, l, o)
 	}
 	up := l.inst.up
-	c := up.get(!o.replayable())
+	c := up.get(now, !o.replayable())
 	for {
 		if c == nil {
 			var err error

@@ -29,6 +29,8 @@ type call struct {
 	fn    *function
 	rt    *route
 	start time.Time
+	// ended is when the last attempt ended.
+	ended time.Time
 	out   outgoing
 	fwd   forwarding
 	// x is the exchange tried last, and first where the first one is.
@@ -57,7 +59,10 @@ func (inv *Invoker) ServeInvocation(w http.ResponseWriter, r *http.Request, ref 
 		err = c.serve()
 	}
 	if c.fn != nil {
-		now := time.Now()
+		now := c.ended
+		if err != nil {
+			now = time.Now()
+		}
 		c.fn.stats.record(now, now.Sub(c.start), outcome{status: c.status, err: err, cold: c.cold, stream: c.stream})
 	}
 	switch {
@@ -159,7 +164,9 @@ func (c *call) serve() error {
 		}
 		c.lease = l
 		c.cold = c.cold || l.cold
-		err = c.attempt(ctx, deadline)
+		if err = c.attempt(ctx, deadline); err == nil {
+			return nil
+		}
 		var unsent *errNothingSent
 		if !errors.As(err, &unsent) {
 			return err
@@ -181,7 +188,10 @@ func (c *call) serve() error {
 func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
 	l := c.lease
 	suspect := false
-	defer func() { l.release(time.Now(), suspect) }()
+	defer func() {
+		c.ended = time.Now()
+		l.release(c.ended, suspect)
+	}()
 	x := &c.first
 	if c.x != nil {
 		x = &exchange{}
@@ -199,7 +209,7 @@ func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
 	}
 	x.watch(ctx, c.start, deadline)
 	sent := time.Now()
-	resp, err := x.roundTrip(ctx, l, &c.out) //nolint:bodyclose // the exchange owns the connection, and finish ends it
+	resp, err := x.roundTrip(ctx, sent, l, &c.out) //nolint:bodyclose // the exchange owns the connection, and finish ends it
 	if err != nil {
 		var unsent *errNothingSent
 		if errors.As(err, &unsent) && x.uncut() {
@@ -308,9 +318,10 @@ func (c *call) contentType(resp *http.Response) string {
 
 // isStream reports whether an answer may last: an event stream, or gRPC, whose calls send their head with the first message.
 func isStream(contentType string) bool {
+	const grpc = "application/grpc"
 	media, _, _ := strings.Cut(contentType, ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "text/event-stream" || strings.HasPrefix(media, "application/grpc")
+	media = strings.TrimSpace(media)
+	return strings.EqualFold(media, "text/event-stream") || len(media) >= len(grpc) && strings.EqualFold(media[:len(grpc)], grpc)
 }
 
 // errWrite wraps a failure to write to the client.

@@ -36,7 +36,7 @@ func (l *Lease) RoundTrip(r *http.Request) (*http.Response, error) {
 		x.body = r.Body
 	}
 	x.watch(ctx, start, start.Add(cfg.Timeout.Std()))
-	resp, err := x.roundTrip(ctx, l, o)
+	resp, err := x.roundTrip(ctx, start, l, o)
 	if err != nil {
 		var unsent *errNothingSent
 		isUnsent := errors.As(err, &unsent) && x.uncut()

@@ -39,8 +39,7 @@ const (
 )
 
 // get returns the idle connection used last, or nil. Sure asks for one that was open a moment ago.
-func (u *upstream) get(sure bool) *upconn {
-	now := time.Now()
+func (u *upstream) get(now time.Time, sure bool) *upconn {
 	for {
 		u.mu.Lock()
 		n := len(u.idle)
