@@ -154,6 +154,7 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 		{"triggers", m.once(t.triggers.Run, b.Triggers().Stream(), b.TriggerStates().Stream()), t.triggers.Ready, termPatience},
 		{name: "live", run: t.live.Run},
 		{name: "api", run: t.api.Run},
+		{name: "leftovers", run: b.ClearLeftovers},
 	}, func() {
 		m.relay.Lead(relay.Active{Public: t.public, Control: t.api.Handler()})
 	})

@@ -155,7 +155,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	b.spares.watch(func(stream string) error { return b.Barrier(context.Background(), stream) })
 	b.openTables()
-	return b.reclaim(ctx)
+	return b.clearLeftovers(ctx, time.Time{})
 }
 
 // checkDurability refuses to go on where power loss may lose accepted work and that is not wanted.
@@ -219,20 +219,6 @@ func (b *Bus) openTables() {
 	b.results = newTable[functions.Result](b, BucketResults, fault.CodeInvocationNotFound)
 	b.artifacts = newObjects(b, ObjectsArtifacts)
 	b.bodies = newObjects(b, ObjectsBodies)
-}
-
-// reclaim removes what an earlier process did not finish.
-func (b *Bus) reclaim(ctx context.Context) error {
-	for _, o := range []*Objects{b.artifacts, b.bodies} {
-		n, err := o.reclaim(ctx)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			b.log.Info("parts of unfinished objects removed", "bucket", o.bucket, "objects", n)
-		}
-	}
-	return nil
 }
 
 // openDoor reads, or makes, what clients are let in by.

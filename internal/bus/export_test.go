@@ -9,6 +9,14 @@ import (
 // HashOf is what the roster keeps of a secret.
 func HashOf(secret string) string { return hashOf(secret) }
 
+// ClearLeftoversBefore removes the parts without a name that were written before a time.
+func (b *Bus) ClearLeftoversBefore(ctx context.Context, t time.Time) error {
+	return b.clearLeftovers(ctx, t)
+}
+
+// SetPatience changes how long whoever writes an object may take for a part.
+func (o *Objects) SetPatience(d time.Duration) { o.patience = d }
+
 // YieldAll has others lead what this server leads, as the server does that leads the cluster.
 func (b *Bus) YieldAll(t testing.TB) {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -19,6 +20,8 @@ type Objects struct {
 	store  jetstream.ObjectStore
 	// stream is what is behind the bucket.
 	stream jetstream.Stream
+	// patience is how long whoever writes may take for a part.
+	patience time.Duration
 }
 
 // ObjectInfo describes an object.
@@ -29,7 +32,7 @@ type ObjectInfo struct {
 }
 
 func newObjects(b *Bus, bucket string) *Objects {
-	return &Objects{bus: b, bucket: bucket, store: b.stores.objects[bucket].store, stream: b.stores.objects[bucket].stream}
+	return &Objects{bus: b, bucket: bucket, store: b.stores.objects[bucket].store, stream: b.stores.objects[bucket].stream, patience: partPatience}
 }
 
 // Stream is the name of the stream behind the bucket, for Barrier.
@@ -100,29 +103,4 @@ func (o *Objects) fail(err error, doing, name string) error {
 		return fault.New(fault.CodeNotFound, "there is no %s in %s", name, o.bucket)
 	}
 	return o.bus.storeFault(err, doing+" "+o.bucket+" "+name)
-}
-
-// reclaim removes the parts of objects whose writing was cut off by the end of an earlier process, and says of how many. Nothing may be
-// written meanwhile: it is for the start of the one process that has the directory.
-func (o *Objects) reclaim(ctx context.Context) (int, error) {
-	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.parts(">")))
-	if err != nil {
-		return 0, o.fail(err, "looking up", "")
-	}
-	if len(info.State.Subjects) == 0 {
-		return 0, nil
-	}
-	whole, err := o.list(ctx)
-	if err != nil {
-		return 0, o.fail(err, "listing", "")
-	}
-	for _, w := range whole {
-		delete(info.State.Subjects, o.parts(w.NUID))
-	}
-	for subject := range info.State.Subjects {
-		if err := o.stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
-			return 0, o.fail(err, "clearing", subject)
-		}
-	}
-	return len(info.State.Subjects), nil
 }

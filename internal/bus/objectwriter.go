@@ -10,9 +10,12 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 const (
@@ -23,8 +26,8 @@ const (
 )
 
 // Put stores what r yields under the name, in place of what was there, and returns its size. An error of r is returned as it is, and
-// nothing is stored then, nor when ctx ends. Two at once of one name leave the parts of one of them behind until the next start.
-// An election of the cluster's makes it wait: r is read once, and what of it was not stored is sent again.
+// nothing is stored then, nor when ctx ends, nor when r yields too little for half an hour. Two at once of one name leave the parts of one of them behind
+// until leftovers are cleared. An election of the cluster's makes it wait: r is read once, and what of it was not stored is sent again.
 func (o *Objects) Put(ctx context.Context, name string, r io.Reader) (int64, error) {
 	old, err := o.describe(ctx, name, jetstream.GetObjectInfoShowDeleted())
 	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
@@ -32,7 +35,7 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader) (int64, err
 	}
 	// What was begun is ended or taken back, also when the caller has gone.
 	w := &objectWriter{ctx: context.WithoutCancel(ctx), objects: o, id: rand.Text()[:objectIDLength]}
-	src := &source{ctx: ctx, r: r}
+	src := &source{ctx: ctx, r: r, patience: o.patience}
 	info, err := w.write(name, src)
 	if err != nil {
 		_ = o.stream.Purge(w.ctx, jetstream.WithPurgeSubject(o.parts(w.id)))
@@ -104,16 +107,22 @@ func (w *objectWriter) store(number string, m *nats.Msg) error {
 type source struct {
 	ctx context.Context
 	r   io.Reader
-	err error
+	// patience is how long a part may take.
+	patience time.Duration
+	err      error
 }
 
 func (s *source) Read(p []byte) (n int, err error) {
+	begun := time.Now()
 	for n < len(p) && err == nil {
 		if err = s.ctx.Err(); err == nil {
 			var m int
 			m, err = s.r.Read(p[n:])
 			n += m
 		}
+	}
+	if took := time.Since(begun); took > s.patience && s.ctx.Err() == nil {
+		err = fault.New(fault.CodeInvalidRequest, "%d bytes took %s: the sender is too slow", n, took.Round(time.Second))
 	}
 	if err != nil && err != io.EOF { //nolint:errorlint // as whoever reads compares it
 		s.err = err
