@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -99,7 +100,7 @@ func TestRespondAsync(t *testing.T) {
 func TestQuota(t *testing.T) {
 	s := harness.Start(t)
 	s.Must("quota", "set", "small", "--instances", "1", "--functions", "1", "--concurrent", "2")
-	s.Deploy("one", "probe", "namespace: small\nconcurrency: 1\nscale: {max: 5}\n")
+	s.Deploy("one", "probe", "namespace: small\nconcurrency: 1\ntimeout: 5m\nscale: {max: 5}\n")
 	r := s.TryDeploy("two", "probe", "namespace: small\n")
 	if r.Exit != 6 || !strings.Contains(r.Stderr, "small") {
 		t.Errorf("a second function: ended with %d: %s", r.Exit, r.Stderr)
@@ -107,25 +108,32 @@ func TestQuota(t *testing.T) {
 	if out := s.Must("fn", "ls", "-o", "name").Stdout; out != "one.small\n" {
 		t.Errorf("a refused deploy left %q", out)
 	}
-	// One instance is all there may be: a third caller at once is one too many for the namespace.
+	// One instance is all there may be: a third caller at once is one too many for the namespace. The first two stay until their bodies end.
 	codes := make(chan int, 2)
+	var bodies []*io.PipeWriter
 	for range cap(codes) {
+		body, end := io.Pipe()
+		bodies = append(bodies, end)
 		go func() {
-			resp, _, err := s.TryDo("GET", "/fn/one.small/sleep?ms=4000", "", nil)
+			resp, err := http.Post(s.URL("/fn/one.small/upload"), "text/plain", body)
 			if err != nil {
 				codes <- 0
 				return
 			}
+			resp.Body.Close()
 			codes <- resp.StatusCode
 		}()
 	}
-	eventually(t, 3*time.Second, "two callers are there", func() bool {
+	eventually(t, 30*time.Second, "two callers are there", func() bool {
 		var fn v1.Function
 		list(t, s, &fn, "fn", "show", "one.small")
 		return fn.Traffic.InFlight+fn.Traffic.Waiting == cap(codes)
 	})
 	resp, body := s.Get("/fn/one.small/pid")
 	refused(t, resp, body, 429, "quota-exceeded")
+	for _, b := range bodies {
+		b.Close()
+	}
 	for range cap(codes) {
 		if code := <-codes; code != 200 {
 			t.Errorf("a caller within the quota is answered %d", code)

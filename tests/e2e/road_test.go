@@ -49,6 +49,9 @@ func TestRoad(t *testing.T) {
 			t.Errorf("Server-Timing %q of a cold start lacks %s", timing, phase)
 		}
 	}
+	// Kept for longer than a machine stands still between two calls.
+	s.Deploy("hello", "hello", "scale: {keepAlive: 10m}\n")
+	s.Get("/fn/hello")
 	resp, _ = s.Get("/fn/hello")
 	if timing := resp.Header.Get("Server-Timing"); strings.Contains(timing, "create") {
 		t.Errorf("Server-Timing %q of a warm call shows a start", timing)
