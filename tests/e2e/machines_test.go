@@ -20,7 +20,7 @@ func TestWorkersOnOtherMachines(t *testing.T) {
 	sw := harness.NewSwitch(t)
 	here := sw.Machine(1)
 	public, joinAt := harness.MachineAddr(1)+":8080", harness.MachineAddr(1)+":4222"
-	s := harness.Start(t, harness.WithNetwork(here), harness.WithFlags("--no-worker", "--nats-listen", joinAt, "--certificate-life", "4s",
+	s := harness.Start(t, harness.WithNetwork(here), harness.WithFlags("--no-worker", "--nats-listen", joinAt, "--certificate-life", "20s",
 		"--public-addr", public, "--control-addr", harness.MachineAddr(1)+":8081"))
 	s.Public = public
 	f := &fleet{Server: s, t: t, addr: joinAt}
