@@ -72,15 +72,19 @@ func (s *suite) limits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		begun := time.Now()
-		_, _ = c.try("/spin", "ms", "1500")
-		time.Sleep(1600*time.Millisecond - time.Since(begun))
-		after, err := c.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		var used, passed time.Duration
+		// A machine that is busy otherwise may leave it next to nothing, for a time.
+		for begun, try := time.Now(), 0; used < 100*time.Millisecond && try < 10; try++ {
+			again := time.Now()
+			_, _ = c.try("/spin", "ms", "1500")
+			time.Sleep(1600*time.Millisecond - time.Since(again))
+			after, err := c.Stats(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			used, passed = (after.CPU - before.CPU).Std(), time.Since(begun)
 		}
 		// By the cgroup's own account, with a quarter of slack for the periods' borders: 20 % of the time that passed.
-		used, passed := (after.CPU - before.CPU).Std(), time.Since(begun)
 		if limit := passed / 4; used > limit+100*time.Millisecond {
 			t.Errorf("used %s in %s", used, passed)
 		}
