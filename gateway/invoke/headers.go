@@ -2,6 +2,8 @@ package invoke
 
 import (
 	"cmp"
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -185,21 +187,17 @@ func isHex(s string) bool {
 
 // newTraceparent begins a trace that nobody records.
 func newTraceparent() string {
-	b := make([]byte, 0, 55)
-	b = append(b, "00-"...)
-	b = appendHex16(b, rand.Uint64())
-	b = appendHex16(b, rand.Uint64()|1)
-	b = append(b, '-')
-	b = appendHex16(b, rand.Uint64()|1)
-	return string(append(b, "-00"...))
-}
-
-func appendHex16(b []byte, v uint64) []byte {
-	const digits = "0123456789abcdef"
-	for shift := 60; shift >= 0; shift -= 4 {
-		b = append(b, digits[v>>shift&15])
+	var ids [24]byte
+	for i := 0; i < len(ids); i += 8 {
+		binary.LittleEndian.PutUint64(ids[i:], rand.Uint64())
 	}
-	return b
+	trace, span := ids[:16], ids[16:]
+	// Neither may be all zeros.
+	trace[0] |= 1
+	span[0] |= 1
+	b := hex.AppendEncode(append(make([]byte, 0, 55), "00-"...), trace)
+	b = hex.AppendEncode(append(b, '-'), span)
+	return string(append(b, "-00"...))
 }
 
 // forwarding is what a request is told about its client.
