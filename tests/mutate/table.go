@@ -185,6 +185,10 @@ var mutations = []mutation{
 		"gateway/invoke/headers.go", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn strings.HasPrefix(k, ownPrefix)", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn false", "./gateway/invoke",
 	},
 	{
+		"a function that speaks for the platform, in an ordinary answer",
+		"gateway/invoke/answer.go", "return dropResponse(f.Name)", "return f.Name == \"Te\"", "./gateway/invoke",
+	},
+	{
 		"a quota that does not hold",
 		"scheduler/placement/quota.go", "if name := s.quota.Exceeded(s.used, more); name != \"\" {", "if name := s.quota.Exceeded(s.used, more); name == \"-\" {", "./scheduler/placement",
 	},
