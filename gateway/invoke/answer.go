@@ -224,7 +224,7 @@ func (x *exchange) brokenOff(ctx context.Context, err error) error {
 // timing is the value of Server-Timing: where the time went, in milliseconds.
 func (c *call) timing(ran time.Duration) string {
 	b := make([]byte, 0, 128)
-	l := c.lease
+	l := &c.lease
 	waited := l.waited
 	if l.cold {
 		// The parts of the start that lie within the wait; the rest of it was the queue.

@@ -49,8 +49,8 @@ func (inv *Invoker) Lease(ctx context.Context, ref functions.Ref, class Class) (
 	} else if err := f.ns.enterWait(ctx); err != nil {
 		return nil, err
 	}
-	l, err := inv.lease(ctx, f, class, now, deadline, rt.live.Config.Timeout)
-	if err != nil {
+	l := &Lease{}
+	if err := inv.lease(ctx, l, f, class, now, deadline, rt.live.Config.Timeout); err != nil {
 		f.ns.leave()
 		return nil, err
 	}
@@ -58,24 +58,25 @@ func (inv *Invoker) Lease(ctx context.Context, ref functions.Ref, class Class) (
 	return l, nil
 }
 
-// lease takes a slot. A zero deadline leaves the end of the wait to ctx; limit is what the deadline came from.
-func (inv *Invoker) lease(ctx context.Context, f *function, class Class, now, deadline time.Time, limit functions.Duration) (*Lease, error) {
+// lease takes a slot and makes l its lease. A zero deadline leaves the end of the wait to ctx; limit is what the deadline came from.
+func (inv *Invoker) lease(ctx context.Context, l *Lease, f *function, class Class, now, deadline time.Time, limit functions.Duration) error {
 	g, w := f.pool.acquire(class, inv.cfg.MaxWaiting, now)
 	inv.activate(f)
 	if g.err != nil {
-		return nil, g.err
+		return g.err
 	}
 	if w == nil {
 		if thawed, err := inv.admit(g.ep); err == nil {
-			return &Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, thawed: thawed}, nil
+			*l = Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, thawed: thawed}
+			return nil
 		}
 		w = newWaiter(class)
 		f.pool.again(g.inst, w, now)
 	}
-	return inv.wait(ctx, f, w, now, deadline, limit)
+	return inv.wait(ctx, l, f, w, now, deadline, limit)
 }
 
-func (inv *Invoker) wait(ctx context.Context, f *function, w *waiter, begun, deadline time.Time, limit functions.Duration) (*Lease, error) {
+func (inv *Invoker) wait(ctx context.Context, l *Lease, f *function, w *waiter, begun, deadline time.Time, limit functions.Duration) error {
 	inv.need(f)
 	var expired <-chan time.Time
 	if !deadline.IsZero() {
@@ -92,25 +93,26 @@ func (inv *Invoker) wait(ctx context.Context, f *function, w *waiter, begun, dea
 		select {
 		case g := <-w.ready:
 			if g.err != nil {
-				return nil, g.err
+				return g.err
 			}
 			thawed, err := inv.admit(g.ep)
 			if err != nil {
 				f.pool.again(g.inst, w, time.Now())
 				continue
 			}
-			return &Lease{
+			*l = Lease{
 				inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, waited: time.Since(begun), cold: g.inst.added.After(begun), thawed: thawed,
-			}, nil
+			}
+			return nil
 		case <-ctx.Done():
 			leave()
 			if e := fault.From(context.Cause(ctx)); e != nil {
-				return nil, e
+				return e
 			}
-			return nil, fault.Wrap(fault.CodeStartTimeout, ctx.Err(), "waiting for an instance of %s", f.ref)
+			return fault.Wrap(fault.CodeStartTimeout, ctx.Err(), "waiting for an instance of %s", f.ref)
 		case <-expired:
 			leave()
-			return nil, f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
+			return f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
 		}
 	}
 }

@@ -31,7 +31,7 @@ type call struct {
 	// x is the exchange tried last, and first where the first one is.
 	x     *exchange
 	first exchange
-	lease *Lease
+	lease Lease
 	// written says that the answer's head is out.
 	written bool
 	cold    bool
@@ -150,15 +150,14 @@ func (c *call) serve() error {
 	deadline := c.start.Add(cfg.Timeout.Std())
 	ctx := c.r.Context()
 	for refused := 0; ; {
-		l, err := c.inv.lease(ctx, c.fn, Sync, c.start, deadline, cfg.Timeout)
+		err := c.inv.lease(ctx, &c.lease, c.fn, Sync, c.start, deadline, cfg.Timeout)
 		if err != nil {
 			if problem.Gone(c.r) {
 				return errGone
 			}
 			return err
 		}
-		c.lease = l
-		c.cold = c.cold || l.cold
+		c.cold = c.cold || c.lease.cold
 		if err = c.attempt(ctx, deadline); err == nil {
 			return nil
 		}
@@ -181,7 +180,7 @@ func (c *call) serve() error {
 
 // attempt makes the exchange on the leased instance.
 func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
-	l := c.lease
+	l := &c.lease
 	suspect := false
 	defer func() {
 		c.ended = time.Now()
