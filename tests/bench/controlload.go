@@ -83,7 +83,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	order := rng.Perm(len(w.refs))
 	noise := w.watchTimers(ctx)
 	defer func() { o.late = noise() }()
-	t := newTally(len(due))
+	t, away := newTally(len(due)), w.workers.cpu()
 	added := make([]time.Duration, len(due))
 	var steps [len(o.steps)][]time.Duration
 	for s := range steps {
@@ -98,10 +98,11 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 		calls.Go(func() {
 			called := time.Now()
 			t.note(i, due, w.call(ctx, order[i]))
-			m := w.workers.marks[order[i]]
-			added[i] = t.took[i] - m.ready.Sub(m.commanded)
+			m := &w.workers.noted().marks[order[i]]
+			asked, commanded, ready := timeIn(&m.asked), timeIn(&m.commanded), timeIn(&m.ready)
+			added[i] = t.took[i] - ready.Sub(commanded)
 			for s, took := range [len(steps)]time.Duration{
-				called.Sub(due), m.asked.Sub(called), m.commanded.Sub(m.asked), m.ready.Sub(m.commanded) - sandboxTime, due.Add(t.took[i]).Sub(m.ready),
+				called.Sub(due), asked.Sub(called), commanded.Sub(asked), ready.Sub(commanded) - sandboxTime, due.Add(t.took[i]).Sub(ready),
 			} {
 				steps[s][i] = took
 			}
@@ -113,7 +114,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 		slices.Sort(steps[s])
 	}
 	slices.Sort(added)
-	o.added, o.steps = added, steps
+	o.added, o.steps, o.away = added, steps, w.workers.cpu()-away
 	return o, err
 }
 

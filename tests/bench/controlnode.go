@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,17 +33,15 @@ const (
 // fakeWorkers are workers without sandboxes. They send the messages of real ones, at the same times, and take as little of the processors as can
 // be: where workers are real, they have their own.
 type fakeWorkers struct {
+	*ledger
 	nodes map[functions.NodeID]*fakeNode
 	// hangUp ends the connections.
 	hangUp []func()
-	live   atomic.Int64
-	// revisions are what was deployed, by the function's number; marks hold what was last seen of each function's start.
+	// revisions are what was deployed, by the function's number.
 	revisions []fakeRevision
-	marks     []mark
+	// away says that calls do not come by here: an instance counts as used when it is ready.
+	away bool
 }
-
-// mark is when a start's demand reached the scheduler, its command the worker, and when the sandbox's time was over.
-type mark struct{ asked, commanded, ready time.Time }
 
 // started is the only revision of a function by its name, and its mark.
 func (w *fakeWorkers) started(name string) (*fakeRevision, *mark) {
@@ -106,21 +101,14 @@ func (b *fakeBatch) emptied() fakeBatch {
 	return fakeBatch{added: b.added[:0], removed: b.removed[:0], gone: b.gone[:0], changed: b.changed}
 }
 
-// newFakeWorkers connects the plan's workers, which start what is deployed. Those that join have their directories in dir.
-func newFakeWorkers(b *bus.Bus, p controlPlan, dir string, deployed []fakeRevision) (_ *fakeWorkers, err error) {
-	w := &fakeWorkers{nodes: make(map[functions.NodeID]*fakeNode, p.nodes), revisions: deployed, marks: make([]mark, len(deployed))}
-	defer func() {
-		if err != nil {
-			w.close()
-		}
-	}()
-	if p.joined {
-		return w, w.join(b, p.nodes, dir)
-	}
+// newFakeWorkers connects the plan's workers, which start what is deployed.
+func newFakeWorkers(b *bus.Bus, p controlPlan, deployed []fakeRevision) (*fakeWorkers, error) {
+	w := &fakeWorkers{ledger: newLedger(len(deployed)), nodes: make(map[functions.NodeID]*fakeNode, p.nodes), revisions: deployed}
 	var conns []*nats.Conn
 	for i := range max(min(p.connections, p.nodes), 1) {
 		nc, err := b.Connect(fmt.Sprintf("workers-%04d", i))
 		if err != nil {
+			w.close()
 			return nil, err
 		}
 		w.hangUp = append(w.hangUp, nc.Close)
@@ -139,22 +127,11 @@ func (w *fakeWorkers) add(id functions.NodeID, i int, nc *nats.Conn) {
 	}
 }
 
-// join has n workers join as real ones do.
-func (w *fakeWorkers) join(b *bus.Bus, n int, dir string) error {
-	token, err := bus.ReadToken(filepath.Join(b.DataDir(), bus.WorkerTokenFile))
-	if err != nil {
-		return err
-	}
-	for i := range n {
-		link, err := bus.Join(bus.JoinConfig{DataDir: filepath.Join(dir, fmt.Sprintf("worker-%04d", i)), URL: b.ListenURL(), Token: token}, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return err
-		}
-		w.hangUp = append(w.hangUp, func() { link.Close(context.Background()) })
-		w.add(link.Identity().Node, i, link.Conn())
-	}
-	return nil
-}
+// noted is the ledger.
+func (w *fakeWorkers) noted() *ledger { return w.ledger }
+
+// cpu is zero: they take the server's.
+func (w *fakeWorkers) cpu() time.Duration { return 0 }
 
 func (w *fakeWorkers) close() {
 	for _, end := range w.hangUp {
@@ -255,7 +232,8 @@ func (n *fakeNode) start(c fakeCommand, now time.Time) {
 	in := newFakeInstance(c, rev, m, now)
 	n.insts[in.id] = in
 	n.all.live.Add(1)
-	m.asked, m.commanded = c.Asked, now
+	m.asked.Store(c.Asked.UnixNano())
+	m.commanded.Store(now.UnixNano())
 	n.pending.init()
 	n.pending.changed[in.id] = struct{}{}
 	if n.timer == nil {
@@ -273,7 +251,9 @@ func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {
 		n.artifacts = append(n.artifacts, digest)
 	}
 	in.becomeReady(now)
-	in.mark.ready = now
+	if in.mark.ready.Store(now.UnixNano()); n.all.away {
+		in.lastUsed = now
+	}
 	n.addLocked(func(b *fakeBatch) {
 		b.added.add(func(out []byte) []byte { return in.endpoint(out, n.id) })
 		b.changed[in.id] = struct{}{}

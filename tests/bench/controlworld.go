@@ -24,12 +24,23 @@ const keepAlive = 2 * time.Second
 // functionPrefix begins the functions' names; the number follows.
 const functionPrefix = "fn-"
 
-// controlWorld is a whole control plane in this process: the bus on a directory of its own, scheduler, gateway, and workers that only wait.
+// waiting are workers that only wait.
+type waiting interface {
+	invoke.Workers
+	run(ctx context.Context) error
+	noted() *ledger
+	// cpu is what they took of processors besides this process.
+	cpu() time.Duration
+	close()
+}
+
+// controlWorld is a whole control plane in this process: the bus on a directory of its own, scheduler, gateway, and workers that only wait, in this
+// process or in another one.
 type controlWorld struct {
 	dir     string
 	bus     *bus.Bus
 	invoker *invoke.Invoker
-	workers *fakeWorkers
+	workers waiting
 	refs    []functions.Ref
 	stop    context.CancelFunc
 	parts   *errgroup.Group
@@ -75,7 +86,7 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	if err != nil {
 		return err
 	}
-	if w.workers, err = newFakeWorkers(w.bus, p, w.dir, deployed); err != nil {
+	if err := w.hire(p, deployed); err != nil {
 		return err
 	}
 	w.part(ctx, "workers", w.workers.run)
@@ -98,35 +109,57 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 	return nil
 }
 
+// hire has the plan's workers come.
+func (w *controlWorld) hire(p controlPlan, deployed []fakeRevision) error {
+	if p.joined {
+		away, err := newAwayWorkers(w.bus, p, w.dir)
+		if err == nil {
+			w.workers = away
+		}
+		return err
+	}
+	here, err := newFakeWorkers(w.bus, p, deployed)
+	if err == nil {
+		w.workers = here
+	}
+	return err
+}
+
+// deployedAs is the function of a number, and its revision.
+func deployedAs(i int) (functions.Ref, functions.Revision, error) {
+	ref := functions.Ref{Namespace: namespaceOf(i), Name: functionPrefix + fmt.Sprintf("%05d", i)}
+	rev := functions.Revision{
+		Schema: functions.Schema, Namespace: ref.Namespace, Function: ref.Name, Created: time.Now().UTC(), State: functions.RevisionReady,
+		Artifact: functions.Artifact{Digest: digestOf(i), Name: "./fn", Architecture: "amd64", Size: 4 << 20},
+		Config: functions.Config{
+			Env: map[string]string{"LOG_LEVEL": "info", "DATABASE_URL": "postgres://db.internal/app"}, Labels: map[string]string{"team": ref.Namespace},
+			Scale: functions.Scale{KeepAlive: functions.Duration(keepAlive)},
+		}.WithDefaults(),
+	}
+	var err error
+	rev.ID, err = functions.RevisionIDOf(ref, rev.Artifact, rev.Config)
+	return ref, rev, err
+}
+
 // deploy records functions of many namespaces, each with a revision that has the traffic.
 func (w *controlWorld) deploy(ctx context.Context, n int) ([]fakeRevision, error) {
 	deployed := make([]fakeRevision, n)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	now := time.Now().UTC()
 	for i := range n {
-		ref := functions.Ref{Namespace: namespaceOf(i), Name: functionPrefix + fmt.Sprintf("%05d", i)}
+		ref, rev, err := deployedAs(i)
+		if err != nil {
+			return nil, err
+		}
 		w.refs = append(w.refs, ref)
 		g.Go(func() error {
-			rev := functions.Revision{
-				Schema: functions.Schema, Namespace: ref.Namespace, Function: ref.Name, Created: now, State: functions.RevisionReady,
-				Artifact: functions.Artifact{Digest: digestOf(i), Name: "./fn", Architecture: "amd64", Size: 4 << 20},
-				Config: functions.Config{
-					Env: map[string]string{"LOG_LEVEL": "info", "DATABASE_URL": "postgres://db.internal/app"}, Labels: map[string]string{"team": ref.Namespace},
-					Scale: functions.Scale{KeepAlive: functions.Duration(keepAlive)},
-				}.WithDefaults(),
-			}
-			var err error
-			if rev.ID, err = functions.RevisionIDOf(ref, rev.Artifact, rev.Config); err != nil {
-				return err
-			}
 			if _, err := w.bus.Revisions().Put(ctx, bus.RevisionKey(ref, rev.ID), rev); err != nil {
 				return err
 			}
 			deployed[i] = newFakeRevision(&rev)
-			_, err = w.bus.Functions().Put(ctx, bus.FunctionKey(ref), functions.Function{
+			_, err := w.bus.Functions().Put(ctx, bus.FunctionKey(ref), functions.Function{
 				Schema: functions.Schema, Namespace: ref.Namespace, Name: ref.Name, Live: rev.ID, Revisions: []functions.RevisionID{rev.ID},
-				Generation: 1, Created: now, Updated: now,
+				Generation: 1, Created: rev.Created, Updated: rev.Created,
 			})
 			return err
 		})
@@ -138,7 +171,7 @@ func (w *controlWorld) deploy(ctx context.Context, n int) ([]fakeRevision, error
 func (w *controlWorld) settle(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for w.workers.live.Load() > 0 {
+	for w.workers.noted().live.Load() > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

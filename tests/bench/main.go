@@ -41,6 +41,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "flood" {
 		os.Exit(floodMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == awayVerb {
+		os.Exit(awayMain(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "control" {
 		os.Exit(controlMain(os.Args[2:]))
 	}
