@@ -56,10 +56,10 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 	if err := m.newInvoker(); err != nil {
 		return nil, err
 	}
-	if err := m.shareToken(); err != nil {
+	if err := m.shareToken(ctx); err != nil {
 		return nil, err
 	}
-	if m.auth, err = auth.New(auth.Config{TokenFile: m.tokenFile(), Hosts: cfg.ControlHosts}, log); err != nil {
+	if m.auth, err = auth.New(auth.Config{TokenFile: m.tokenFile(), Hosts: cfg.ControlHosts, Share: m.bus.ShareControlToken}, log); err != nil {
 		return nil, err
 	}
 	gcfg := m.gatewayConfig()
@@ -74,11 +74,11 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 }
 
 // shareToken gives the control API the token that all servers have.
-func (m *member) shareToken() error {
+func (m *member) shareToken(ctx context.Context) error {
 	if _, err := os.Stat(m.tokenFile()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	token, err := m.bus.ClusterSecret("control token")
+	token, err := m.bus.ControlToken(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,7 @@ func (m *member) parts() []part {
 		{name: "removals", run: m.expel},
 		{name: "relay", run: m.relay.Run},
 		{name: "leaders", run: m.follow},
+		{name: "token", run: func(ctx context.Context) error { return m.bus.FollowControlToken(ctx, m.auth.Token(), m.auth.Adopt) }},
 		{name: "gateway", run: m.gateway.Run, ready: m.gateway.Ready},
 		{name: "lead", run: m.lead},
 	}

@@ -22,8 +22,8 @@ func (a *API) registerToken(h huma.API) {
 	handle(a, h, huma.Operation{
 		OperationID: "rotate-token", Method: http.MethodPost, Path: "/v1/token/rotate", Summary: "Replace the token", Tags: tags,
 		Description: "The old token, every dashboard session and every link end at once.",
-	}, func(context.Context, *none) (*body[v1.Token], error) {
-		t, err := a.deps.Auth.Rotate()
+	}, func(ctx context.Context, _ *none) (*body[v1.Token], error) {
+		t, err := a.deps.Auth.Rotate(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -27,6 +27,8 @@ type Config struct {
 	LinkTTL time.Duration
 	// SessionTTL is how long a dashboard session lasts. Defaults to 12 hours.
 	SessionTTL time.Duration
+	// Share has the other servers take a new token, where there are any; where it fails the token stays. Defaults to none.
+	Share func(ctx context.Context, token string) error
 }
 
 func (c Config) withDefaults() Config {
@@ -50,6 +52,9 @@ func (c Config) validate() error {
 type Auth struct {
 	cfg Config
 	log *slog.Logger
+
+	// replacing is held while the token is replaced, mu only while what follows changes.
+	replacing sync.Mutex
 
 	mu    sync.RWMutex
 	token string
@@ -81,20 +86,46 @@ func (a *Auth) Token() string {
 	return a.token
 }
 
-// Rotate makes a new token, durably. The old one, every session, every link and every request that they let in end with it.
-func (a *Auth) Rotate() (string, error) {
+// Rotate makes a new token, durably, at every server. The old one, every session, every link and every request that they let in end with it.
+func (a *Auth) Rotate(ctx context.Context) (string, error) {
+	a.replacing.Lock()
+	defer a.replacing.Unlock()
+	t := newSecret()
+	if a.cfg.Share != nil {
+		if err := a.cfg.Share(ctx, t); err != nil {
+			return "", err
+		}
+	}
+	return t, a.replace(t)
+}
+
+// Adopt takes over the token that another server has made; one that is valid already changes nothing.
+func (a *Auth) Adopt(token string) error {
+	a.replacing.Lock()
+	defer a.replacing.Unlock()
+	if !isToken(token) {
+		return fault.New(fault.CodeInternal, "what another server has made is no token")
+	}
+	if equal(token, a.Token()) {
+		return nil
+	}
+	a.log.Info("another server has replaced the token")
+	return a.replace(token)
+}
+
+// replace has another token be valid; a.replacing is held.
+func (a *Auth) replace(t string) error {
+	if err := storeToken(a.cfg.TokenFile, t); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t := newSecret()
-	if err := storeToken(a.cfg.TokenFile, t); err != nil {
-		return "", err
-	}
 	a.token = t
 	clear(a.links)
 	a.expire(fault.New(fault.CodeUnauthenticated, "the token was replaced").
 		WithHint("on the server's machine, `tatami token show` prints the one that is valid"))
 	a.valid, a.expire = context.WithCancelCause(context.Background())
-	return t, nil
+	return nil
 }
 
 // life returns a context that ends when the token of now does.

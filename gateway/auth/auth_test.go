@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -153,7 +154,7 @@ func TestRotate(t *testing.T) {
 	old := a.Token()
 	cookies := login(t, a, h)
 	link, _ := a.Link()
-	now, err := a.Rotate()
+	now, err := a.Rotate(t.Context())
 	if err != nil || now == old || a.Token() != now {
 		t.Fatalf("rotated to %q, %v", now, err)
 	}
@@ -168,6 +169,43 @@ func TestRotate(t *testing.T) {
 	}
 	if resp := do(h, request("GET", link)); resp.StatusCode != 401 {
 		t.Errorf("a link of the old token: %d", resp.StatusCode)
+	}
+}
+
+// A token that is replaced is shared before it is valid, and not replaced where that fails; one that another server has made is taken over.
+func TestTheTokenIsShared(t *testing.T) {
+	t.Parallel()
+	var shared string
+	var refused error
+	file := filepath.Join(t.TempDir(), "token")
+	a := newAuth(t, auth.Config{TokenFile: file, Share: func(_ context.Context, token string) error {
+		shared = token
+		return refused
+	}})
+	now, err := a.Rotate(t.Context())
+	if err != nil || shared != now || a.Token() != now {
+		t.Fatalf("it has %q and shared %q: %v", now, shared, err)
+	}
+	refused = errors.New("nobody leads")
+	if _, err := a.Rotate(t.Context()); !errors.Is(err, refused) || a.Token() != now {
+		t.Errorf("not shared, and now %q: %v", a.Token(), err)
+	}
+	other := strings.Repeat("ab", 32)
+	if err := a.Adopt(other); err != nil || a.Token() != other {
+		t.Errorf("it is %q: %v", a.Token(), err)
+	}
+	if b, _ := os.ReadFile(file); strings.TrimSpace(string(b)) != other {
+		t.Error("the file holds another token")
+	}
+	cookies := login(t, a, handler(a))
+	if err := a.Adopt(other); err != nil {
+		t.Error(err)
+	}
+	if resp := do(handler(a), request("GET", "/v1/x", cookies)); resp.StatusCode != http.StatusNoContent {
+		t.Errorf("a session ends with a token that is valid already: %d", resp.StatusCode)
+	}
+	if err := a.Adopt("short"); err == nil || a.Token() != other {
+		t.Errorf("it is %q: %v", a.Token(), err)
 	}
 }
 
@@ -188,7 +226,7 @@ func TestRotateEndsWhatRuns(t *testing.T) {
 	}
 	local := serve(request("GET", "/v1/x").WithContext(context.WithValue(ctx, http.LocalAddrContextKey, &net.UnixAddr{Net: "unix"})))
 	remote := serve(request("GET", "/v1/x", set("Authorization", "Bearer "+a.Token())))
-	if _, err := a.Rotate(); err != nil {
+	if _, err := a.Rotate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	<-remote.Done()
@@ -203,7 +241,7 @@ func TestRotateEndsWhatRuns(t *testing.T) {
 	if again.Err() != nil {
 		t.Error("the new token's request ends at once")
 	}
-	if _, err := a.Rotate(); err != nil {
+	if _, err := a.Rotate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	running.Wait()

@@ -34,12 +34,15 @@ func loadToken(path string) (string, error) {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
 	t := strings.TrimSpace(string(b))
-	if len(t) < 2*tokenBytes || strings.ContainsAny(t, " \t\r\n") {
+	if !isToken(t) {
 		return "", fault.New(fault.CodeInternal, "%s holds no token", path).WithHint("remove it: the next start makes a new one")
 	}
 	// A token that others could read is closed to them; it stays valid, for who could read it was on this machine.
 	return t, os.Chmod(path, 0o600)
 }
+
+// isToken reports whether a text can be a token.
+func isToken(t string) bool { return len(t) >= 2*tokenBytes && !strings.ContainsAny(t, " \t\r\n") }
 
 // storeToken replaces the token file as a whole: a crash leaves the old token or the new one.
 func storeToken(path, token string) error {

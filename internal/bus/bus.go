@@ -279,14 +279,6 @@ func (b *Bus) ServersOnly() *tls.Config {
 	return b.keeper.Admit(pki.Only(pki.RoleServer), b.audit.refusedServer)
 }
 
-// ClusterSecret is a secret that all servers of the cluster have in common, another one for each purpose.
-func (b *Bus) ClusterSecret(purpose string) (string, error) {
-	if b.cfg.Cluster == nil {
-		return "", errAlone()
-	}
-	return b.authority.authority().Secret(purpose)
-}
-
 // Connect makes a further in-process connection; whoever asks closes it.
 func (b *Bus) Connect(name string) (*nats.Conn, error) { return connect(b.srv, b.pass, name, b.log) }
 

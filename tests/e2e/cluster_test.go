@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -164,9 +165,16 @@ func TestThreeServers(t *testing.T) {
 	for _, at := range waiting {
 		c.succeeded(other, at)
 	}
+	token := strings.TrimSpace(other.Must("token", "rotate").Stdout)
 	c.servers[victim].Launch()
 	eventually(t, 60*time.Second, "the server that came back calls functions", func() bool {
 		resp, _, err := c.servers[victim].TryDo("GET", "/fn/after/pid", "", nil)
 		return err == nil && resp.StatusCode == http.StatusOK
 	})
+	for i, s := range c.servers {
+		eventually(t, 30*time.Second, fmt.Sprintf("server %d has the token that replaced the one of before", i), func() bool {
+			has, err := os.ReadFile(filepath.Join(s.DataDir, "token"))
+			return err == nil && strings.TrimSpace(string(has)) == token
+		})
+	}
 }
