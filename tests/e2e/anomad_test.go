@@ -44,14 +44,7 @@ func aNomad(t *testing.T, dir string) (c *api.Client, fake *fakenomad.Cluster) {
 // compute is what the smallest of Nomad's nodes has of processors, in its MHz. All of them must be able to run the tests' tasks.
 func compute(t *testing.T, c *api.Client) (least int) {
 	t.Helper()
-	nodes, _, err := c.Nodes().List(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, stub := range nodes {
-		if stub.Status != api.NodeStatusReady {
-			continue
-		}
+	for _, stub := range readyNodes(t, c) {
 		n, _, err := c.Nodes().Info(stub.ID, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +64,18 @@ func compute(t *testing.T, c *api.Client) (least int) {
 		t.Fatal("this Nomad has no node that is ready")
 	}
 	return least
+}
+
+// readyNodes are those that take tasks.
+func readyNodes(t *testing.T, c *api.Client) []*api.NodeListStub {
+	t.Helper()
+	nodes, _, err := c.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(nodes, func(n *api.NodeListStub) bool {
+		return n.Status != api.NodeStatusReady || n.SchedulingEligibility != api.NodeSchedulingEligible
+	})
 }
 
 // restricted makes a token that may do what the policy for the servers says, and no more, until the test ends. It is empty where Nomad has no ACLs.

@@ -280,11 +280,7 @@ func (w *nomadWorld) crash(t *testing.T) {
 // drain has a Nomad node drained under load: its instances are ready elsewhere before they end.
 func (w *nomadWorld) drain(t *testing.T) {
 	t.Helper()
-	nodes, _, err := w.nomad.Nodes().List(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(nodes) < 2 {
+	if len(readyNodes(t, w.nomad)) < 2 {
 		t.Log("this Nomad has one node, which cannot be drained to another")
 		return
 	}

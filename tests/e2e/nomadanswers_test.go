@@ -83,7 +83,7 @@ func sleepers() *api.Job {
 	g.Networks = []*api.NetworkResource{{ReservedPorts: []api.Port{{Label: "one", Value: answersPort}}}}
 	g.Services = []*api.Service{{Name: answersService, PortLabel: "one", Provider: "nomad"}}
 	g.Scaling = &api.ScalingPolicy{Enabled: new(true), Min: new(int64(1)), Max: new(int64(3))}
-	g.Update = &api.UpdateStrategy{MaxParallel: new(1), HealthCheck: new("task_states"), MinHealthyTime: new(3 * time.Second)}
+	g.Update = &api.UpdateStrategy{MaxParallel: new(1), HealthCheck: new("task_states"), MinHealthyTime: new(5 * time.Second)}
 	j := api.NewServiceJob(answersJob, answersJob, "", 50).AddTaskGroup(g)
 	j.Region, j.Datacenters = nil, []string{"*"}
 	if ns := os.Getenv("NOMAD_NAMESPACE"); ns != "" {
@@ -294,11 +294,7 @@ func environOf(t *testing.T, alloc string) map[string]string {
 // highestGoesFirst scales up, as far as there are nodes with the port, and down: the highest index goes.
 func (a *answers) highestGoesFirst() {
 	a.t.Helper()
-	nodes, _, err := a.nomad.Nodes().List(nil)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if len(nodes) < 2 {
+	if len(readyNodes(a.t, a.nomad)) < 2 {
 		a.t.Log("this Nomad has one node, on which the port is taken once")
 		return
 	}
