@@ -196,12 +196,12 @@ func (t *routes) refresh(ctx context.Context, ref functions.Ref) {
 	}
 }
 
-// find returns a function that has a route. A name without one is looked for in the store once before it is a fault.
+// find returns a function that has a route. A name without one, or without a live revision, is looked for in the store once before that is a fault:
+// another server may have told its caller of what the watch has not brought yet.
 func (t *routes) find(ctx context.Context, ref functions.Ref) (*function, *route, error) {
-	if f := t.reg.find(ref); f != nil {
-		if rt := f.route.Load(); rt != nil {
-			return f, rt, nil
-		}
+	f, rt := t.known(ref)
+	if rt != nil && rt.live != nil {
+		return f, rt, nil
 	}
 	if err := ref.ValidateRunning(); err != nil {
 		return nil, nil, err
@@ -213,19 +213,27 @@ func (t *routes) find(ctx context.Context, ref functions.Ref) (*function, *route
 		return nil, nil, fault.Wrap(fault.CodeUnavailable, ctx.Err(), "looking for function %s", ref)
 	}
 	rec, rev, err := t.bus.Functions().Get(ctx, bus.FunctionKey(ref))
-	if err != nil {
-		if fault.Is(err, fault.CodeFunctionNotFound) {
-			return nil, nil, notFound(ref)
-		}
+	switch {
+	case err == nil:
+		t.apply(ctx, ref, rec, rev, false)
+	case fault.Is(err, fault.CodeFunctionNotFound):
+		return nil, nil, notFound(ref)
+	case rt == nil:
 		return nil, nil, err
 	}
-	t.apply(ctx, ref, rec, rev, false)
-	if f := t.reg.find(ref); f != nil {
-		if rt := f.route.Load(); rt != nil {
-			return f, rt, nil
-		}
+	if f, rt = t.known(ref); rt == nil {
+		return nil, nil, notFound(ref)
 	}
-	return nil, nil, notFound(ref)
+	return f, rt, nil
+}
+
+// known returns a function and its route by the table; the route is nil where the table has none.
+func (t *routes) known(ref functions.Ref) (*function, *route) {
+	f := t.reg.find(ref)
+	if f == nil {
+		return nil, nil
+	}
+	return f, f.route.Load()
 }
 
 func notFound(ref functions.Ref) error {
