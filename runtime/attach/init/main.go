@@ -28,8 +28,7 @@ const (
 	// anew is the name by which it starts itself in a user namespace.
 	anew = "users"
 
-	sysCloseRange    = 436
-	closeRangeOnExec = 4
+	sysCloseRange = 436
 
 	exitUnused     = 0
 	exitImpossible = 1
@@ -40,16 +39,17 @@ func main() {
 	runtime.LockOSThread()
 	called := arguments()
 	if path, ok := after(called, "tatami-keeper"); ok {
+		closeFrom(keeperClient+1, lastFile)
 		keep(path)
 		return
 	}
-	// Neither what it was started with, nor what whoever started the worker has left open, is the function's.
-	_, _, _ = syscall.RawSyscall(sysCloseRange, entered, ^uintptr(0)>>32, closeRangeOnExec)
-	syscall.CloseOnExec(entered)
 	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
 		syscall.Exit(exitImpossible)
 	}
-	syscall.Close(passed)
+	// Neither what it was started with, nor what whoever started the worker has left open, is the function's: not even until that starts, for a
+	// link of the image's may lead there.
+	closeFrom(passed, control-1)
+	closeFrom(control+1, lastFile)
 	if _, ok := after(called, anew); ok && !writeAll(control, []byte{wire.Entered}) {
 		syscall.Exit(exitUnused)
 	}
@@ -78,6 +78,24 @@ func main() {
 		}
 	}
 	fail(become(r))
+}
+
+// lastFile is beyond every descriptor.
+const lastFile = ^uintptr(0) >> 32
+
+// closeFrom closes the descriptors from first to last.
+func closeFrom(first, last uintptr) {
+	if _, _, e := syscall.RawSyscall(sysCloseRange, first, last, 0); e == 0 {
+		return
+	}
+	// Kernels before 5.9 have them closed one by one.
+	var most syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &most) != nil {
+		syscall.Exit(exitImpossible)
+	}
+	for fd := first; fd <= min(last, uintptr(most.Max)); fd++ {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
+	}
 }
 
 // arguments are what this process was called by: its name and what follows, each with a zero byte behind. It looks for them itself: the package
