@@ -203,8 +203,9 @@ func (p *public) enqueue(w http.ResponseWriter, r *http.Request, ref functions.R
 	if err != nil {
 		return queue.Receipt{}, err
 	}
-	body := newClientBody(w, r)
+	body, name := newClientBody(w, r), nameOf(r.Context())
 	receipt, err := p.queue.Submit(r.Context(), queue.Request{
+		ID: name.id, Again: name.again,
 		Ref: ref, Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: invoke.QueuedHeader(r), BodyReader: body, Trigger: "http",
 		NotBefore: how.NotBefore, Key: how.Key, OrderingKey: how.OrderingKey, Callback: how.Callback, Hops: hops,
 	})

@@ -22,6 +22,47 @@ func Queued(domain string) func(*http.Request) bool {
 	}
 }
 
+// Names names the invocation that a request to a public listener of the domain is to become, "" where it becomes none, or has a key of its own.
+func Names(domain string) func(*http.Request) string {
+	return func(r *http.Request) string {
+		if len(r.Header[headerKey]) > 0 {
+			return ""
+		}
+		ref, queued := splitHost(r.Host, domain)
+		if path := rawPath(r); queued {
+			queued = prefersAsync(r)
+		} else if ref, _, queued = splitFunction(path, functionPrefix); queued {
+			queued = prefersAsync(r)
+		} else {
+			ref, _, queued = splitFunction(path, asyncPrefix)
+			queued = queued && r.Method == http.MethodPost
+		}
+		if !queued {
+			return ""
+		}
+		return string(functions.NewInvocationID(ref))
+	}
+}
+
+type namedKey struct{}
+
+// named is what a request is told of the invocation that it is to become.
+type named struct {
+	id    functions.InvocationID
+	again bool
+}
+
+// Named has the request of a context become an invocation of a name; again says that it may be one already.
+func Named(ctx context.Context, id string, again bool) context.Context {
+	return context.WithValue(ctx, namedKey{}, named{functions.InvocationID(id), again})
+}
+
+// nameOf is empty where nobody has named the invocation.
+func nameOf(ctx context.Context) named {
+	n, _ := ctx.Value(namedKey{}).(named)
+	return n
+}
+
 // NoQueue is the queue of a server where nothing is queued: whoever asks it is told so.
 type NoQueue struct{}
 

@@ -67,7 +67,7 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 	m.relay = relay.New(relay.Config{
 		Listen: cfg.RelayListen, ListenTLS: m.bus.ServersOnly(), DialTLS: m.bus.ServerTLS(),
 		Local: gateway.Public(m.invoker, gateway.NoQueue{}, gcfg), Guard: m.auth.Middleware,
-		Queued: gateway.Queued(cfg.Domain),
+		Queued: gateway.Queued(cfg.Domain), Names: gateway.Names(cfg.Domain), Named: gateway.Named,
 	}, log)
 	m.gateway, err = gateway.New(gcfg, m.relay.Public(), m.relay.Control(), log)
 	return m, err
@@ -96,6 +96,7 @@ func (m *member) parts() []part {
 		{name: "relay", run: m.relay.Run},
 		{name: "leaders", run: m.follow},
 		{name: "token", run: func(ctx context.Context) error { return m.bus.FollowControlToken(ctx, m.auth.Token(), m.auth.Adopt) }},
+		{name: "sight", run: m.bus.Look},
 		{name: "gateway", run: m.gateway.Run, ready: m.gateway.Ready},
 		{name: "lead", run: m.lead},
 	}

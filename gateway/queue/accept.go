@@ -52,6 +52,10 @@ type Request struct {
 	// Key makes a repetition harmless: of requests with one key, for one function and by one Caller, only the first becomes an invocation. It is
 	// kept for a day at least, and for as long as the invocation may wait. Empty: each request is one of its own.
 	Key string
+	// ID is the invocation's, where whoever asks has made it. Again says that it was asked before, and nobody knows what became of it: it becomes one
+	// invocation for all that. A key goes before it. Empty: the queue makes one.
+	ID    functions.InvocationID
+	Again bool
 	// Caller is who asks, where that is known: keys of different callers have nothing to do with each other.
 	Caller string
 
@@ -77,12 +81,20 @@ func (q *Queue) Accept(ctx context.Context, r Request) (functions.InvocationID, 
 
 // Submit is Accept that tells a first request from one that was repeated under its key. Another request under the key gives key-mismatch.
 func (q *Queue) Submit(ctx context.Context, r Request) (Receipt, error) {
+	if hash, ok := r.ID.FunctionHash(); r.ID != "" && (!ok || hash != r.Ref.Hash()) {
+		return Receipt{}, fault.New(fault.CodeInvalidRequest, "%q is no id of an invocation of %s", r.ID, r.Ref).WithField("id")
+	}
 	rev, err := q.mayTake(ctx, &r)
 	if err != nil {
 		return Receipt{}, err
 	}
 	if r.Key != "" {
 		return q.submitKeyed(ctx, &r, rev)
+	}
+	if r.Again {
+		if _, err := q.Lookup(ctx, r.ID, 0); fault.KindOf(err) != fault.NotFound {
+			return Receipt{ID: r.ID}, err
+		}
 	}
 	t := q.tallyOf(r.Ref)
 	if err := t.take(rev.Config.Queue.MaxPending); err != nil {
@@ -130,8 +142,11 @@ func (q *Queue) mayTake(ctx context.Context, r *Request) (*functions.Revision, e
 // invocation is what becomes of the request, under an id of its own, without its body.
 func (r *Request) invocation(rev *functions.Revision) functions.Invocation {
 	now := r.now.UTC()
+	if r.ID == "" {
+		r.ID = functions.NewInvocationID(r.Ref)
+	}
 	inv := functions.Invocation{
-		Schema: functions.Schema, ID: functions.NewInvocationID(r.Ref), Namespace: r.Ref.Namespace, Function: r.Ref.Name,
+		Schema: functions.Schema, ID: r.ID, Namespace: r.Ref.Namespace, Function: r.Ref.Name,
 		Trigger: r.Trigger, Method: r.Method, Path: r.Path, Query: r.Query, Header: endToEnd(r.Header), Body: r.Body,
 		Accepted: now, Deadline: now.Add(rev.Config.Queue.MaxAge.Std()), Attempt: 1, RedriveOf: r.RedriveOf, OrderingKey: r.OrderingKey,
 		Revision: r.Revision, Of: r.Of, Hops: r.Hops, Callback: r.Callback,

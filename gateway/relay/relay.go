@@ -27,6 +27,10 @@ type Config struct {
 	Queued func(*http.Request) bool
 	// Guard admits to the control API before a request is handed on. Required.
 	Guard func(http.Handler) http.Handler
+	// Names names the invocation that a public request without a key is to become, "" where it becomes none, and Named tells those names to Active's
+	// handlers: again says that it may be one already. Nil: such a request is not made again when the server that has it dies.
+	Names func(*http.Request) string
+	Named func(ctx context.Context, id string, again bool) context.Context
 	// Patience is how long a request waits for a server that leads. Default 10s.
 	Patience time.Duration
 	// TakeOver is how long a server that is asked, and is not known to lead, waits for that before it says so. Default 1s.
@@ -50,8 +54,14 @@ type Relay struct {
 
 // Headers of requests that are handed on.
 const (
-	headerKind  = "Tatami-Relay"
-	headerMark  = "Tatami-Relay-Mark"
+	headerKind = "Tatami-Relay"
+	headerMark = "Tatami-Relay-Mark"
+	// headerClient is whose request it is.
+	headerClient = "Tatami-Relay-Client"
+	// headerName is the id of the invocation that it is to become, headerAgain says that it may be one already.
+	headerName  = "Tatami-Relay-Invocation"
+	headerAgain = "Tatami-Relay-Again"
+
 	kindPublic  = "public"
 	kindControl = "control"
 )
@@ -111,6 +121,13 @@ func (r *Relay) Point(address string) {
 	r.wake()
 }
 
+// leads tells where the server that leads takes requests; empty while there is none. Changed is closed when that changes.
+func (r *Relay) leads() (at string, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leader, r.changed
+}
+
 // wake has those look again who wait for a server that leads.
 func (r *Relay) wake() {
 	r.mu.Lock()
@@ -143,8 +160,7 @@ func (r *Relay) Run(ctx context.Context) error {
 // serve answers what another server hands on. It is not handed on again: the other server looks anew for who leads.
 func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	kind, mark := req.Header.Get(headerKind), req.Header.Get(headerMark)
-	req.Header.Del(headerKind)
-	req.Header.Del(headerMark)
+	req = r.received(req)
 	a := r.await(req.Context())
 	if a == nil || !a.enter(req) {
 		w.Header().Set(headerMark, mark)
@@ -213,24 +229,27 @@ func (r *Relay) Control() http.Handler {
 
 // hand has the server that leads answer, which this one may become meanwhile.
 func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
-	rep := repeatableOf(req, kind)
+	rep := r.repeatableOf(req, kind)
 	over := time.NewTimer(r.cfg.Patience)
 	defer over.Stop()
 	for {
-		r.mu.Lock()
-		at, changed := r.leader, r.changed
-		r.mu.Unlock()
-		if r.active.Load().serve(w, req, kind) {
+		at, changed := r.leads()
+		if r.active.Load().serve(w, r.tell(req, rep), kind) {
 			return
 		}
 		var again <-chan time.Time
 		if at != "" {
-			switch r.proxy.pass(w, req, at, kind, rep.left > 0) {
+			switch r.proxy.pass(w, req, &passing{at: at, kind: kind, rep: rep}, func() bool { now, _ := r.leads(); return now != at }) {
 			case answered:
 				return
 			case lost:
+				rep.left--
 				rep.rewind(req)
 				// It may have been under way for long.
+				over.Reset(r.cfg.Patience)
+			case refused:
+				rep.rewind(req)
+				// It is passed on soon enough.
 				over.Reset(r.cfg.Patience)
 			}
 			timer := time.NewTimer(proxyRetry)

@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tatami-faas/tatami/gateway/problem"
 	"github.com/tatami-faas/tatami/gateway/relay"
+	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/pki"
 	"github.com/tatami-faas/tatami/tests/leaks"
 	"github.com/tatami-faas/tatami/tests/process"
@@ -36,6 +38,9 @@ func newServer(t *testing.T, a *pki.Authority, name string, patience time.Durati
 	return newServerThat(t, a, name, patience, time.Second)
 }
 
+// nameKey is where a handler finds the name of the invocation that a request is to become, and whether it may be one already.
+type nameKey struct{}
+
 // newServerThat is newServer of one that waits for so long until it says that it does not lead.
 func newServerThat(t *testing.T, a *pki.Authority, name string, patience, takeOver time.Duration) *server {
 	t.Helper()
@@ -50,6 +55,15 @@ func newServerThat(t *testing.T, a *pki.Authority, name string, patience, takeOv
 		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience, TakeOver: takeOver,
 		Local:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name+" itself") }),
 		Queued: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/async/") },
+		Names: func(r *http.Request) string {
+			if strings.HasPrefix(r.URL.Path, "/async/named") {
+				return "name"
+			}
+			return ""
+		},
+		Named: func(ctx context.Context, id string, again bool) context.Context {
+			return context.WithValue(ctx, nameKey{}, fmt.Sprint(id, " ", again))
+		},
 		Guard: func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("Authorization") == "" {
@@ -330,6 +344,94 @@ func TestADeathIsNotTold(t *testing.T) {
 		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) {
 			t.Errorf("%s with the key %q, %d deaths: %s %s", c.method, c.key, c.deaths, resp.Status, b)
 		}
+	}
+}
+
+// A request without a key becomes one invocation under the name that it got where it came in, however often it is made again: after a death, after a
+// refusal, and by the server that has it when that one leads itself.
+func TestARequestKeepsItsName(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
+	two.relay.Point(one.addr)
+	names := make(chan string, 10)
+	note := func(r *http.Request) string {
+		b, _ := io.ReadAll(r.Body)
+		name, _ := r.Context().Value(nameKey{}).(string)
+		names <- fmt.Sprint(name, " ", r.Header.Get("Tatami-Relay-Invocation"), r.Header.Get("Tatami-Relay-Again"))
+		return string(b)
+	}
+	var asked atomic.Int64
+	one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r)
+		switch asked.Add(1) {
+		case 1:
+			panic(http.ErrAbortHandler)
+		case 2:
+			problem.Write(w, r, fault.New(fault.CodeUnavailable, "nobody leads the stream"))
+		default:
+			two.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, note(r))
+			})})
+			panic(http.ErrAbortHandler)
+		}
+	})})
+	if status, got := two.ask(t, two.public.URL, "POST", "/async/named", "said", ""); status != http.StatusOK || got != "said" {
+		t.Errorf("%d %s", status, got)
+	}
+	for i, want := range []string{"name false ", "name true ", "name true ", "name true "} {
+		if got := <-names; got != want {
+			t.Errorf("the %d. time it has the name %q, want %q", i+1, got, want)
+		}
+	}
+}
+
+// A request is not left with a server that does not answer once another one leads; and what a client says of names counts for nothing.
+func TestARequestFollowsWhoLeads(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two, next := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute), newServer(t, a, "next", time.Minute)
+	two.relay.Point(one.addr)
+	begun, end := make(chan struct{}), make(chan struct{})
+	defer close(end)
+	one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(begun)
+		<-end
+	})})
+	next.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, _ := r.Context().Value(nameKey{}).(string)
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintf(w, "%q %s %t", name, host, r.TLS != nil)
+	})})
+	answers := make(chan string, 1)
+	go func() {
+		_, got := two.ask(t, two.public.URL, "GET", "/async/f", "", "")
+		answers <- got
+	}()
+	<-begun
+	two.relay.Point(next.addr)
+	if got := <-answers; got != `"" 127.0.0.1 false` {
+		t.Error(got)
+	}
+}
+
+// What a server that leads refuses is passed on when it has been refused for so long.
+func TestARefusalIsPassedOn(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	one, two := newServer(t, a, "one", 300*time.Millisecond), newServer(t, a, "two", 300*time.Millisecond)
+	two.relay.Point(one.addr)
+	var asked atomic.Int64
+	one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		problem.Write(w, r, fault.New(fault.CodeUnavailable, "nobody leads the stream"))
+	})})
+	if status, got := two.ask(t, two.public.URL, "POST", "/async/named", "said", ""); status != http.StatusServiceUnavailable || !strings.Contains(got, "nobody leads the stream") || asked.Load() < 2 {
+		t.Errorf("asked %d times: %d %s", asked.Load(), status, got)
+	}
+	if status, _ := two.ask(t, two.public.URL, "POST", "/async/f", "said", ""); status != http.StatusServiceUnavailable {
+		t.Errorf("%d", status)
 	}
 }
 

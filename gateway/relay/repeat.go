@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"time"
 )
 
 const (
@@ -18,23 +19,39 @@ type repeatable struct {
 	// left is how often.
 	left int
 	body []byte
+	// id is the invocation's that it is to become, where a request without a key is to become one. Again says that it may be one already.
+	id    string
+	again bool
+	// until is when a refusal that may be due to a change of the server that leads is passed on.
+	until time.Time
 }
 
-// repeatableOf takes in what is needed to make a request again. It may be made again where it only reads, or has a key by which it is done once.
-func repeatableOf(req *http.Request, kind string) *repeatable {
+// repeatableOf takes in what is needed to make a request again. It may be made again where it only reads, or has a key or an id by which it is done once.
+func (r *Relay) repeatableOf(req *http.Request, kind string) *repeatable {
+	rep := &repeatable{until: time.Now().Add(r.cfg.Patience)}
 	if len(req.Header["Upgrade"]) > 0 {
-		return &repeatable{}
+		return rep
 	}
 	hasBody := req.Body != nil && req.Body != http.NoBody && req.ContentLength != 0
 	switch {
 	case !changes(req) && !hasBody:
-		return &repeatable{left: mostRepeats}
-	case kind != kindPublic || req.Header.Get("Idempotency-Key") == "" || req.Header.Get("Expect") != "" || hasBody && (req.ContentLength < 0 || req.ContentLength > mostKept):
-		return &repeatable{}
-	case !hasBody:
-		return &repeatable{left: mostRepeats}
+		rep.left = mostRepeats
+		return rep
+	case kind != kindPublic || req.Header.Get("Expect") != "" || hasBody && (req.ContentLength < 0 || req.ContentLength > mostKept):
+		return rep
 	}
-	rep := &repeatable{}
+	if req.Header.Get("Idempotency-Key") == "" {
+		if r.cfg.Names != nil {
+			rep.id = r.cfg.Names(req)
+		}
+		if rep.id == "" {
+			return rep
+		}
+	}
+	if !hasBody {
+		rep.left = mostRepeats
+		return rep
+	}
 	body, err := io.ReadAll(req.Body)
 	if rep.body = body; err == nil {
 		rep.left = mostRepeats
@@ -46,9 +63,29 @@ func repeatableOf(req *http.Request, kind string) *repeatable {
 	return rep
 }
 
-// rewind has the request begin anew.
+// tell tells the handlers the name of the invocation that the request is to become.
+func (r *Relay) tell(req *http.Request, rep *repeatable) *http.Request {
+	if rep.id == "" || r.cfg.Named == nil {
+		return req
+	}
+	return req.WithContext(r.cfg.Named(req.Context(), rep.id, rep.again))
+}
+
+// received makes of a request that another server handed on the one that its client made.
+func (r *Relay) received(req *http.Request) *http.Request {
+	rep := &repeatable{id: req.Header.Get(headerName), again: req.Header.Get(headerAgain) != ""}
+	if client := req.Header.Get(headerClient); client != "" {
+		req.RemoteAddr, req.TLS = client, nil
+	}
+	for _, name := range []string{headerKind, headerMark, headerClient, headerName, headerAgain} {
+		req.Header.Del(name)
+	}
+	return r.tell(req, rep)
+}
+
+// rewind has the request begin anew. It may have been done all the same.
 func (r *repeatable) rewind(req *http.Request) {
-	r.left--
+	r.again = true
 	if r.body != nil {
 		req.Body = io.NopCloser(bytes.NewReader(r.body))
 	}

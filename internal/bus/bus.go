@@ -47,6 +47,8 @@ type Bus struct {
 	failure      *failure
 	room         room
 	named        named
+	door         *doorman
+	sight        *sight
 	close        sync.Once
 
 	functions *Table[functions.Function]
@@ -114,6 +116,10 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		if err := restoreSpares(cfg.streamsDir(), filepath.Join(cfg.DataDir, sparesDir), layoutOf(cfg).latest(), b.log); err != nil {
 			return err
 		}
+	}
+	if cfg.Cluster != nil {
+		b.sight = newSight(b.identity.ServerName, b.boot)
+		door.sight, b.door = b.sight, door
 	}
 	if b.srv, err = startServer(b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +59,9 @@ type doorman struct {
 	accounts map[string]*server.Account
 	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
 	// locked within.
+	// sight says, in a cluster, whether workers are to go to another server.
+	sight *sight
+
 	mu     sync.Mutex
 	byNode map[functions.NodeID]uint64
 	byConn map[uint64]functions.NodeID
@@ -87,6 +92,9 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 		return err == nil
 	}
 	node := functions.NodeID(o.Username)
+	if d.sight != nil && d.sight.turnsAway(time.Now()) {
+		return false
+	}
 	if err := d.letIn(c, node); err != nil {
 		if !node.Valid() {
 			node = "nod_?" // what it calls itself is anybody's text
@@ -213,6 +221,16 @@ func (d *doorman) kick(node functions.NodeID, key string) {
 	}
 	for _, c := range conns {
 		_ = d.srv.DisconnectClientByID(c.Cid)
+	}
+}
+
+// kickAll ends the connections of all workers: they are to look for another server.
+func (d *doorman) kickAll() {
+	d.mu.Lock()
+	conns := slices.Collect(maps.Keys(d.byConn))
+	d.mu.Unlock()
+	for _, id := range conns {
+		_ = d.srv.DisconnectClientByID(id)
 	}
 }
 

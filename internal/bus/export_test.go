@@ -62,3 +62,26 @@ func HeirOf(others []Holder, turn int) (string, error) {
 	}
 	return heirOf(all, turn)
 }
+
+// Hear has the server hear what one of the cluster, or it itself, told at a time.
+func (b *Bus) Hear(at time.Time, s Sighting) { b.sight.hear(at, s) }
+
+// LeaveToWhole has another server lead what this one does, while that one hears more.
+func (b *Bus) LeaveToWhole(ctx context.Context) { b.leaveToWhole(ctx) }
+
+// View is what a server sees of the others, of which it is told.
+type View struct{ s *sight }
+
+// NewView makes the view of a server.
+func NewView(server string) View { return View{newSight(server, "boot")} }
+
+// Hear takes what a server tells.
+func (v View) Hear(at time.Time, s Sighting) { v.s.hear(at, s) }
+
+// Own is what the server tells of itself.
+func (v View) Own(at time.Time) Sighting { return v.s.own(at) }
+
+// Parted, MayLead and TurnsAway are what follows from it.
+func (v View) Parted() bool                { return v.s.isParted() }
+func (v View) MayLead(name string) bool    { return v.s.mayLead(name) }
+func (v View) TurnsAway(at time.Time) bool { return v.s.turnsAway(at) }

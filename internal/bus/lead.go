@@ -24,6 +24,8 @@ const (
 	// leadMargin is how long before its key ends whoever leads stops, for the clocks' sake.
 	leadMargin = 500 * time.Millisecond
 	leadKey    = "scheduler"
+	// leadLeave is how long a server leaves the leadership to one that hears more.
+	leadLeave = 5 * time.Second
 )
 
 // Leader is the record of who leads.
@@ -107,7 +109,8 @@ func errAlone() error {
 // Lead has f run whenever this server is the one of the cluster that leads, and returns when ctx ends or f fails. F's context ends when the
 // server no longer leads, before another one does; f is to end soon when ctx does, for nobody else leads until then. Epoch grows with every change of
 // leader: it fences what one commands that does not know yet that it was replaced. At the end the leadership is given back at once. Address is told to
-// the others. Whoever leads has the others lead the streams, from before f is run; see yield.
+// the others. Whoever leads has the others lead the streams, from before f is run; see yield. A
+// server that misses another one which a third one hears has that one lead, where Look runs.
 func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
 	kv := b.stores.buckets[BucketLead]
 	if kv == nil {
@@ -138,6 +141,8 @@ type candidate struct {
 	bus   *Bus
 	kv    jetstream.KeyValue
 	value []byte
+	// free is since when nobody leads, as a server knows that is not the one to.
+	free time.Time
 }
 
 // win returns when the server leads, with the revision that it got by that; or 0 when ctx ends.
@@ -157,11 +162,31 @@ func (c *candidate) win(ctx context.Context) uint64 {
 		case <-ctx.Done():
 			return 0
 		}
-		if rev := c.ask(ctx); rev > 0 {
-			return rev
+		if c.mayAsk(ctx) {
+			if rev := c.ask(ctx); rev > 0 {
+				return rev
+			}
 		}
 		timer.Reset(leadAsk)
 	}
+}
+
+// mayAsk reports whether it is this server's turn: one that hears more goes first, as long as nobody leads for a while.
+func (c *candidate) mayAsk(ctx context.Context) bool {
+	if !c.bus.sight.isParted() {
+		c.free = time.Time{}
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, leadRenew)
+	defer cancel()
+	if _, err := c.kv.Get(ctx, leadKey); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		c.free = time.Time{}
+		return false
+	}
+	if c.free.IsZero() {
+		c.free = time.Now()
+	}
+	return time.Since(c.free) > leadLeave
 }
 
 // ask wants the key, and returns its revision where this server got it.
@@ -229,6 +254,14 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 	var yielding sync.WaitGroup
 	yielding.Go(func() { c.bus.yield(term, yielded) })
 	defer yielding.Wait()
+	yielding.Go(func() {
+		select {
+		case <-c.bus.sight.partedNow():
+			c.bus.log.Info("another server hears more than this one, and is to lead", "epoch", epoch)
+			end()
+		case <-term.Done():
+		}
+	})
 	go func() {
 		// F would wait for the streams while they change hands.
 		<-yielded

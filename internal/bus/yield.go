@@ -72,7 +72,7 @@ func (b *Bus) yieldStore(ctx context.Context) error {
 	}
 	var others []holder
 	for _, r := range z.Meta.Replicas {
-		others = append(others, holder{r.Name, r.Current && !r.Offline, r.Active})
+		others = append(others, holder{r.Name, r.Current && !r.Offline && b.sight.mayLead(r.Name), r.Active})
 	}
 	heir, err := heirOf(others, 0)
 	if err != nil {
@@ -101,7 +101,7 @@ func (b *Bus) yieldStream(ctx context.Context, name string, turn int) error {
 	}
 	var others []holder
 	for _, r := range st.CachedInfo().Cluster.Replicas {
-		others = append(others, holder{r.Name, r.Current && !r.Offline, r.Active})
+		others = append(others, holder{r.Name, r.Current && !r.Offline && b.sight.mayLead(r.Name), r.Active})
 	}
 	heir, err := heirOf(others, turn)
 	if err != nil {
@@ -113,7 +113,7 @@ func (b *Bus) yieldStream(ctx context.Context, name string, turn int) error {
 // holder is another server that holds what this one leads.
 type holder struct {
 	name string
-	// current says that it has all of it, silent for how long it was not heard.
+	// current says that it has all of it, and is fit to lead; silent for how long it was not heard.
 	current bool
 	silent  time.Duration
 }

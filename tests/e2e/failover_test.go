@@ -172,8 +172,7 @@ func (f *failover) killServer(what string, victim int) {
 	f.t.Helper()
 	what += " is killed"
 	other := f.servers[(victim+1)%3]
-	fl := &fleet{Server: other, t: f.t}
-	eventually(f.t, 60*time.Second, "nothing of the function is there", func() bool { return len(instances(f.t, fl.Server, "cold")) == 0 })
+	f.awaitCold((victim + 1) % 3)
 	done, end := f.begin(harm{what: what, gateway: victim})
 	f.servers[victim].Kill()
 	done()
@@ -244,6 +243,12 @@ func (f *failover) bystander() int {
 	return (f.leader() + 1) % 3
 }
 
+// awaitCold waits until a call has to wait for an instance to be started, as a server knows it.
+func (f *failover) awaitCold(g int) {
+	f.t.Helper()
+	eventually(f.t, 60*time.Second, "nothing of the function is there", func() bool { return len(instances(f.t, f.servers[g], "cold")) == 0 })
+}
+
 // callCold makes a call for which an instance has to be started.
 func (f *failover) callCold(what string, g int, since time.Time) {
 	resp, body, err := f.servers[g].TryDo("GET", "/fn/cold/pid", "", nil)
@@ -260,11 +265,22 @@ func (f *failover) part(a, b int) {
 	if a < 3 && b >= 3 {
 		h.gateway = a
 	}
+	servers := b < 3
+	if servers {
+		f.awaitCold(a)
+	}
 	done, end := f.begin(h)
 	f.sw.Part(f.nets[a], a+1, f.nets[b], b+1)
 	done()
 	parted := time.Now()
-	time.Sleep(*failoverParted)
+	lasting := time.After(*failoverParted)
+	if servers {
+		// One of them may not hear the server that leads. Each is answered before they are joined.
+		f.callCold(h.what, a, parted)
+		f.awaitCold(b)
+		f.callCold(h.what, b, time.Now())
+	}
+	<-lasting
 	f.tookUntil(h.what, parted)
 	f.sw.Join(f.nets[a], a+1, f.nets[b], b+1)
 	f.goOn()
