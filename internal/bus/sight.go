@@ -136,7 +136,7 @@ func (s *sight) mayLead(name string) bool {
 }
 
 // turnsAway reports whether workers are to go to another server now, by way of which all servers hear them. That is so at the beginning of a parting,
-// and for a moment now and again: a worker that reaches no other server is let in in between.
+// and for a moment now and again: a worker that reaches no other server may come back after it.
 func (s *sight) turnsAway(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
