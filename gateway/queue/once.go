@@ -229,7 +229,7 @@ func lasting(h http.Header) map[string][]string {
 	return out
 }
 
-// untouched ends the record of an invocation that did not reach the function: it is as if it had not been asked for.
+// untouched ends the record of an invocation that did not reach the function: it is as if it had not been asked for, whatever happens next.
 func (q *Queue) untouched(c *keyedCall) {
 	if c.again {
 		q.unknown(c)
@@ -237,7 +237,11 @@ func (q *Queue) untouched(c *keyedCall) {
 	}
 	ctx, cancel := q.outliving()
 	defer cancel()
-	if err := q.bus.Keys().Delete(ctx, c.hash); err != nil {
+	err := q.bus.Keys().Forget(ctx, c.hash, c.revision)
+	if err == nil {
+		err = q.bus.Barrier(ctx, bus.StreamKeys)
+	}
+	if err != nil {
 		q.log.Warn("an idempotency key stays although nothing was run under it", "inv", string(c.rec.ID), "err", err)
 	}
 }

@@ -32,7 +32,7 @@ func (k *Keys) Stream() string { return StreamKeys }
 // Get returns a record and its revision; not-found where there is none.
 func (k *Keys) Get(ctx context.Context, hash string) (functions.KeyRecord, uint64, error) {
 	m, err := k.stream.GetLastMsgForSubject(ctx, KeySubject(hash))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && isTrace(m) {
 		return functions.KeyRecord{}, 0, fault.New(fault.CodeNotFound, "there is no such idempotency key")
 	}
 	if err != nil {
@@ -52,6 +52,24 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 	if err != nil {
 		return 0, err
 	}
+	seq, err := k.put(ctx, hash, m)
+	if revision == 0 && IsConflict(err) {
+		// The key may have no record, but the trace of one.
+		if there, gerr := k.stream.GetLastMsgForSubject(ctx, m.Subject); gerr == nil && isTrace(there) {
+			m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(there.Sequence, 10)}
+			seq, err = k.put(ctx, hash, m)
+		}
+	}
+	if IsConflict(err) {
+		return 0, fault.New(fault.CodeConflict, "the idempotency key was changed meanwhile").WithHint("try again")
+	}
+	if err != nil {
+		return 0, k.bus.storeFault(err, "writing an idempotency key")
+	}
+	return seq, nil
+}
+
+func (k *Keys) put(ctx context.Context, hash string, m *nats.Msg) (uint64, error) {
 	tries := 0
 	seq, err := Patiently(ctx, k.bus, func(ctx context.Context) (uint64, error) {
 		tries++
@@ -63,13 +81,7 @@ func (k *Keys) Put(ctx context.Context, hash string, rec *functions.KeyRecord, r
 			return own, nil
 		}
 	}
-	if IsConflict(err) {
-		return 0, fault.New(fault.CodeConflict, "the idempotency key was changed meanwhile").WithHint("try again")
-	}
-	if err != nil {
-		return 0, k.bus.storeFault(err, "writing an idempotency key")
-	}
-	return seq, nil
+	return seq, err
 }
 
 // stored is the revision of the key's record where that is the one given.
@@ -90,13 +102,31 @@ func (k *Keys) Note(hash string, rec *functions.KeyRecord, revision uint64) erro
 	return k.bus.nc.PublishMsg(m)
 }
 
-// Delete removes a record; it is no error where there is none.
-func (k *Keys) Delete(ctx context.Context, hash string) error {
-	if err := k.stream.Purge(ctx, jetstream.WithPurgeSubject(KeySubject(hash))); err != nil {
+// traceKept is how long a trace stays: by far longer than a crash can bring back what was removed before it.
+const traceKept = 2 * time.Minute
+
+// stateTrace is the state of what is no record, but the trace of one that was removed.
+const stateTrace = "removed"
+
+// Forget removes the record of the given revision, and no other: it is no error where there is another, or none. After the next Barrier the record does not
+// come back, whatever happens. The server forgets with the last message of a block that the block was there, and a crash may bring its file back: what stands
+// behind it then, for a while, is a trace, which is taken for no record.
+func (k *Keys) Forget(ctx context.Context, hash string, revision uint64) error {
+	_, err := Patiently(ctx, k.bus, func(ctx context.Context) (struct{}, error) { return struct{}{}, k.stream.DeleteMsg(ctx, revision) })
+	if err == nil || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		_, err = k.put(ctx, hash, &nats.Msg{Subject: KeySubject(hash), Header: nats.Header{
+			jetstream.ExpectedLastSubjSeqHeader: {"0"},
+			jetstream.MsgTTLHeader:              {strconv.Itoa(int(traceKept / time.Second))},
+			keyHeaderState:                      {stateTrace},
+		}})
+	}
+	if err != nil && !IsConflict(err) {
 		return k.bus.storeFault(err, "removing an idempotency key")
 	}
 	return nil
 }
+
+func isTrace(m *jetstream.RawStreamMsg) bool { return m.Header.Get(keyHeaderState) == stateTrace }
 
 // Open calls fn with the hash of each record that is pending or running. What comes while it reads may be among them.
 func (k *Keys) Open(ctx context.Context, fn func(hash string)) error {

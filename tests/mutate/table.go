@@ -120,6 +120,10 @@ var mutations = []mutation{
 		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./tests/power",
 	},
 	{
+		"power loss: a call that did not begin and can never be made",
+		"internal/bus/keys.go", "if err == nil || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "./tests/power",
+	},
+	{
 		"power loss: a dead invocation without its letter",
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
 	},
