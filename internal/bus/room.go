@@ -43,6 +43,7 @@ func (b *Bus) RoomFor(bytes int64) error {
 		r.left, r.verdict = b.checkRoom()
 	}
 	if r.left <= bytes {
+		b.spares.hurry()
 		return r.verdict
 	}
 	r.left -= bytes

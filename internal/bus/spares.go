@@ -36,6 +36,9 @@ type spares struct {
 	durable func(stream string) error
 	// seen is when the directory of a stream was changed last, as of the last look.
 	seen map[string]time.Time
+	// every is how long the next look may be away, wanted has one that is wanted at once.
+	every  time.Duration
+	wanted chan struct{}
 
 	// done is closed when nobody watches any more; nil where nobody did.
 	stop, done chan struct{}
@@ -46,6 +49,8 @@ const (
 	sparesDir = "spares"
 	// sparesEvery is how often the second names are brought up to date: until then the space of what is gone is not free.
 	sparesEvery = time.Second
+	// sparesPause is between any two looks, however often one is wanted.
+	sparesPause = 50 * time.Millisecond
 )
 
 // newSpares gives all blocks second names.
@@ -53,7 +58,7 @@ func newSpares(root, dir string, l layout, log *slog.Logger) (*spares, error) {
 	s := &spares{
 		root: root, dir: dir, streams: l.names(), latest: l.latest(), log: log,
 		durable: func(string) error { return syncFilesystem(root) },
-		seen:    map[string]time.Time{}, stop: make(chan struct{}),
+		seen:    map[string]time.Time{}, every: sparesEvery, wanted: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for _, name := range s.streams {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
@@ -77,17 +82,34 @@ func (s *spares) watch(durable func(stream string) error) {
 
 func (s *spares) run() {
 	defer close(s.done)
-	t := time.NewTicker(sparesEvery)
+	t := time.NewTicker(s.every)
 	defer t.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-t.C:
-			if err := s.look(); err != nil {
-				s.log.Warn("blocks have no second names for now", "err", err)
-			}
+		case <-s.wanted:
 		}
+		if err := s.look(); err != nil {
+			s.log.Warn("blocks have no second names for now", "err", err)
+		}
+		select {
+		case <-s.stop:
+			return
+		case <-time.After(sparesPause):
+		}
+	}
+}
+
+// hurry has the second names brought up to date soon: what is gone may make the room that somebody needs. It does not wait.
+func (s *spares) hurry() {
+	if s == nil {
+		return
+	}
+	select {
+	case s.wanted <- struct{}{}:
+	default:
 	}
 }
 

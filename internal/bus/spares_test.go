@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 // spareBench is a stream's directory with second names.
@@ -147,6 +150,40 @@ func TestABlockThatIsGoneIsPutBack(t *testing.T) {
 	x.has(filepath.Join(x.dir, "A", "1.blk"), "")
 	if want := []string{"A", "A"}; !slices.Equal(asked, want) {
 		t.Errorf("the disk was waited for with %v, want %v", asked, want)
+	}
+}
+
+// Whoever is refused for lack of room has the second names of what is gone go at once.
+func TestARefusalForLackOfRoomHastensTheSpares(t *testing.T) {
+	t.Parallel()
+	x := newSpareBench(t)
+	x.s.every = time.Hour
+	x.s.watch(func(string) error { return nil })
+	defer x.s.close()
+	b := openStore(t)
+	own := b.spares
+	defer func() { b.spares = own }()
+	b.spares = x.s
+	if err := b.Room(); err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.ReserveBytes = 1 << 60
+	b.room.checked = time.Time{}
+	if err := os.Remove(x.block); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if err := b.Room(); !fault.Is(err, fault.CodeStorageFull) {
+			t.Fatalf("a full disk: %v", err)
+		}
+		_, err := os.Stat(filepath.Join(x.dir, "A", "1.blk"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the second name stays: %v", err)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
