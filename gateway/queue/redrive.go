@@ -70,7 +70,7 @@ func (q *Queue) dropLetter(ctx context.Context, letter *functions.DeadLetter) er
 	return nil
 }
 
-// PurgeDead removes dead letters of a function, at most limit, and says how many.
+// PurgeDead removes dead letters of a function, at most limit, and says how many, when they are gone on disk, too.
 func (q *Queue) PurgeDead(ctx context.Context, ref functions.Ref, limit int) (int, error) {
 	letters, err := q.Dead(ctx, ref, limit)
 	if err != nil {
@@ -81,5 +81,5 @@ func (q *Queue) PurgeDead(ctx context.Context, ref functions.Ref, limit int) (in
 			return n, err
 		}
 	}
-	return len(letters), q.bus.Barrier(ctx, bus.StreamDead)
+	return len(letters), q.bus.BarrierRemovals(ctx, bus.StreamDead)
 }

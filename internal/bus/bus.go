@@ -412,6 +412,17 @@ func (b *Bus) Barrier(ctx context.Context, streams ...string) error {
 	return b.barrier.wait(ctx, streams)
 }
 
+// BarrierRemovals is Barrier for what was removed from a stream: the server leaves no mark of the last message of a block but that the block's file is gone.
+func (b *Bus) BarrierRemovals(ctx context.Context, stream string) error {
+	if err := b.Barrier(ctx, stream); err != nil || b.barrier == nil {
+		return err
+	}
+	if err := syncPath(filepath.Join(b.cfg.streamsDir(), stream, "msgs")); err != nil {
+		return fault.Wrap(fault.CodeUnavailable, err, "waiting until what was removed is gone on disk")
+	}
+	return nil
+}
+
 // BarrierThen is Barrier for whoever does not wait: then is called once with the error, if there is one, and must not wait.
 func (b *Bus) BarrierThen(then func(error), streams ...string) {
 	if b.barrier == nil {

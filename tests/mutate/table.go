@@ -124,6 +124,10 @@ var mutations = []mutation{
 		"internal/bus/keys.go", "if err == nil || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "./tests/power",
 	},
 	{
+		"power loss: a letter that was purged and comes back",
+		"gateway/queue/redrive.go", "q.bus.BarrierRemovals(ctx, bus.StreamDead)", "q.bus.Barrier(ctx, bus.StreamDead)", "./tests/power",
+	},
+	{
 		"power loss: a dead invocation without its letter",
 		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
 	},
