@@ -57,11 +57,11 @@ type doorman struct {
 	joining sync.Mutex
 	// accounts are the callers', by their ids; joining guards them.
 	accounts map[string]*server.Account
-	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
-	// locked within.
 	// sight says, in a cluster, whether workers are to go to another server.
 	sight *sight
 
+	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
+	// locked within.
 	mu     sync.Mutex
 	byNode map[functions.NodeID]uint64
 	byConn map[uint64]functions.NodeID
