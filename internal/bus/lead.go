@@ -109,8 +109,8 @@ func errAlone() error {
 // Lead has f run whenever this server is the one of the cluster that leads, and returns when ctx ends or f fails. F's context ends when the
 // server no longer leads, before another one does; f is to end soon when ctx does, for nobody else leads until then. Epoch grows with every change of
 // leader: it fences what one commands that does not know yet that it was replaced. At the end the leadership is given back at once. Address is told to
-// the others. Whoever leads has the others lead the streams, from before f is run; see yield. A
-// server that misses another one which a third one hears has that one lead, where Look runs.
+// the others. Whoever leads has the others lead the streams, from before f is run; see yield. A server that misses another one which a third one hears
+// has that one lead, where Look runs.
 func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
 	kv := b.stores.buckets[BucketLead]
 	if kv == nil {
