@@ -335,3 +335,12 @@ func TestWatchGivenUp(t *testing.T) {
 		t.Errorf("%d keys are listed: %v", len(got), err)
 	}
 }
+
+// Two that listen at port 0 have two ports.
+func TestPortZeroIsAFreeOne(t *testing.T) {
+	t.Parallel()
+	one, other := open(t, bus.Config{Listen: "127.0.0.1:0"}), open(t, bus.Config{Listen: "127.0.0.1:0"})
+	if one.ListenURL() == other.ListenURL() {
+		t.Errorf("both listen at %s", one.ListenURL())
+	}
+}

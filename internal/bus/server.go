@@ -59,6 +59,10 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 		return nil, fmt.Errorf("reading the server's configuration: %w", err)
 	}
 	opts.DontListen = c.Listen == ""
+	if opts.Port == 0 {
+		// The server takes 0 for its usual port.
+		opts.Port = server.RANDOM_PORT
+	}
 	if door.keeper != nil {
 		// Callers on this machine need no TLS; the doorman asks it of everybody else.
 		opts.AllowNonTLS = true
