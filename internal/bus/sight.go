@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-
-	"github.com/tatami-faas/tatami/internal/fault"
 )
 
 const (
@@ -153,6 +151,8 @@ func (b *Bus) Look(ctx context.Context) error {
 		said, err := Decode[Sighting](m.Data)
 		if err == nil && b.sight.hear(time.Now(), said) {
 			b.log.Info("whether another server hears more than this one has changed", "parted", b.sight.isParted())
+			// Whoever leads next is to know it before it has others lead the streams.
+			b.tell()
 		}
 	})
 	if err != nil {
@@ -165,18 +165,23 @@ func (b *Bus) Look(ctx context.Context) error {
 	tick := time.NewTicker(sightEvery)
 	defer tick.Stop()
 	for {
-		here, err := json.Marshal(b.sight.own(time.Now()))
-		if err != nil {
-			return fault.Wrap(fault.CodeInternal, err, "telling the other servers whom this one hears")
-		}
-		if err := b.nc.Publish(subjectSightings, here); err != nil {
-			b.log.Debug("the other servers are not told whom this one hears", "err", err)
-		}
+		b.tell()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// tell tells the other servers whom this one hears.
+func (b *Bus) tell() {
+	here, err := json.Marshal(b.sight.own(time.Now()))
+	if err == nil {
+		err = b.nc.Publish(subjectSightings, here)
+	}
+	if err != nil {
+		b.log.Debug("the other servers are not told whom this one hears", "err", err)
 	}
 }
 

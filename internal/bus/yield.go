@@ -17,6 +17,8 @@ import (
 const (
 	// yieldEvery is the wait between two looks of a server that leads the cluster at which streams it leads.
 	yieldEvery = time.Second
+	// yieldFirst is how long the first look may take while nothing else is done.
+	yieldFirst = 500 * time.Millisecond
 	// stepDownTimeout bounds the wait for one answer to stepDown.
 	stepDownTimeout = 2 * time.Second
 	// stepDownStore asks whoever leads the store as a whole to let another one do that; only the system account may. StepDownStream asks whoever leads
@@ -27,10 +29,13 @@ const (
 
 // yield has other servers lead the streams, and the store as a whole, until ctx ends. When the server that leads the cluster dies, nothing but that
 // has to be taken over then: an election of a stream's leader takes up to nine seconds, and has to come first otherwise. First is closed when what could
-// be yielded at once is.
+// be yielded at once is, or that takes long: one answer that does not come is not to keep everybody waiting.
 func (b *Bus) yield(ctx context.Context, first chan<- struct{}) {
+	begin := sync.OnceFunc(func() { close(first) })
+	late := time.AfterFunc(yieldFirst, begin)
 	b.yieldAll(ctx)
-	close(first)
+	late.Stop()
+	begin()
 	tick := time.NewTicker(yieldEvery)
 	defer tick.Stop()
 	for {
