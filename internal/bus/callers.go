@@ -1,12 +1,10 @@
 package bus
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +44,8 @@ type Caller struct {
 	Revoked time.Time `json:"revoked,omitzero"`
 }
 
+func (c *Caller) made() (time.Time, string) { return c.Created, c.ID }
+
 // Callers says who may call functions over NATS. It is safe for concurrent use.
 type Callers struct {
 	record[*callersFile]
@@ -81,8 +81,7 @@ func (cs *Callers) heardOf(old, now *callersFile) {
 func parseCallers(path string, data []byte) (*callersFile, error) {
 	f := &callersFile{}
 	if n := schemaOf(data); n > callersSchema {
-		return nil, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, callersSchema).
-			WithHint("the data was written by a newer tatami: install that version")
+		return nil, newerRecord(path, n, callersSchema)
 	}
 	err := json.Unmarshal(data, f)
 	bad := err != nil || f.Schema != callersSchema || f.Callers == nil
@@ -140,15 +139,13 @@ func (cs *Callers) Create(name string, namespaces []string) (Caller, string, err
 	}
 	secret := newSecret()
 	c := &Caller{ID: newTokenID(), Name: name, Namespaces: slices.Clone(namespaces), Hash: hashOf(secret), Created: time.Now().UTC()}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if err := cs.refresh(); err != nil {
-		return Caller{}, "", err
-	}
-	if err := cs.room(); err != nil {
-		return Caller{}, "", err
-	}
-	if err := cs.change(func() { cs.now.Callers[c.ID] = c }, func() { delete(cs.now.Callers, c.ID) }); err != nil {
+	err := cs.alter(func() (do, undo func(), err error) {
+		if !makeRoom(cs.now.Callers, mostCallers, func(c *Caller) bool { return !c.Revoked.IsZero() }) {
+			return nil, nil, fault.New(fault.CodeConflict, "there are %d callers already", mostCallers).WithHint("revoke some: tatami token ls")
+		}
+		return func() { cs.now.Callers[c.ID] = c }, func() { delete(cs.now.Callers, c.ID) }, nil
+	})
+	if err != nil {
 		return Caller{}, "", err
 	}
 	cs.audit.say("caller-created", slogCaller(c.ID), "for", name, "namespaces", strings.Join(namespaces, ","))
@@ -157,63 +154,35 @@ func (cs *Callers) Create(name string, namespaces []string) (Caller, string, err
 
 func slogCaller(id string) slog.Attr { return slog.String("caller", id) }
 
-// room lets go of the oldest caller that was revoked where there are too many; cs.mu is held.
-func (cs *Callers) room() error {
-	if len(cs.now.Callers) < mostCallers {
-		return nil
-	}
-	for _, c := range cs.sorted() {
-		if !c.Revoked.IsZero() {
-			delete(cs.now.Callers, c.ID)
-			return nil
-		}
-	}
-	return fault.New(fault.CodeConflict, "there are %d callers already", mostCallers).WithHint("revoke some: tatami token ls")
-}
-
-// sorted lists the callers, the oldest first; cs.mu is held.
-func (cs *Callers) sorted() []*Caller {
-	return slices.SortedFunc(maps.Values(cs.now.Callers), func(a, b *Caller) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
-	})
-}
-
 // List lists the callers, the oldest first.
 func (cs *Callers) List() []Caller {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	var out []Caller
-	for _, c := range cs.sorted() {
-		out = append(out, *c)
-	}
-	return out
+	return copies(byAge(cs.now.Callers))
 }
 
 // Revoke shuts a caller out for good and ends its connections. What it handed over goes on.
-func (cs *Callers) Revoke(id string) (Caller, error) {
-	cs.mu.Lock()
-	if err := cs.refresh(); err != nil {
-		cs.mu.Unlock()
+func (cs *Callers) Revoke(id string) (out Caller, err error) {
+	revoked := false
+	err = cs.alter(func() (do, undo func(), err error) {
+		c := cs.now.Callers[id]
+		if c == nil {
+			return nil, nil, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")
+		}
+		if out = *c; !c.Revoked.IsZero() {
+			return nil, nil, nil
+		}
+		revoked = true
+		return func() { c.Revoked = time.Now().UTC(); out = *c }, func() { c.Revoked = time.Time{} }, nil
+	})
+	if err != nil {
 		return Caller{}, err
 	}
-	c := cs.now.Callers[id]
-	if c == nil {
-		cs.mu.Unlock()
-		return Caller{}, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")
+	if revoked {
+		cs.audit.say("caller-revoked", slogCaller(id), "for", out.Name)
 	}
-	var err error
-	if c.Revoked.IsZero() {
-		err = cs.change(func() { c.Revoked = time.Now().UTC() }, func() { c.Revoked = time.Time{} })
-		if err == nil {
-			cs.audit.say("caller-revoked", slogCaller(id), "for", c.Name)
-		}
-	}
-	out := *c
-	cs.mu.Unlock()
-	if err == nil {
-		cs.kick(id)
-	}
-	return out, err
+	cs.kick(id)
+	return out, nil
 }
 
 // admit returns the caller of a name and a password, or says why it is none.

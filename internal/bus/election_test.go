@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -98,6 +99,26 @@ func TestObjectsThroughElections(t *testing.T) {
 	}
 	if n := messages(t, c.buses[0], c.buses[0].Artifacts()); n > 3 {
 		t.Errorf("%d messages are left of 3 objects that were deleted", n)
+	}
+}
+
+// Those who may connect are let in and shut out, each by another server, while one election follows the other.
+func TestCallersThroughElections(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	c.disturb("KV_" + bus.BucketMembers)
+	for i := range 10 {
+		name := fmt.Sprintf("caller%d", i)
+		made, _, err := c.buses[i%3].Callers().Create(name, []string{bus.AllNamespaces})
+		if err != nil {
+			t.Fatalf("creating %s: %v", name, err)
+		}
+		if _, err := c.buses[(i+1)%3].Callers().Revoke(made.ID); err != nil {
+			t.Fatalf("revoking %s: %v", name, err)
+		}
+		if _, _, err := c.buses[(i+2)%3].Roster().CreateToken(name, time.Hour); err != nil {
+			t.Fatalf("a token for %s: %v", name, err)
+		}
 	}
 }
 

@@ -1,13 +1,17 @@
 package bus
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +29,9 @@ const (
 
 // sharedTimeout bounds a read or a write of what is shared. It is less than whoever connects waits.
 const sharedTimeout = 3 * time.Second
+
+// sharedTry bounds one try of it: what is asked while nobody leads gets no answer.
+const sharedTry = 700 * time.Millisecond
 
 // record is what a server keeps of those who connect, as a file in its data directory. The servers of a cluster have it in common: it is changed
 // by whoever knows its last revision, and what others changed is heard of at once.
@@ -132,9 +139,7 @@ func (r *record[T]) refresh() error {
 		}
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sharedTimeout)
-	defer cancel()
-	e, err := r.kv.Get(ctx, r.key)
+	e, err := r.stored()
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil
 	}
@@ -146,6 +151,35 @@ func (r *record[T]) refresh() error {
 		r.now, r.revision = now, e.Revision()
 	}
 	return err
+}
+
+// stored is the record as the cluster has it. While nobody leads it is asked for again.
+func (r *record[T]) stored() (jetstream.KeyValueEntry, error) {
+	return insist(context.Background(), sharedTimeout, sharedTry, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return r.kv.Get(ctx, r.key) })
+}
+
+// alter changes the record as it is by now. Step says what is to be done, and how that is undone: nothing where there is nothing to do, or why it may not be
+// done. While nobody leads it is asked again, for up to 10 s, and others are let in meanwhile; what it does may have been stored before then.
+func (r *record[T]) alter(step func() (do, undo func(), err error)) error {
+	for over := time.Now().Add(electPatience); ; time.Sleep(noStreamWait) {
+		err := r.alterOnce(step)
+		if err == nil || !r.clustered || !unled(err) || time.Now().After(over) {
+			return err
+		}
+	}
+}
+
+func (r *record[T]) alterOnce(step func() (do, undo func(), err error)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.refresh(); err != nil {
+		return err
+	}
+	do, undo, err := step()
+	if err != nil || do == nil {
+		return err
+	}
+	return r.change(do, undo)
 }
 
 // change keeps what do changes, and has undo take it back where that fails; r.mu is held.
@@ -162,14 +196,22 @@ func (r *record[T]) change(do, undo func()) error {
 	return nil
 }
 
-// save stores the record in the place of what was read last; r.mu is held.
+// save stores the record in the place of what was read last, and tries again while nobody leads; r.mu is held.
 func (r *record[T]) save(data []byte) error {
 	if r.kv == nil {
 		return writeDurably(r.dir, r.file, data)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sharedTimeout)
-	defer cancel()
-	rev, err := r.kv.Update(ctx, r.key, data, r.revision)
+	tries := 0
+	rev, err := insist(context.Background(), sharedTimeout, sharedTry, func(ctx context.Context) (uint64, error) {
+		tries++
+		return r.kv.Update(ctx, r.key, data, r.revision)
+	})
+	if tries > 1 && IsConflict(err) {
+		// It may be what an earlier try stored, whose answer was lost.
+		if e, gerr := r.stored(); gerr == nil && bytes.Equal(e.Value(), data) {
+			rev, err = e.Revision(), nil
+		}
+	}
 	if IsConflict(err) {
 		return fault.New(fault.CodeConflict, "another server changed it meanwhile").WithHint("try again")
 	}
@@ -177,4 +219,46 @@ func (r *record[T]) save(data []byte) error {
 		r.revision = rev
 	}
 	return err
+}
+
+// made is one of those that a record lists: it was made at a time, under an id.
+type made interface {
+	made() (at time.Time, id string)
+}
+
+// byAge lists them, the oldest first.
+func byAge[E made](all map[string]E) []E {
+	return slices.SortedFunc(maps.Values(all), func(a, b E) int {
+		x, one := a.made()
+		y, other := b.made()
+		return cmp.Or(x.Compare(y), cmp.Compare(one, other))
+	})
+}
+
+// copies are what the pointers point to.
+func copies[E any](all []*E) (out []E) {
+	for _, e := range all {
+		out = append(out, *e)
+	}
+	return out
+}
+
+// makeRoom lets go of the oldest that is good for nothing, where there are too many; it reports whether there is room.
+func makeRoom[E made](all map[string]E, most int, useless func(E) bool) bool {
+	if len(all) < most {
+		return true
+	}
+	for _, e := range byAge(all) {
+		if useless(e) {
+			_, id := e.made()
+			delete(all, id)
+			return true
+		}
+	}
+	return false
+}
+
+func newerRecord(where string, schema, known int) error {
+	return fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", where, schema, known).
+		WithHint("the data was written by a newer tatami: install that version")
 }

@@ -84,8 +84,7 @@ func parseRoster(path string, data []byte) (*rosterFile, error) {
 	f := &rosterFile{Tokens: map[string]*JoinToken{}}
 	switch n := schemaOf(data); {
 	case n > rosterSchema:
-		return nil, fault.New(fault.CodeConflict, "%s has schema %d, this tatami knows %d", path, n, rosterSchema).
-			WithHint("the data was written by a newer tatami: install that version")
+		return nil, newerRecord(path, n, rosterSchema)
 	case n == rosterSchema:
 		if err := json.Unmarshal(data, f); err != nil || f.Workers == nil {
 			return bad()
@@ -187,27 +186,23 @@ func (r *Roster) join(a applicant, now time.Time) error {
 
 // Remove shuts a node's worker out for good and ends its connections. It is no error where it is shut out already; not-found where nobody joined as it.
 func (r *Roster) Remove(node functions.NodeID, why string) error {
-	r.mu.Lock()
-	if err := r.refresh(); err != nil {
-		r.mu.Unlock()
-		return err
-	}
-	m := r.now.Workers[node]
-	if m == nil {
-		r.mu.Unlock()
-		return fault.New(fault.CodeNotFound, "no worker has joined as %s", node)
-	}
-	var err error
-	if m.Removed.IsZero() {
-		err = r.change(func() { m.Removed = time.Now().UTC() }, func() { m.Removed = time.Time{} })
-		if err == nil {
-			r.audit.say("node-removed", slogNode(node), "reason", why)
+	key, removed := "", false
+	err := r.alter(func() (do, undo func(), err error) {
+		m := r.now.Workers[node]
+		if m == nil {
+			return nil, nil, fault.New(fault.CodeNotFound, "no worker has joined as %s", node)
 		}
-	}
-	key := m.Key
-	r.mu.Unlock()
+		if key = m.Key; !m.Removed.IsZero() {
+			return nil, nil, nil
+		}
+		removed = true
+		return func() { m.Removed = time.Now().UTC() }, func() { m.Removed = time.Time{} }, nil
+	})
 	if err != nil {
 		return err
+	}
+	if removed {
+		r.audit.say("node-removed", slogNode(node), "reason", why)
 	}
 	r.kick(node, key)
 	return nil

@@ -1,11 +1,8 @@
 package bus
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +24,8 @@ type JoinToken struct {
 	By      functions.NodeID `json:"by,omitempty"`
 	Revoked time.Time        `json:"revoked,omitzero"`
 }
+
+func (t *JoinToken) made() (time.Time, string) { return t.Created, t.ID }
 
 // States of tokens.
 const (
@@ -67,15 +66,14 @@ func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string
 	now := time.Now().UTC()
 	text := newSecret()
 	t := &JoinToken{ID: newTokenID(), Node: node, Hash: hashOf(text), Created: now, Expires: now.Add(life)}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.refresh(); err != nil {
-		return JoinToken{}, "", err
-	}
-	if err := r.roomForToken(now); err != nil {
-		return JoinToken{}, "", err
-	}
-	if err := r.change(func() { r.now.Tokens[t.ID] = t }, func() { delete(r.now.Tokens, t.ID) }); err != nil {
+	err := r.alter(func() (do, undo func(), err error) {
+		useless := func(t *JoinToken) bool { return t.State(now) == TokenExpired || t.State(now) == TokenRevoked }
+		if !makeRoom(r.now.Tokens, mostTokens, useless) {
+			return nil, nil, fault.New(fault.CodeConflict, "there are %d tokens already", mostTokens).WithHint("revoke some: tatami token ls")
+		}
+		return func() { r.now.Tokens[t.ID] = t }, func() { delete(r.now.Tokens, t.ID) }, nil
+	})
+	if err != nil {
 		return JoinToken{}, "", err
 	}
 	r.audit.say("token-created", "token", t.ID, "for", node)
@@ -89,27 +87,6 @@ func tokenText(secret, pin string) string { return secret + "." + pin }
 func splitToken(token string) (secret, pin string) {
 	secret, pin, _ = strings.Cut(token, ".")
 	return secret, pin
-}
-
-// roomForToken lets go of the oldest token that is good for nothing where there are too many; r.mu is held.
-func (r *Roster) roomForToken(now time.Time) error {
-	if len(r.now.Tokens) < mostTokens {
-		return nil
-	}
-	for _, t := range r.tokens() {
-		if s := t.State(now); s == TokenExpired || s == TokenRevoked {
-			delete(r.now.Tokens, t.ID)
-			return nil
-		}
-	}
-	return fault.New(fault.CodeConflict, "there are %d tokens already", mostTokens).WithHint("revoke some: tatami token ls")
-}
-
-// tokens lists the tokens, the oldest first; r.mu is held.
-func (r *Roster) tokens() []*JoinToken {
-	return slices.SortedFunc(maps.Values(r.now.Tokens), func(a, b *JoinToken) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
-	})
 }
 
 // tokenOf finds a token by its text; nil where there is none. r.mu is held.
@@ -127,35 +104,30 @@ func (r *Roster) tokenOf(text string) *JoinToken {
 func (r *Roster) Tokens() []JoinToken {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []JoinToken
-	for _, t := range r.tokens() {
-		out = append(out, *t)
-	}
-	return out
+	return copies(byAge(r.now.Tokens))
 }
 
 // RevokeToken ends a token, and shuts out the worker that joined with it.
-func (r *Roster) RevokeToken(id string) (JoinToken, error) {
-	r.mu.Lock()
-	if err := r.refresh(); err != nil {
-		r.mu.Unlock()
+func (r *Roster) RevokeToken(id string) (out JoinToken, err error) {
+	revoked := false
+	err = r.alter(func() (do, undo func(), err error) {
+		t := r.now.Tokens[id]
+		if t == nil {
+			return nil, nil, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")
+		}
+		if out = *t; !t.Revoked.IsZero() {
+			return nil, nil, nil
+		}
+		revoked = true
+		return func() { t.Revoked = time.Now().UTC(); out = *t }, func() { t.Revoked = time.Time{} }, nil
+	})
+	if err != nil {
 		return JoinToken{}, err
 	}
-	t := r.now.Tokens[id]
-	if t == nil {
-		r.mu.Unlock()
-		return JoinToken{}, fault.New(fault.CodeNotFound, "there is no token %.40q", id).WithHint("tatami token ls")
+	if revoked {
+		r.audit.say("token-revoked", "token", id, "for", out.Node)
 	}
-	var err error
-	if t.Revoked.IsZero() {
-		err = r.change(func() { t.Revoked = time.Now().UTC() }, func() { t.Revoked = time.Time{} })
-		if err == nil {
-			r.audit.say("token-revoked", "token", t.ID, "for", t.Node)
-		}
-	}
-	out := *t
-	r.mu.Unlock()
-	if err == nil && out.By != "" {
+	if out.By != "" {
 		err = r.Remove(out.By, "its token "+id+" was revoked")
 	}
 	return out, err
