@@ -114,13 +114,13 @@ bench-frozen: deps-test build ## Calls to frozen instances, and what 300 of them
 	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only frozen
 
 .PHONY: bench-cold
-bench-cold: deps-test deps-bench build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 9 minutes); appends to out/bench.jsonl
+bench-cold: deps-test deps-bench build ## Cold starts: spaced, in bursts and in an open loop, beside the kernel's floor and containerd's client (about 10 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 12 minutes'
 	@mkdir -p out
 	timeout 720 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cold
 
 .PHONY: bench-warm
-bench-warm: deps-test build ## Warm calls beside a direct connection, nginx and ReverseProxy, and with 1,000 functions deployed (about 8 minutes)
+bench-warm: deps-test build ## Warm calls beside a direct connection, nginx, ReverseProxy and a bare hop, and with 1,000 functions deployed (about 8 minutes)
 	@echo 'time limit: 15 minutes'
 	@mkdir -p out
 	timeout 900 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only warm

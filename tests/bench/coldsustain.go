@@ -118,7 +118,7 @@ func (l *openLoop) result(cpu time.Duration) sustained {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.s
-	made, seconds := float64(s.cold)-max(0, s.before-s.after), l.to.Sub(l.from).Seconds()
+	made, seconds := max(0, float64(s.cold)-max(0, s.before-s.after)), l.to.Sub(l.from).Seconds()
 	s.perSecond, s.offered = made/seconds, float64(l.calls)/seconds
 	s.cpuMs = ms(cpu) / max(1, made)
 	slices.Sort(l.took)

@@ -23,10 +23,14 @@ type figure struct {
 	samples int
 }
 
-// beside makes a figure with its baseline.
+// beside makes a figure with its baseline. Beside nothing there is no ratio.
 func beside(bench, metric, unit string, value float64, baseline string, baselineValue float64, samples int) figure {
-	ratio := value / baselineValue
-	return figure{bench, metric, value, unit, baseline, &baselineValue, &ratio, samples}
+	f := figure{bench, metric, value, unit, baseline, &baselineValue, nil, samples}
+	if baselineValue != 0 {
+		ratio := value / baselineValue
+		f.Ratio = &ratio
+	}
+	return f
 }
 
 func median(v []float64) float64 {
@@ -73,7 +77,10 @@ func printFigures(figures []figure) {
 	for _, f := range figures {
 		row := table.Row{f.Bench, f.Metric, number(f.Value, f.Unit), f.Baseline, "", "", f.samples}
 		if f.BaselineValue != nil {
-			row[4], row[5] = number(*f.BaselineValue, f.Unit), fmt.Sprintf("%.2f", *f.Ratio)
+			row[4] = number(*f.BaselineValue, f.Unit)
+		}
+		if f.Ratio != nil {
+			row[5] = fmt.Sprintf("%.2f", *f.Ratio)
 		}
 		t.AppendRow(row)
 	}

@@ -31,8 +31,8 @@ type warmWay struct {
 }
 
 // benchWarm measures calls to one running instance: directly and through nginx, both from inside its network namespace, through the standard
-// library's ReverseProxy that reaches the instance as the gateway does, and through the gateway; then the gateway again with many functions
-// deployed.
+// library's ReverseProxy and a bare hop that reach the instance as the gateway does, and through the gateway; then the gateway again with many
+// functions deployed.
 func benchWarm(ctx context.Context, binary string) (figures []figure, err error) {
 	s, err := startServer(ctx, binary)
 	if err != nil {
@@ -51,6 +51,11 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 		return nil, err
 	}
 	defer proxy.Close()
+	between, err := startHop(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer between.stop()
 	front, err := startNginx(ctx, pid)
 	if err != nil {
 		return nil, err
@@ -60,12 +65,13 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	tatami := warmWay{"tatami", s.Public, "/fn/warm", 0}
 	m := measures{}
 	if err := m.rounds(ctx, []warmWay{
-		{"direct", "127.0.0.1:8080", "/", pid}, {"nginx", fmt.Sprintf("127.0.0.1:%d", nginxPort), "/", pid}, {"reverseproxy", proxy.addr, "/", 0}, tatami,
+		{"direct", "127.0.0.1:8080", "/", pid}, {"nginx", fmt.Sprintf("127.0.0.1:%d", nginxPort), "/", pid}, {"reverseproxy", proxy.addr, "/", 0},
+		{"hop", between.listener.Addr().String(), "/", 0}, tatami,
 	}); err != nil {
 		return nil, err
 	}
 	for _, w := range warmMetrics {
-		for _, base := range []string{"direct", "nginx", "reverseproxy"} {
+		for _, base := range []string{"direct", "nginx", "reverseproxy", "hop"} {
 			figures = append(figures, beside("warm", w.metric, w.unit, median(m["tatami"][w.metric]), base, median(m[base][w.metric]), rounds))
 		}
 	}
