@@ -419,7 +419,7 @@ func TestARequestFollowsWhoLeads(t *testing.T) {
 func TestARefusalIsPassedOn(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
-	one, two := newServer(t, a, "one", 300*time.Millisecond), newServer(t, a, "two", 300*time.Millisecond)
+	one, two := newServer(t, a, "one", 3*time.Second), newServer(t, a, "two", 3*time.Second)
 	two.relay.Point(one.addr)
 	var asked atomic.Int64
 	one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

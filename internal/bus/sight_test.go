@@ -192,8 +192,8 @@ func TestTheOneThatHearsAllLeads(t *testing.T) {
 		c.buses[whole%3].Hear(now, bus.Sighting{Server: name(i), Hears: []string{name(whole)}, Parted: true})
 		running.Go(func() { b.LeaveToWhole(ctx) })
 	}
-	if got := next(); got != whole%3 {
-		t.Errorf("server %d leads, not %d", got, whole%3)
+	// Where elections take long, one that is parted may lead for a moment, before it leaves that to the other.
+	for next() != whole%3 {
 	}
 	insistently(t, "leading all", func() error {
 		if led := c.buses[whole%3].LeadsStreams(); len(led) < 16 {
@@ -203,7 +203,9 @@ func TestTheOneThatHearsAllLeads(t *testing.T) {
 	})
 	select {
 	case i := <-terms:
-		t.Errorf("then server %d leads", i)
+		if i != whole%3 {
+			t.Errorf("then server %d leads", i)
+		}
 	default:
 	}
 }

@@ -146,8 +146,12 @@ func (f *failover) whole(through *harness.Server) {
 func (f *failover) killWorker(i int) {
 	f.t.Helper()
 	fl := &fleet{Server: f.servers[0], t: f.t}
+	var on map[string]int
+	eventually(f.t, 60*time.Second, "a worker runs something", func() bool {
+		on = fl.on("warm")
+		return total(on) > 0
+	})
 	// After a restart a worker may run nothing.
-	on := fl.on("warm")
 	for on[f.workers[i].Name] == 0 {
 		i = (i + 1) % len(f.workers)
 	}
