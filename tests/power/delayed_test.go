@@ -3,7 +3,6 @@
 package power
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,9 +27,7 @@ func TestACutWhenADelayIsOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- q.Run(ctx) }()
+	end := work(q)
 	id, err := q.Accept(t.Context(), queue.Request{Ref: hello, Path: "/hold", NotBefore: time.Now().Add(4 * time.Second)})
 	if err != nil {
 		t.Fatal(err)
@@ -62,16 +59,7 @@ func TestACutWhenADelayIsOver(t *testing.T) {
 	if err != nil || blocks.Sync() != nil || blocks.Close() != nil {
 		t.Fatalf("the directory of the blocks is not synced: %v", err)
 	}
-	im.cut()
-	// It finds that the disk is gone, and waits for nothing more.
-	if err := b.Barrier(t.Context(), bus.StreamInvocations); err == nil {
-		t.Error("a sync succeeds without power")
-	}
-	stop()
-	<-done
-	_ = b.Close(context.Background())
-	im.unmount()
-	im.mount()
+	im.crashAtWork(b, bus.StreamInvocations, end)
 	s := &story{t: t, accepted: map[functions.InvocationID]string{id: "/hold"}, attempts: log}
 	s.look(im)
 }

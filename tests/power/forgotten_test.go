@@ -24,9 +24,7 @@ func TestACutAfterACallThatDidNotBegin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- q.Run(ctx) }()
+	end := work(q)
 	blocks := filepath.Join(im.dir, "data", "jetstream", bus.AccountTatami, "streams", bus.StreamKeys, "msgs")
 	there := func(block string) bool {
 		_, err := os.Stat(filepath.Join(blocks, block))
@@ -50,22 +48,12 @@ func TestACutAfterACallThatDidNotBegin(t *testing.T) {
 	if there("1.blk") {
 		t.Fatal("the server keeps a block that is empty")
 	}
-	im.cut()
-	// It finds that the disk is gone, and waits for nothing more.
-	if err := b.Barrier(t.Context(), bus.StreamKeys); err == nil {
-		t.Error("a sync succeeds without power")
-	}
-	stop()
-	<-done
-	_ = b.Close(context.Background())
-	im.unmount()
-	im.mount()
+	im.crashAtWork(b, bus.StreamKeys, end)
 
 	if b, q, err = open(t.Context(), im.dir, log); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop = context.WithCancel(context.Background())
-	go func() { done <- q.Run(ctx) }()
+	end = work(q)
 	made := false
 	_, err = q.Once(t.Context(), queue.Request{Ref: hello, Key: "key"}, func(context.Context, queue.Call) (int, http.Header, queue.Outcome) {
 		made = true
@@ -74,8 +62,7 @@ func TestACutAfterACallThatDidNotBegin(t *testing.T) {
 	if err != nil || !made {
 		t.Errorf("the call cannot be made: %v", err)
 	}
-	stop()
-	<-done
+	end()
 	if err := b.Close(context.Background()); err != nil {
 		t.Error(err)
 	}

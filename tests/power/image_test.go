@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
@@ -84,6 +85,31 @@ func (im *image) crash(b *bus.Bus) {
 	_ = b.Close(context.Background())
 	im.unmount()
 	im.mount()
+}
+
+// crashAtWork is crash while a queue works on what the store holds, until end. The stream is one that it syncs.
+func (im *image) crashAtWork(b *bus.Bus, stream string, end func()) {
+	im.t.Helper()
+	im.cut()
+	// It finds that the disk is gone, and waits for nothing more.
+	if err := b.Barrier(im.t.Context(), stream); err == nil {
+		im.t.Error("a sync succeeds without power")
+	}
+	end()
+	_ = b.Close(context.Background())
+	im.unmount()
+	im.mount()
+}
+
+// work has a queue work until end, which waits for it.
+func work(q *queue.Queue) (end func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	return func() {
+		stop()
+		<-done
+	}
 }
 
 // cut takes the power: nothing is written any more, and what was not synced is lost with the next mount.
