@@ -23,8 +23,10 @@ const (
 	// The wait between two tries to reach a worker grows from the first to the last.
 	firstRetry = 10 * time.Millisecond
 	lastRetry  = time.Second
-	// idleTimeout is how long the connection for questions is kept without any.
+	// idleTimeout is how long the connection for questions is kept without any; while one waits, silence of askPing is asked for life, for askSilence.
 	idleTimeout = time.Minute
+	askPing     = time.Second
+	askSilence  = 3 * time.Second
 	// forgetAfter is how long a worker that cannot be reached is tried.
 	forgetAfter = 10 * time.Minute
 )
@@ -74,7 +76,7 @@ func newPeer(w *Workers, node functions.NodeID, at bus.Listener) *peer {
 	p := &peer{w: w, node: node, at: at, tls: w.cfg.TLS(node), moved: make(chan struct{}, 1), stale: map[functions.InstanceID]int{}}
 	t := &http.Transport{
 		TLSClientConfig: p.tls.Clone(), DisableCompression: true, IdleConnTimeout: idleTimeout, Protocols: new(http.Protocols),
-		HTTP2: &http.HTTP2Config{SendPingTimeout: bus.SessionPing, PingTimeout: bus.SessionSilence},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: askPing, PingTimeout: askSilence},
 	}
 	t.Protocols.SetHTTP2(true)
 	p.http = &http.Client{Transport: t}
@@ -230,11 +232,9 @@ func (p *peer) ping(s *session, ended <-chan struct{}) {
 
 // read takes the answers in until the session breaks.
 func (p *peer) read(s *session, br *bufio.Reader) error {
+	in := bufio.NewReaderSize(&listening{s.conn, br}, 4*bus.MaxSlotLine)
 	for {
-		if br.Buffered() == 0 {
-			_ = s.conn.SetReadDeadline(time.Now().Add(bus.SessionSilence))
-		}
-		b, err := br.ReadSlice('\n')
+		b, err := in.ReadSlice('\n')
 		if err != nil {
 			return err
 		}

@@ -153,7 +153,7 @@ func (w *Workers) peer(node functions.NodeID) *peer { return (*w.peers.Load())[n
 func (w *Workers) here(node functions.NodeID) bool { return node == w.cfg.Node && w.cfg.Local != nil }
 
 // Admit takes a slot of the instance. An error means that nothing was taken: the instance is full, drains or is gone, or its worker is out
-// of reach. A worker elsewhere is asked; it answers within bus.SessionSilence, or its session breaks.
+// of reach. A worker elsewhere is asked; it answers before bus.SessionMissed signs of life are missed, or its session breaks.
 func (w *Workers) Admit(node functions.NodeID, inst functions.InstanceID) error {
 	if w.here(node) {
 		return w.cfg.Local.Admit(node, inst)

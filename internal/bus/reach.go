@@ -39,10 +39,14 @@ const (
 	HeaderSession  = "Tatami-Session"
 )
 
-// SessionSilence is how long either side of a session takes silence for life: the other one sends a line every SessionPing.
+// Signs of life on a session: the gateway sends a line every SessionPing, which the worker answers.
 const (
+	SessionPing = 400 * time.Millisecond
+	// SessionMissed is for how many of these in a row the gateway waits for a line; then the worker is out of reach. What waits for its work to be made
+	// again elsewhere does so no longer than what runs there takes to be missed.
+	SessionMissed = 5
+	// SessionSilence is how long the worker takes a gateway's silence for life. It loses nothing by being slow: a gateway that is back has a new session.
 	SessionSilence = 3 * time.Second
-	SessionPing    = time.Second
 )
 
 // Operations of slot lines.

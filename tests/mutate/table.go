@@ -292,4 +292,12 @@ var mutations = []mutation{
 		"a lead handed over before its requests are answered",
 		"gateway/relay/relay.go", "a.retire(within)", "a.retire(0)", "./gateway/relay",
 	},
+	{
+		"a worker taken for lost because the gateway stood still",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "true ||", "./gateway/remote",
+	},
+	{
+		"a worker of which nothing is heard that is not missed",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote",
+	},
 }
