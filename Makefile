@@ -170,8 +170,8 @@ mutate: build ## Break one promise after the other in a copy of the tree and sho
 .PHONY: soak
 soak: deps-test build ## 10,000 starts and ends with random kills, 200 instances under churn, a full node (root)
 	@echo 'time limit: 100 minutes'
-	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode)$$' -count=1 -v -timeout 100m \
-		-args -cycles.n 10000 -identity.instances 200 -identity.requests 100000 -full.instances 100
+	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode|EscapePrecreated|ConformancePrecreated.*)$$' -count=1 -v -timeout 100m \
+		-args -cycles.n 10000 -identity.instances 200 -identity.requests 100000 -full.instances 100 -precreated.whole
 
 .PHONY: chaos-queue
 chaos-queue: deps-test build ## 100,000 queued invocations under 60 kills, and 30 power losses of the queue's store (root)

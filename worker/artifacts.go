@@ -57,7 +57,7 @@ func (a *artifacts) run(ctx context.Context) error {
 	}
 }
 
-// look forgets what has been of no use for the grace.
+// look forgets what has been of no use for the grace. What only makes starts quicker goes before.
 func (a *artifacts) look(ctx context.Context, now time.Time) {
 	prepared := a.driver.Prepared()
 	if len(prepared) == 0 {
@@ -83,6 +83,7 @@ func (a *artifacts) look(ctx context.Context, now time.Time) {
 			delete(a.idle, digest)
 		case !known:
 			a.idle[digest] = now
+			a.driver.Release(digest)
 		case now.Sub(since) >= a.grace:
 			// With the lock held: an instance that is to be made of it waits, and then prepares it anew.
 			if err := a.driver.Forget(ctx, digest); err != nil {

@@ -53,6 +53,9 @@ func TestArtifactsThatNobodyNeedsGo(t *testing.T) {
 	}
 	stop(ids[2])
 	gone(failed)
+	if got := w.driver.wasReleased(); !slices.Equal(got, []string{failed.Artifact.Digest}) {
+		t.Errorf("released: %q", got)
+	}
 	time.Sleep(2 * grace)
 	if !has(kept) || !has(used) {
 		t.Errorf("gone: of a live revision %t, of a running instance %t", !has(kept), !has(used))

@@ -163,7 +163,7 @@ func (c Config) Resources() (capacity, allocatable functions.Resources, err erro
 	if reserve.CPU < 0 || reserve.Memory < 0 || allocatable.CPU <= 0 || allocatable.Memory <= 0 || allocatable.Instances <= 0 {
 		return capacity, allocatable, fault.New(fault.CodeInvalidRequest, "the reserve (%dm cpu, %d MiB) and what waits (%d MiB) leave nothing of the machine's %s",
 			reserve.CPU, reserve.Memory/functions.MiB, c.Waiting.Memory/functions.MiB, capacity).
-			WithHint("set a smaller --reserve-cpu, --reserve-memory or --sandbox-pool")
+			WithHint("set a smaller --reserve-cpu, --reserve-memory, --sandbox-pool or --precreated")
 	}
 	return capacity, allocatable, nil
 }

@@ -32,6 +32,8 @@ type simDriver struct {
 	mu       sync.Mutex
 	boxes    map[functions.InstanceID]*simBox
 	prepared []string
+	// released are the digests that were released.
+	released []string
 	pids     int
 	// making counts the sandboxes being made, most the highest count seen.
 	making, most int
@@ -156,6 +158,18 @@ func (d *simDriver) Forget(_ context.Context, digest string) error {
 	defer d.mu.Unlock()
 	d.prepared = slices.DeleteFunc(d.prepared, func(p string) bool { return p == digest })
 	return nil
+}
+
+func (d *simDriver) wasReleased() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.released)
+}
+
+func (d *simDriver) Release(digest string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.released = append(d.released, digest)
 }
 
 func (d *simDriver) Close() error { return nil }

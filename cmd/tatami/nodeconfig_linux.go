@@ -44,6 +44,7 @@ type nodeConfig struct {
 	HeapTarget     int64
 	MaxInstances   int64
 	SandboxPool    int
+	Precreated     int
 	FreezeAfter    time.Duration
 	DrainTimeout   time.Duration
 	KeepInstances  bool
@@ -90,7 +91,9 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
 	f.DurationVar(&c.FreezeAfter, "freeze-after", 30*time.Second, "how long an instance stays idle before it is frozen, where its function does not say; 0 freezes none")
 	c.SandboxPool = containerd.PoolAuto
-	f.Var((*poolValue)(&c.SandboxPool), "sandbox-pool", "sandboxes kept made ahead, for cold starts in a few milliseconds: auto (by the starts of late, at most 4% of the memory), a number, or 0")
+	c.Precreated = containerd.PoolAuto
+	f.Var(&countValue{&c.Precreated, containerd.MaxPrecreated}, "precreated", "containers kept made ahead for the latest functions that cannot start in those sandboxes: auto (at most 8, and 2% of the memory), a number, or 0")
+	f.Var(&countValue{&c.SandboxPool, containerd.MaxPool}, "sandbox-pool", "sandboxes kept made ahead, for cold starts in a few milliseconds: auto (by the starts of late, at most 4% of the memory), a number, or 0")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", 30*time.Second, "how long running invocations may take to end when the process stops")
 	f.BoolVar(&c.KeepInstances, "keep-instances", false, "leave instances running when the process stops, for the next one to adopt")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -198,7 +201,7 @@ func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
 		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
 		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
 		FreezeAfter: freezeAfter,
-		Waiting:     containerd.PoolCost(c.SandboxPool, c.memory()),
+		Waiting:     containerd.PoolCost(c.SandboxPool, c.memory()).Add(containerd.PrecreatedMost(c.Precreated, c.memory())),
 	}
 }
 
@@ -226,7 +229,7 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	}
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
-		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Memory: c.memory(),
+		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Precreated: c.Precreated, Memory: c.memory(),
 		Egress: out, UserNamespaces: c.UserNamespaces, GVisor: c.GVisor, StayAwake: c.StayAwake,
 	}, blobs, log)
 }
@@ -269,34 +272,37 @@ func cgroupName(node string) string {
 	return "tatami-" + name[:min(len(name), 60)]
 }
 
-// poolValue is the size of the pool of waiting sandboxes: a number, or auto.
-type poolValue int
-
-func (p *poolValue) Type() string { return "size" }
-
-func (p *poolValue) String() string {
-	if *p == containerd.PoolAuto {
-		return "auto"
-	}
-	return strconv.Itoa(int(*p))
+// countValue is how many of something are kept made ahead: a number, or auto.
+type countValue struct {
+	n    *int
+	most int
 }
 
-func (p *poolValue) Set(s string) error {
+func (c *countValue) Type() string { return "size" }
+
+func (c *countValue) String() string {
+	if c.n == nil || *c.n == containerd.PoolAuto {
+		return "auto"
+	}
+	return strconv.Itoa(*c.n)
+}
+
+func (c *countValue) Set(s string) error {
 	if s == "auto" {
-		*p = containerd.PoolAuto
+		*c.n = containerd.PoolAuto
 		return nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 || n > containerd.MaxPool {
-		return fmt.Errorf("want auto, or a number between 0 and %d", containerd.MaxPool)
+	if err != nil || n < 0 || n > c.most {
+		return fmt.Errorf("want auto, or a number between 0 and %d", c.most)
 	}
-	*p = poolValue(n)
+	*c.n = n
 	return nil
 }
 
 // poolSample tells the metrics of the pool.
 func poolSample(p containerd.PoolState) obs.PoolSample {
-	out := obs.PoolSample{Waiting: p.Waiting, Wanted: p.Wanted, Linked: p.Linked, LinkedWanted: p.LinkedWanted}
+	out := obs.PoolSample{Waiting: p.Waiting, Wanted: p.Wanted, Linked: p.Linked, LinkedWanted: p.LinkedWanted, Precreated: p.Precreated}
 	for start, n := range p.Starts {
 		out.Starts = append(out.Starts, obs.StartSample{Path: start.Path, Reason: start.Reason, Count: n})
 	}

@@ -36,7 +36,7 @@ type serverConfig struct {
 
 // workerFlags are those of `tatami up` that are about its own worker.
 var workerFlags = []string{
-	"no-worker", "containerd-address", "label", "grant-cpu", "grant-memory", "reserve-cpu", "reserve-memory", "max-instances", "sandbox-pool", "freeze-after",
+	"no-worker", "containerd-address", "label", "grant-cpu", "grant-memory", "reserve-cpu", "reserve-memory", "max-instances", "sandbox-pool", "precreated", "freeze-after",
 	"keep-instances", "user-namespaces", "egress-range", "egress-allow", "egress-dns",
 }
 

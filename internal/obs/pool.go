@@ -8,7 +8,9 @@ type PoolSample struct {
 	Waiting, Wanted int
 	// Linked and LinkedWanted are how many of them have a link to the internet, and shall.
 	Linked, LinkedWanted int
-	Starts               []StartSample
+	// Precreated is how many containers wait that were made ahead for one function each.
+	Precreated int
+	Starts     []StartSample
 }
 
 // StartSample counts the sandboxes started in one way.
@@ -19,8 +21,8 @@ type StartSample struct {
 }
 
 type poolCollector struct {
-	sample                  func() PoolSample
-	starts, waiting, linked *prometheus.Desc
+	sample                              func() PoolSample
+	starts, waiting, linked, precreated *prometheus.Desc
 }
 
 func newPoolCollector(sample func() PoolSample) *poolCollector {
@@ -31,6 +33,7 @@ func newPoolCollector(sample func() PoolSample) *poolCollector {
 		waiting: prometheus.NewDesc("tatami_sandbox_pool", "Sandboxes made ahead: waiting is how many there are, wanted how many there shall be.", []string{"state"}, nil),
 		linked: prometheus.NewDesc("tatami_sandbox_pool_links",
 			"Sandboxes made ahead, of those of tatami_sandbox_pool, that have a link to the internet for functions with egress.", []string{"state"}, nil),
+		precreated: prometheus.NewDesc("tatami_sandbox_precreated", "Containers made ahead that wait, each for one function that cannot start in a sandbox of the pool.", nil, nil),
 	}
 }
 
@@ -39,6 +42,7 @@ func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.starts
 	ch <- c.waiting
 	ch <- c.linked
+	ch <- c.precreated
 }
 
 // Collect reads the pool once.
@@ -51,4 +55,5 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	send(ch, c.waiting, prometheus.GaugeValue, float64(s.Wanted), []string{"wanted"})
 	send(ch, c.linked, prometheus.GaugeValue, float64(s.Linked), []string{"waiting"})
 	send(ch, c.linked, prometheus.GaugeValue, float64(s.LinkedWanted), []string{"wanted"})
+	send(ch, c.precreated, prometheus.GaugeValue, float64(s.Precreated), nil)
 }

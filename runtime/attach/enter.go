@@ -37,6 +37,16 @@ func Enter(p Place, root *Root, s Setting) error {
 	return onLostThread(func() error { return enter(p, root, s) })
 }
 
+// Rename gives the sandbox of the process another host name.
+func Rename(process *os.File, hostname string) error {
+	return onLostThread(func() error {
+		if err := join(process, unix.CLONE_NEWUTS); err != nil {
+			return err
+		}
+		return os.NewSyscallError("sethostname", unix.Sethostname([]byte(hostname)))
+	})
+}
+
 func enter(p Place, root *Root, s Setting) error {
 	// Root and working directory must be this thread's own to be changed with the namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

@@ -29,7 +29,13 @@ func (d *Driver) adopt(ctx context.Context, exits map[string]functions.Exit) err
 		return err
 	}
 	for _, c := range list {
-		d.adoptOne(ctx, c, exits)
+		b := d.adopted(c)
+		if b == nil {
+			// Nobody's: nothing of a function has been in it.
+			d.discard(ctx, d.newBox(functions.InstanceID(c.ID), "", 0))
+			continue
+		}
+		d.adoptOne(ctx, b, exits)
 	}
 	return nil
 }
@@ -68,20 +74,35 @@ func initGone(bundle string) bool {
 	return err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }
 
-// adoptOne takes over a container.
-func (d *Driver) adoptOne(ctx context.Context, c containers.Container, exits map[string]functions.Exit) {
+// adopted is the box of a container; nil where it was made ahead and given to no instance.
+func (d *Driver) adopted(c containers.Container) *box {
 	port, _ := strconv.Atoi(c.Labels[labelPort])
 	b := d.newBox(functions.InstanceID(c.ID), c.Labels[labelArtifact], port)
-	b.made, b.gvisor = true, c.Labels[labelGVisor] != ""
 	b.info.Created = c.CreatedAt
 	if r := c.Extensions[extRecord]; r != nil {
 		b.info.Record = r.GetValue()
 	}
+	if c.Labels[labelPrecreated] != "" {
+		a, err := d.readAttachment(c.ID)
+		if err != nil {
+			return nil
+		}
+		b = d.newBox(a.Instance, a.Artifact, a.Port)
+		b.carry(c.ID)
+		b.function, b.info.Created, b.info.Record = a.Process, a.Created, a.Record
+	}
+	b.made, b.gvisor = true, c.Labels[labelGVisor] != ""
+	return b
+}
+
+// adoptOne takes over a container.
+func (d *Driver) adoptOne(ctx context.Context, b *box, exits map[string]functions.Exit) {
+	id := b.sid
 	d.mu.Lock()
 	d.boxes[b.info.ID] = b
 	d.mu.Unlock()
 
-	running, code, err := d.state(ctx, c.ID)
+	running, code, err := d.state(ctx, id)
 	if err == nil && running {
 		// The number is the process's own only if it still runs after we have taken hold of it.
 		if err = d.holdRunning(ctx, b); err == nil {
@@ -90,14 +111,14 @@ func (d *Driver) adoptOne(ctx context.Context, c containers.Container, exits map
 			d.log.Info("sandbox adopted", "inst", b.info.ID, "pid", b.info.PID)
 			return
 		}
-		running, code, err = d.state(ctx, c.ID)
+		running, code, err = d.state(ctx, id)
 	}
 	if err != nil || running {
 		code = unknownExit
 	}
 	b.release()
 	b.info.PID = 0
-	if exit, ok := exits[c.ID]; ok && code == unknownExit {
+	if exit, ok := exits[id]; ok && code == unknownExit {
 		b.endAs(exit)
 		code = exit.Code
 	}

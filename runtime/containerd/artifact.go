@@ -105,10 +105,16 @@ func (d *Driver) Forget(ctx context.Context, dgst string) error {
 	delete(d.prepared, dgst)
 	delete(d.artifacts, dgst)
 	d.mu.Unlock()
+	d.precreated.drop(dgst)
 	if err := d.client.ImageService().Delete(ctx, imagePrefix+dgst); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("forget the artifact %s: %w", dgst, err)
 	}
 	return d.dropView(ctx, dgst)
+}
+
+// Release removes what waits for starts of the artifact that nobody expects any more.
+func (d *Driver) Release(dgst string) {
+	d.background(func() { d.precreated.drop(dgst) })
 }
 
 // dropView removes the artifact's view when it is forgotten and no sandbox uses it.

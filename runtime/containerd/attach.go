@@ -26,6 +26,7 @@ import (
 // The ways in which a sandbox is started.
 const (
 	pathAttach     = "attach"
+	pathPrecreated = "precreated"
 	pathContainerd = "containerd"
 )
 
@@ -35,8 +36,12 @@ var activation = []string{"LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=http"}
 // attachTime bounds the start of a function in a waiting sandbox.
 const attachTime = 10 * time.Second
 
-// attachmentSchema is the schema number of attachment.
-const attachmentSchema = 1
+// attachmentSchema is the schema number of an attachment to a sandbox of the pool, containerSchema that of one to a container, which older
+// programs cannot read.
+const (
+	attachmentSchema = 1
+	containerSchema  = 2
+)
 
 // attachment says whose a sandbox is that was made ahead. It is written before anything of the function enters the sandbox, and lies on
 // the file system of RunDir, which a reboot empties like the sandboxes.
@@ -47,7 +52,7 @@ type attachment struct {
 	Port     int                  `json:"port"`
 	Created  time.Time            `json:"created"`
 	Record   []byte               `json:"record"`
-	// Keeper is the socket of the sandbox's keeper.
+	// Keeper is the socket of the sandbox's keeper; empty where it is a container.
 	Keeper string `json:"keeper"`
 	// Process is the function's, for Exec.
 	Process *specs.Process `json:"process"`
@@ -56,7 +61,9 @@ type attachment struct {
 }
 
 func (d *Driver) writeAttachment(sid string, a attachment) error {
-	a.Schema = attachmentSchema
+	if a.Schema = attachmentSchema; a.Keeper == "" {
+		a.Schema = containerSchema
+	}
 	raw, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -74,7 +81,8 @@ func (d *Driver) readAttachment(sid string) (*attachment, error) {
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return nil, err
 	}
-	if a.Schema != attachmentSchema || !a.Instance.Valid() || a.Process == nil {
+	known := a.Schema == attachmentSchema && a.Keeper != "" || a.Schema == containerSchema && a.Keeper == ""
+	if !known || !a.Instance.Valid() || a.Process == nil {
 		return nil, fmt.Errorf("the attachment of %s is incomplete or of another schema", sid)
 	}
 	return &a, nil
@@ -83,11 +91,9 @@ func (d *Driver) readAttachment(sid string) (*attachment, error) {
 // attach starts the function in a waiting sandbox. Where it is false without an error, nothing of the function has run, b is as before but
 // for the reason in its info, and the way through containerd is open.
 func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (bool, error) {
-	begun := time.Now()
 	pool := d.poolOf(art)
 	why := func(class, reason string) (bool, error) {
-		b.info.PathReason = reason
-		pool.counted(pathContainerd, class)
+		b.slower, b.info.PathReason = class, reason
 		return false, nil
 	}
 	if pool.bounds.ceiling == 0 {
@@ -123,8 +129,8 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	case s.Egress && !sp.linked:
 		class, reason = "no-link", noLink
 	}
-	b.take(sp)
-	b.function, b.info.Created = p, begun
+	b.take(sp.box)
+	b.function = p
 	err = d.enter(pool, b, sp, s, art, spec, told)
 	made := time.Now()
 	if err == nil {
@@ -139,7 +145,7 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 		b.info.StartPath, b.info.PathReason, b.info.Activated = pathAttach, reason, s.Activate
 		pool.counted(pathAttach, class)
 		d.tellUser(b, art)
-		b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
+		b.info.Create, b.info.Start = made.Sub(b.info.Created), time.Since(made)
 		return true, nil
 	case errors.As(err, &refused):
 		return false, notStarted(refused.Why)
@@ -243,25 +249,25 @@ func points(mounts []specs.Mount) (dirs, files []string) {
 }
 
 // take makes the box the waiting sandbox's.
-func (b *box) take(sp *spare) {
-	b.carry(sp.box.sid)
-	b.own, b.keeper = true, sp.box.keeper
-	sp.box.mu.Lock()
-	process, netns := sp.box.process, sp.box.netns
-	sp.box.process, sp.box.netns = nil, nil
-	sp.box.mu.Unlock()
+func (b *box) take(waiting *box) {
+	b.carry(waiting.sid)
+	b.own, b.keeper, b.gvisor = waiting.own, waiting.keeper, waiting.gvisor
+	waiting.mu.Lock()
+	process, netns := waiting.process, waiting.netns
+	waiting.process, waiting.netns = nil, nil
+	waiting.mu.Unlock()
 	b.mu.Lock()
 	b.process, b.netns = process, netns
-	b.ids, sp.box.ids = sp.box.ids, 0
+	b.ids, waiting.ids = waiting.ids, 0
 	b.mu.Unlock()
-	b.info.PID = sp.box.info.PID
+	b.info.PID = waiting.info.PID
 }
 
 // leave undoes take, and returns what is to be removed.
 func (b *box) leave() *box {
 	gone := b.d.newBox(functions.InstanceID(b.sid), "", 0)
-	gone.own, gone.keeper = true, b.keeper
-	b.own, b.keeper = false, ""
+	gone.own, gone.keeper, gone.gvisor = b.own, b.keeper, b.gvisor
+	b.own, b.keeper, b.gvisor = false, "", false
 	b.mu.Lock()
 	gone.ids, b.ids = b.ids, 0
 	gone.process, gone.netns = b.process, b.netns

@@ -27,17 +27,22 @@ func TestAttachKilled(t *testing.T) {
 	needInit(t)
 	cfg := testConfig(t)
 	cfg.SandboxPool = 1
+	killed(t, cfg, 20, 8*time.Millisecond)
+}
+
+// killed ends the process that makes a sandbox, so many times, at any moment until a while after it has begun with that.
+func killed(t *testing.T, cfg Config, times int, within time.Duration) {
 	blobs := sandboxtest.Blobs(t.TempDir())
 	art := testImage(t, blobs)
 	random := rand.New(rand.NewPCG(1, 2))
 	running, ended, none := 0, 0, 0
-	for range 20 {
+	for range times {
 		spec := testSpec(art)
-		after := time.Duration(random.Int64N(int64(8 * time.Millisecond)))
+		after := time.Duration(random.Int64N(int64(within)))
 		crash(t, childJob{cfg, string(blobs), spec, sandboxtest.StepCreate}, after)
-		// The pool of this driver would hide what stays of the other's.
+		// What this driver makes ahead would hide what stays of the other's.
 		plain := cfg
-		plain.SandboxPool = 0
+		plain.SandboxPool, plain.Precreated = 0, 0
 		d := open(t, plain, blobs)
 		list, err := d.List(t.Context())
 		if err != nil {

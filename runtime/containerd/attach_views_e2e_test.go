@@ -5,6 +5,7 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -42,8 +43,37 @@ func TestAttachViewsMapped(t *testing.T) {
 }
 
 func attachViews(t *testing.T, cfg Config, names ...string) {
-	needInit(t)
 	cfg.SandboxPool = 1
+	views(t, cfg, names, func(t *testing.T, d *Driver, spec sandbox.Spec) {
+		d.poolFor(spec).await(t, 1)
+		attached := view(t, d, spec, pathAttach)
+		defer emptied(d)()
+		alike(t, view(t, d, spec, pathContainerd), attached)
+	})
+}
+
+// alike compares what is seen of a sandbox that the OCI runtime made at the start with what is seen of one made ahead.
+func alike(t *testing.T, made, ahead map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(made, ahead); diff != "" {
+		t.Errorf("made at the start (-), ahead (+):\n%s", diff)
+	}
+}
+
+func precreatedViews(t *testing.T, cfg Config, names ...string) {
+	cfg.Precreated = 1
+	views(t, cfg, names, func(t *testing.T, d *Driver, spec sandbox.Spec) {
+		d.precreated.drain()
+		made := view(t, d, spec, pathContainerd)
+		d.precreated.open()
+		d.precreated.expect(t, instanced(spec))
+		alike(t, made, view(t, d, spec, pathPrecreated))
+	})
+}
+
+// views has several sandboxes compared.
+func views(t *testing.T, cfg Config, names []string, compare func(*testing.T, *Driver, sandbox.Spec)) {
+	needInit(t)
 	blobs := sandboxtest.Blobs(t.TempDir())
 	// What whoever started this process has left open.
 	stray, err := unix.Open(strayFile(t, cfg), unix.O_RDONLY, 0)
@@ -74,20 +104,17 @@ func attachViews(t *testing.T, cfg Config, names ...string) {
 	readOnly.Hostname = "other"
 	readOnly.Limits.CPU, readOnly.Limits.PIDs = 250, 1000
 
-	all := map[string]sandbox.Spec{"plain": plainSpec, "user": user, "root": root, "read-only": readOnly}
+	guarded := user
+	guarded.GVisor = true
+
+	all := map[string]sandbox.Spec{"plain": plainSpec, "user": user, "root": root, "read-only": readOnly, "gvisor": guarded}
 	for _, name := range names {
 		spec := all[name]
 		t.Run(name, func(t *testing.T) {
 			if _, err := d.Prepare(t.Context(), spec.Artifact); err != nil {
 				t.Fatal(err)
 			}
-			d.poolFor(spec).await(t, 1)
-			attached := view(t, d, spec, pathAttach)
-			defer emptied(d)()
-			made := view(t, d, spec, pathContainerd)
-			if diff := cmp.Diff(made, attached); diff != "" {
-				t.Errorf("made by the OCI runtime (-), attached (+):\n%s", diff)
-			}
+			compare(t, d, spec)
 		})
 	}
 }
@@ -95,7 +122,7 @@ func attachViews(t *testing.T, cfg Config, names ...string) {
 // view is all that can be seen of a sandbox, with what two sandboxes always differ in left out.
 func view(t *testing.T, d *Driver, spec sandbox.Spec, path string) map[string]string {
 	t.Helper()
-	spec.ID = functions.NewInstanceID()
+	spec = instanced(spec)
 	sb, err := d.Create(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +158,10 @@ func view(t *testing.T, d *Driver, spec sandbox.Spec, path string) map[string]st
 	// The output can be opened again.
 	out["stdout again"] = ask(t, sb, "/write", "path", "/dev/stdout", "bytes", "10")
 	for _, file := range []string{"/proc/self/status", "/proc/self/limits", "/proc/self/environ", "/proc/self/cgroup", "/proc/self/mountinfo"} {
+		if spec.GVisor && file == "/proc/self/limits" {
+			// Its kernel has none to show.
+			continue
+		}
 		var stdout, stderr bytes.Buffer
 		if code, err := sb.Exec(t.Context(), []string{"/testfn", "read", file}, nil, &stdout, &stderr); err != nil || code != 0 {
 			t.Errorf("exec: %d, %v, %s", code, err, &stderr)
@@ -138,7 +169,38 @@ func view(t *testing.T, d *Driver, spec sandbox.Spec, path string) map[string]st
 		out["exec "+file] = clean("exec "+file, stdout.String())
 	}
 	outside(t, b, out)
+	if spec.GVisor {
+		unordered(t, out)
+	}
 	return out
+}
+
+// unordered takes out of a view of a sandbox of gVisor's what its runtime does in no order: it numbers its own files, and sorts the environment.
+func unordered(t *testing.T, out map[string]string) {
+	t.Helper()
+	numbers := regexp.MustCompile(`host:\[\d+\]`)
+	for fd := range 3 {
+		name := fmt.Sprint("fd ", fd)
+		out[name] = numbers.ReplaceAllString(out[name], "host")
+	}
+	var sees map[string]any
+	if err := json.Unmarshal([]byte(out["sees"]), &sees); err != nil {
+		t.Fatal(err)
+	}
+	env := strings.Fields(strings.Trim(fmt.Sprint(sees["Env"]), "[]"))
+	slices.Sort(env)
+	sees["Env"] = env
+	out["sees"] = fmt.Sprint(sees)
+	env = strings.Split(out["exec /proc/self/environ"], "\x00")
+	slices.Sort(env)
+	out["exec /proc/self/environ"] = strings.Join(env, "\n")
+}
+
+// instanced is the specification of a new instance, which its environment names.
+func instanced(spec sandbox.Spec) sandbox.Spec {
+	spec.ID = functions.NewInstanceID()
+	spec.Env = append(slices.Clip(spec.Env), "INSTANCE="+string(spec.ID))
+	return spec
 }
 
 // strayFile is a file that no function is to have.

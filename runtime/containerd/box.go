@@ -47,6 +47,8 @@ type box struct {
 	// own says that it is no container but of our own making; keeper is the socket of its keeper then.
 	own    bool
 	keeper string
+	// slower is the kind of reason why it was not started in the fastest way.
+	slower string
 	// gvisor says that gVisor's kernel answers its system calls.
 	gvisor bool
 	// listens is its artifact's; nil where that is not known.

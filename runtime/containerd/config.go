@@ -47,6 +47,9 @@ type Config struct {
 	// SandboxPool is how many sandboxes are kept made ahead; a start in one of them takes a tenth of the time. Default 0, at most 1000;
 	// PoolAuto: as many as the starts of late call for, within bounds by the node's memory.
 	SandboxPool int
+	// Precreated is how many containers are kept made ahead for starts that no sandbox of the pool is for, each for one kind of function that was
+	// started lately. Default 0, at most MaxPrecreated; PoolAuto: by the node's memory.
+	Precreated int
 	// UserNamespaces has images that name root, or no user, run as root of a user namespace, where this machine can do that; else they run
 	// as user 65532.
 	UserNamespaces bool
@@ -87,6 +90,9 @@ func (c Config) validate() error {
 	}
 	if c.SandboxPool != PoolAuto && (c.SandboxPool < 0 || c.SandboxPool > MaxPool) {
 		return fmt.Errorf("SandboxPool %d is neither PoolAuto nor between 0 and %d", c.SandboxPool, MaxPool)
+	}
+	if n := c.Precreated; n != PoolAuto && (n < 0 || n > MaxPrecreated) {
+		return fmt.Errorf("the number of precreated containers, %d, is neither PoolAuto nor between 0 and %d", n, MaxPrecreated)
 	}
 	return nil
 }

@@ -72,6 +72,15 @@ func child(raw string) error {
 	for p := d.poolFor(job.Spec); p.waiting() < p.bounds.floor; {
 		time.Sleep(time.Millisecond)
 	}
+	if job.Config.Precreated > 0 {
+		art, err := d.artifact(d.scope(ctx), job.Spec.Artifact.Digest)
+		if err != nil {
+			return err
+		}
+		for d.precreated.started(job.Spec, art); d.precreated.count() == 0; {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	step(sandboxtest.StepCreate)
 	sb, err := d.Create(ctx, job.Spec)
 	if err != nil {

@@ -91,13 +91,11 @@ func (d *Driver) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandbox, e
 
 func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 	begun := time.Now()
-	id := string(s.ID)
 	art, err := d.artifact(ctx, s.Artifact.Digest)
 	if err != nil {
 		return err
 	}
-	sc := d.scratch(id)
-	spec, err := d.ociSpec(art, s, sc)
+	spec, err := d.ociSpec(art, s, d.scratch(b.sid))
 	if err != nil {
 		return err
 	}
@@ -106,36 +104,34 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		return err
 	}
 	b.listens = &art.listens
+	b.info.Created = begun
 	defer d.startBegins(b, s, art)()
 	if s.GVisor {
-		b.gvisor, b.info.PathReason = true, gvisorWhy
+		b.slower, b.info.PathReason = "gvisor", gvisorWhy
 	} else if attached, err := d.attach(ctx, b, s, art, spec, told); attached || err != nil {
 		return err
 	}
-	p := plan{
-		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
-		record: s.Record, spec: spec, root: sc.rootfs(art), runtime: d.runc, runtimeRoot: d.cfg.runcRoot(),
-		// The process may open /dev/stdout again: the pipe must be its own.
-		uid: art.user.uid, gid: art.user.gid,
-		files: func() error { return sc.make(s.Limits, told) },
+	started, err := d.startPrecreated(ctx, b, s, art, spec, told)
+	if err == nil && !started {
+		err = d.startPlain(ctx, b, s, art, spec, told)
 	}
-	if s.GVisor {
-		if err := d.gvisor(&p); err != nil {
-			return err
-		}
-	} else if art.user.mapped {
-		if err := d.mapIDs(b, &p, art, sc); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
+	}
+	d.pool.counted(b.info.StartPath, b.slower)
+	d.precreated.started(s, art)
+	return nil
+}
+
+// startPlain has the OCI runtime make and start the sandbox.
+func (d *Driver) startPlain(ctx context.Context, b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) error {
+	p, err := d.plan(b, s, art, spec, told)
+	if err != nil {
+		return err
 	}
 	d.tellUser(b, art)
 	if err := d.createTask(ctx, b, p); err != nil {
 		return startFault(s, err)
-	}
-	if s.GVisor {
-		if err := wake(b.netns); err != nil {
-			return err
-		}
 	}
 	if s.Egress {
 		if err := d.egress.Plug(b.sid, b.netns); err != nil {
@@ -143,11 +139,11 @@ func (d *Driver) make(ctx context.Context, b *box, s sandbox.Spec) error {
 		}
 	}
 	made := time.Now()
-	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
+	if _, err := d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: b.sid}); err != nil {
 		return startFault(s, err)
 	}
-	b.info.Created, b.info.StartPath = begun, pathContainerd
-	b.info.Create, b.info.Start = made.Sub(begun), time.Since(made)
+	b.info.StartPath = pathContainerd
+	b.info.Create, b.info.Start = made.Sub(b.info.Created), time.Since(made)
 	return nil
 }
 
@@ -163,6 +159,25 @@ type plan struct {
 	uid, gid uint32
 	// files makes what the mounts name.
 	files func() error
+}
+
+// plan says how the OCI runtime makes a sandbox with the specification.
+func (d *Driver) plan(b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (plan, error) {
+	sc := d.scratch(b.sid)
+	p := plan{
+		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
+		record: s.Record, spec: spec, root: sc.rootfs(art), runtime: d.runc, runtimeRoot: d.cfg.runcRoot(),
+		// The process may open /dev/stdout again: the pipe must be its own.
+		uid: art.user.uid, gid: art.user.gid,
+		files: func() error { return sc.make(s.Limits, told) },
+	}
+	if b.gvisor = s.GVisor; s.GVisor {
+		return p, d.gvisor(&p)
+	}
+	if art.user.mapped {
+		return p, d.mapIDs(b, &p, art, sc)
+	}
+	return p, nil
 }
 
 // createTask makes the container, its shim and its process, which waits to be started.
@@ -196,7 +211,10 @@ func (d *Driver) createTask(ctx context.Context, b *box, p plan) error {
 	if err != nil {
 		return err
 	}
-	return b.hold(int(created.Pid))
+	if err := b.hold(int(created.Pid)); err != nil || !b.gvisor {
+		return err
+	}
+	return wake(b.netns)
 }
 
 // record writes the container into containerd's database: its one commit for a sandbox.

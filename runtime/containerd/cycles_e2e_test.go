@@ -47,7 +47,7 @@ func TestCycles(t *testing.T) {
 		return
 	}
 	l := &cycling{t: t, cfg: testConfig(t), blobs: sandboxtest.Blobs(t.TempDir()), random: rand.New(rand.NewPCG(*cyclesSeed, 3))}
-	l.cfg.SandboxPool = 2
+	l.cfg.SandboxPool, l.cfg.Precreated = 2, 2
 	l.cfg.Egress.DNS = []netip.Addr{netip.MustParseAddr("198.51.100.1")}
 	l.art = testImage(t, l.blobs)
 	l.reopen()
@@ -113,6 +113,10 @@ func (l *cycling) once(i int) {
 	spec := testSpec(l.art)
 	if spec.Egress = l.random.IntN(4) == 0; spec.Egress {
 		count("with egress")
+	}
+	if i%3 == 0 {
+		// That is for no sandbox of the pool.
+		spec.Limits.Ephemeral = 0
 	}
 	if l.random.IntN(5) == 0 {
 		count("start called off")
@@ -223,6 +227,7 @@ func (l *cycling) holds(first *holding) holding {
 	l.t.Helper()
 	l.d.pool.drain()
 	defer l.d.pool.open()
+	defer emptiedPrecreated(l.d)()
 	if left := settled(l.t, l.cfg); len(left) > 0 {
 		l.t.Errorf("left behind: %q", left)
 	}

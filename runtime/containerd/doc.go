@@ -21,13 +21,14 @@
 // none can be made, or the function cannot be put into one, it is made as above. Info says why.
 // Part of the pool has links to the internet ready (poollinks.go).
 //
-// There is no tier of containers that are made and only have to be started. The OCI runtime fixes a container's root, command, environment and
-// instance id when it makes it, so one can be made ahead only for one revision and one instance. What waits for any function is a sandbox of the
-// pool; it is ready sooner than such a container would start (10 ms and more for the start alone: `make bench-cold` has it beside ours as
-// containerd-start), even where it has to be waited for. Where the revision
-// is known beforehand a frozen instance answers in a tenth of that time, and takes less memory than a container with its shim and the
-// runtime's init. What is left are the few functions that no sandbox made ahead can take: gVisor's, and images with a link where a mount has to go;
-// to keep one of these at hand is what scale.min and the keep-alive are for.
+// What no sandbox of the pool can take (gVisor's functions, images with a link where a mount has to go, every function of a node without a pool) is
+// made by the OCI runtime at its first start, and then ahead of the next ones: a container that only has to be started (precreated.go). The OCI
+// runtime fixes a container's root, command, environment and instance id when it makes it. So each is made for one kind of sandbox, which is all of
+// a specification but the instance it is for, and its program is the pool's init, which finds in a file what to become when the container is
+// started (precreate.go). What waits is the OCI runtime's own process: nothing of the function has run. A container is used once, goes an hour after the last
+// start of its kind, with its artifact, or with this process, and none is made while functions start. For a function that the pool can take there
+// is none: such a container has to be there for its very revision and takes ten times the memory, and to wait for the next sandbox of an empty pool is
+// quicker than to start it.
 //
 // A root that is read-only keeps nosuid and nodev, which the OCI runtime forgets; a program that the kernel refuses is told by Create, which
 // the OCI runtime finds out too late for.

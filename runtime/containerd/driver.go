@@ -57,6 +57,8 @@ type Driver struct {
 	pulls   singleflight.Group
 	// pool and mapped are the sandboxes that wait, without a user namespace and with one.
 	pool, mapped *pool
+	// precreated are the containers that wait for starts that no sandbox of the pools is for.
+	precreated *precreated
 
 	egress  *egress.Network
 	keepers *keepers
@@ -105,6 +107,7 @@ func New(cfg Config, blobs BlobSource, log *slog.Logger) (*Driver, error) {
 	for _, p := range d.pools() {
 		p.links.bounds = p.bounds.linked(d.egress.Room())
 	}
+	d.precreated = newPrecreated(d, precreatedBound(cfg.Precreated, cfg.Memory))
 	d.keepers = newKeepers(d, d.keeperLost)
 	d.filter = sync.OnceValues(defaultFilter)
 	return d, nil
@@ -155,7 +158,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	}
 	limit := d.cfg.Allocatable
 	if limit.Memory > 0 {
-		limit.Memory += mostWaiting(d.cfg.SandboxPool, d.cfg.Memory) * spareCharge
+		limit.Memory += mostWaiting(d.cfg.SandboxPool, d.cfg.Memory)*spareCharge + int64(d.precreated.most)*PrecreatedCost
 	}
 	if err := d.cgroup.setup(limit); err != nil {
 		return fault.Wrap(fault.CodeUnavailable, err, "the cgroup %s cannot be made", d.cfg.ParentCgroup)
@@ -200,6 +203,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 	if mapped && d.noRoot == "" {
 		d.mapped.open()
 	}
+	d.precreated.open()
 	close(d.ready)
 	return nil
 }
@@ -236,6 +240,7 @@ func (d *Driver) Close() error {
 
 	d.cancel()
 	d.tasks.Wait()
+	d.precreated.drain()
 	d.drainPools()
 	d.keepers.close()
 	d.sockets.close()

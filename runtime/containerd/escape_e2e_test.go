@@ -64,6 +64,16 @@ func withEgress(t *testing.T, cfg *Config, s *escape.Setup) {
 	s.Parts = []string{"Calls", "Processes", "Neighbours", "Network", "Resources", "Entering"}
 }
 
+// TestEscapePrecreated: nor out of a container that was made ahead.
+func TestEscapePrecreated(t *testing.T) {
+	needInit(t)
+	escaping(t, testConfig, 0, func(_ *testing.T, cfg *Config, s *escape.Setup) {
+		if cfg.Precreated = 4; !*precreatedWhole {
+			s.Parts = []string{"Calls", "Processes", "Files", "Neighbours"}
+		}
+	})
+}
+
 // escaping runs the suite on one class of sandboxes, with a pool or without, in a network of its own.
 func escaping(t *testing.T, config func(testing.TB) Config, pool int, class func(*testing.T, *Config, *escape.Setup)) {
 	if !escape.OwnNetwork(t) {
@@ -78,10 +88,14 @@ func escaping(t *testing.T, config func(testing.TB) Config, pool int, class func
 	}
 	d := open(t, cfg, blobs)
 	defer func() { _ = d.Close() }()
-	if setup.Driver = d; pool > 0 {
+	switch setup.Driver = d; {
+	case cfg.Precreated > 0:
+		setup.Driver = &precreating{Driver: d, t: t, class: func(*sandbox.Spec) {}}
+	case pool > 0:
 		setup.Driver = &attaching{Driver: d, t: t, odd: true}
 	}
 	escape.Run(t, setup)
+	d.precreated.drain()
 	d.drainPools()
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)

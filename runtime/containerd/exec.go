@@ -90,6 +90,11 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 
 // processSpec is the function's own process with other arguments.
 func (d *Driver) processSpec(ctx context.Context, b *box, args []string) (*anypb.Any, error) {
+	if b.function != nil {
+		process := *b.function
+		process.Args = args
+		return typeurl.MarshalAnyToProto(&process)
+	}
 	c, err := d.client.ContainerService().Get(ctx, b.sid)
 	if err != nil {
 		if isNotFound(err) {

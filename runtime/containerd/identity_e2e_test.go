@@ -30,16 +30,17 @@ var (
 	identitySeed      = flag.Uint64("identity.seed", 7, "what is random begins with it")
 )
 
-// TestIdentity: while instances come and go, on both start paths, none answers for another, and no thread of this process stays in a
+// TestIdentity: while instances come and go, on all start paths, none answers for another, and no thread of this process stays in a
 // sandbox.
 func TestIdentity(t *testing.T) {
 	needInit(t)
 	cfg := testConfig(t)
-	cfg.SandboxPool = 4
+	cfg.SandboxPool, cfg.Precreated = 4, 1
 	cfg.Allocatable.Instances = int64(*identityInstances) * 2
 	blobs := sandboxtest.Blobs(t.TempDir())
 	d := open(t, cfg, blobs)
 	defer func() { _ = d.Close() }()
+	d.precreated.patience = 0
 	layer := sandboxtest.Layer(t, sandboxtest.Entry{Name: "hostile", Body: sandboxtest.Program(t, "tests/escape/hostile"), Mode: 0o755})
 	art := blobs.Put(t, sandboxtest.Image(t, v1.Config{Entrypoint: []string{"/hostile"}}, goruntime.GOARCH, layer))
 	if _, err := d.Prepare(t.Context(), art); err != nil {
@@ -82,13 +83,14 @@ func TestIdentity(t *testing.T) {
 	if n := c.answered.Load(); n < *identityRequests {
 		t.Errorf("%d requests were answered, not %d", n, *identityRequests)
 	}
-	t.Logf("%d answers, %d requests ended with their instance, %d starts, %d of them attached", c.answered.Load(), c.lost.Load(), c.starts.Load(), c.attached.Load())
+	t.Logf("%d answers, %d requests ended with their instance, %d starts, %d of them attached, %d in a container made ahead", c.answered.Load(), c.lost.Load(), c.starts.Load(), c.attached.Load(), c.precreated.Load())
 	for i := range c.slots {
 		if err := c.empty(i); err != nil {
 			t.Error(err)
 		}
 	}
 	d.pool.drain()
+	d.precreated.drain()
 	var strange []string
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if strange = strangers(t); len(strange) == 0 {
@@ -98,8 +100,8 @@ func TestIdentity(t *testing.T) {
 	if len(strange) > 0 {
 		t.Errorf("threads in other namespaces: %q", strange)
 	}
-	if c.attached.Load() == 0 || c.attached.Load() == c.starts.Load() {
-		t.Errorf("%d of %d starts were attached: one of the two ways was not tried", c.attached.Load(), c.starts.Load())
+	if a, p := c.attached.Load(), c.precreated.Load(); a == 0 || p == 0 || a+p == c.starts.Load() {
+		t.Errorf("%d of %d starts were attached, %d in a container made ahead: one of the ways was not tried", a, c.starts.Load(), p)
 	}
 	if l := settled(t, cfg); len(l) > 0 {
 		t.Errorf("left behind: %q", l)
@@ -108,11 +110,11 @@ func TestIdentity(t *testing.T) {
 
 // crowd is many instances, each with its own name to answer with.
 type crowd struct {
-	t                                testing.TB
-	d                                *Driver
-	art                              functions.Artifact
-	slots                            []place
-	answered, lost, starts, attached atomic.Int64
+	t                                            testing.TB
+	d                                            *Driver
+	art                                          functions.Artifact
+	slots                                        []place
+	answered, lost, starts, attached, precreated atomic.Int64
 }
 
 // place has one instance after the other.
@@ -135,16 +137,22 @@ func (c *crowd) replace(i int) error {
 	spec := testSpec(c.art)
 	spec.Env = append(spec.Env, "IDENTITY="+string(spec.ID))
 	if c.starts.Load()%8 == 0 {
-		// That is not for a sandbox made ahead.
+		// That is not for a sandbox of the pool.
 		spec.Limits.Ephemeral = 0
+		if c.starts.Load() > 0 {
+			c.d.precreated.expect(c.t, spec)
+		}
 	}
 	sb, err := c.d.Create(context.Background(), spec)
 	if err != nil {
 		return err
 	}
 	c.starts.Add(1)
-	if sb.Info().StartPath == pathAttach {
+	switch sb.Info().StartPath {
+	case pathAttach:
 		c.attached.Add(1)
+	case pathPrecreated:
+		c.precreated.Add(1)
 	}
 	awaitServing(c.t, sb)
 	m := &member{sb, &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{

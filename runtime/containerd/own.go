@@ -120,6 +120,10 @@ func (d *Driver) adoptOwn() error {
 			d.log.Warn("a sandbox cannot be adopted: whose it is cannot be read", "inst", e.Name(), "err", err)
 			continue
 		}
+		if a.Keeper == "" {
+			// With its container, if that is there.
+			continue
+		}
 		d.adoptAttached(e.Name(), a)
 	}
 	return nil

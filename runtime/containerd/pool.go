@@ -67,7 +67,7 @@ func newPool(d *Driver, bounds poolBounds) *pool {
 const poolEmpty = "the pool is empty"
 
 // StartPath is a way in which sandboxes were started, and the kind of reason why it was not the fastest: no-pool, pool-empty, not-poolable,
-// attach-failed, no-link. An attach with pool-empty waited for its sandbox to be made, one with no-link for its link to the internet.
+// gvisor, attach-failed, no-link. An attach with pool-empty waited for its sandbox to be made, one with no-link for its link to the internet.
 type StartPath struct{ Path, Reason string }
 
 // PoolState is what the pools hold now, and what starts there were.
@@ -76,12 +76,14 @@ type PoolState struct {
 	Waiting, Wanted int
 	// Linked and LinkedWanted are how many of them have a link to the internet, and shall.
 	Linked, LinkedWanted int
-	Starts               map[StartPath]uint64
+	// Precreated is how many containers wait that were made ahead for functions which cannot be started in a sandbox of the pools.
+	Precreated int
+	Starts     map[StartPath]uint64
 }
 
 // Pool describes the pools together.
 func (d *Driver) Pool() PoolState {
-	all := PoolState{Starts: map[StartPath]uint64{}}
+	all := PoolState{Precreated: d.precreated.count(), Starts: map[StartPath]uint64{}}
 	for _, p := range d.pools() {
 		p.mu.Lock()
 		all.Waiting += len(p.idle)
@@ -202,6 +204,7 @@ func (d *Driver) startBegins(b *box, s sandbox.Spec, art *artifact) (made func()
 			for _, p := range d.pools() {
 				p.count(-1)
 			}
+			d.precreated.changed()
 		}))
 	}
 }
@@ -223,6 +226,13 @@ func (p *pool) count(n int) {
 	}
 	p.mu.Unlock()
 	p.changed()
+}
+
+// starting is how many starts are under way.
+func (p *pool) starting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts
 }
 
 // changed has every maker look again.

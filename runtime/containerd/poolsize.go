@@ -71,6 +71,11 @@ func mostWaiting(size int, memory int64) int64 {
 	return int64(b.ceiling + b.mapped().ceiling)
 }
 
+// PrecreatedMost is the most that waiting containers take of a node with so much memory, where their number is that.
+func PrecreatedMost(given int, memory int64) functions.Resources {
+	return functions.Resources{Memory: int64(precreatedBound(given, memory)) * PrecreatedCost}
+}
+
 // PoolCost is the most that waiting sandboxes take of a node with so much memory, where the pool has that size.
 func PoolCost(size int, memory int64) functions.Resources {
 	return functions.Resources{Memory: mostWaiting(size, memory) * SpareCost}

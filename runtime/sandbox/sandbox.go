@@ -25,6 +25,8 @@ type Driver interface {
 	List(ctx context.Context) ([]Sandbox, error)
 	// Forget gives back what Prepare holds for the digest. Sandboxes that use it keep running.
 	Forget(ctx context.Context, digest string) error
+	// Release gives back what is kept only to make starts of the digest quicker, for none is expected any more. What Prepare holds stays.
+	Release(digest string)
 	// Close releases the driver. Sandboxes keep running.
 	Close() error
 }

@@ -34,6 +34,8 @@ type Setup struct {
 	// Guest says that a kernel of the sandbox's own answers its system calls: it shows less in /proc, all processes end where one takes too much
 	// memory, and they cannot be frozen.
 	Guest bool
+	// Parts are those that are run, by their names; nil: all.
+	Parts []string
 	// Left lists what there is of sandboxes outside the driver's memory: containers, processes, mounts, namespaces, cgroups, files.
 	Left func(t testing.TB) []string
 }
@@ -61,6 +63,9 @@ func Run(t *testing.T, setup Setup) {
 	}{
 		{"Prepare", s.prepare}, {"Life", s.life}, {"Limits", s.limits}, {"Isolation", s.isolation}, {"Exec", s.exec}, {"Output", s.output}, {"Frozen", s.frozen}, {"Activation", s.activation}, {"Adoption", s.adoption},
 	} {
+		if s.Parts != nil && !slices.Contains(s.Parts, part.name) {
+			continue
+		}
 		t.Run(part.name, part.run)
 		if t.Failed() {
 			for _, left := range s.list(t) {

@@ -18,16 +18,16 @@ import (
 // Functions with egress reach the internet, by name too, and none of what is theirs not to reach; those without reach nothing. What is changed on the
 // machine for that is put back, after kill -9 too.
 func TestEgress(t *testing.T) {
-	for path, pool := range map[string]string{"containerd": "0", "attach": "4"} {
-		t.Run(path, func(t *testing.T) { testEgress(t, path, pool) })
+	for path, flags := range map[string][]string{"containerd": {"--sandbox-pool", "0", "--precreated", "0"}, "attach": {"--sandbox-pool", "4"}} {
+		t.Run(path, func(t *testing.T) { testEgress(t, path, flags) })
 	}
 }
 
-func testEgress(t *testing.T, path, pool string) {
+func testEgress(t *testing.T, path string, flags []string) {
 	w := outsideWorld(t)
 	w.operatorTable()
-	s := harness.Start(t, harness.WithNetwork(w.host), harness.WithFlags(
-		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222", "--sandbox-pool", pool))
+	s := harness.Start(t, harness.WithNetwork(w.host), harness.WithFlags(append(flags,
+		"--egress-dns", internetAddr, "--public-addr", hostAddr+":8080", "--control-addr", hostAddr+":8081", "--nats-listen", "127.0.0.1:4222")...))
 	s.Public = hostAddr + ":8080"
 	for _, addr := range []string{internetAddr + ":80", metadataAddr + ":80", privateAddr + ":80", hostAddr + ":9000", hostAddr + ":8081", "127.0.0.1:4222"} {
 		eventually(t, 10*time.Second, "the machine itself reaches "+addr+", or what follows would show nothing", func() bool { return reaches(w.host, addr) })

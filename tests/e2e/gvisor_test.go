@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 )
@@ -40,6 +42,19 @@ func TestGVisor(t *testing.T) {
 	if len(list) != 1 || list[0].Phases.Path != "containerd" || !strings.Contains(list[0].Phases.PathReason, "gVisor") {
 		t.Errorf("%+v", list)
 	}
+	// The next start from zero finds a container made ahead, and is an instance like any other.
+	s.Deploy("asleep", program, "sandbox: gvisor\nmemory: 192Mi\nscale: {keepAlive: 1s}\n")
+	eventually(t, 60*time.Second, "a start from zero takes a container made ahead", func() bool {
+		if len(instances(t, s, "asleep")) > 0 {
+			return false
+		}
+		resp, body := s.Get("/fn/asleep/try/read?path=/proc/version")
+		if resp.StatusCode != http.StatusOK || strings.Contains(body, strings.TrimSpace(string(node))) {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+		timing := resp.Header.Get("Server-Timing")
+		return strings.Contains(timing, `path;desc="precreated"`) && strings.Contains(timing, "gVisor")
+	})
 	if out := s.Must("fn", "show", "guarded").Stdout; !strings.Contains(out, "gvisor") {
 		t.Errorf("fn show does not tell of it:\n%s", out)
 	}

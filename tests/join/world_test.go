@@ -270,6 +270,7 @@ func (d *driver) Prepare(_ context.Context, a functions.Artifact) (sandbox.Image
 func (d *driver) Prepared() []string                   { return nil }
 func (d *driver) Lacks() map[functions.Feature]string  { return nil }
 func (d *driver) Forget(context.Context, string) error { return nil }
+func (d *driver) Release(string)                       {}
 func (d *driver) Close() error                         { return nil }
 
 func (d *driver) Create(_ context.Context, s sandbox.Spec) (sandbox.Sandbox, error) {

@@ -7,6 +7,30 @@ var sandboxes = []mutation{
 		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd",
 	},
 	{
+		"a container made ahead that is used twice",
+		"runtime/containerd/precreated.go", "k.waits, k.wanted = nil, time.Now()", "k.wanted = time.Now()", "./runtime/containerd",
+	},
+	{
+		"a container made ahead for another environment",
+		"runtime/containerd/precreated.go", "s.Env[i] = strings.ReplaceAll(e, id, \"\")", "s.Env[i] = strings.ReplaceAll(\"\", e, id)", "./runtime/containerd",
+	},
+	{
+		"containers made ahead without a bound",
+		"runtime/containerd/precreated.go", "old := len(kept) == p.most ||", "old := len(kept) < 0 ||", "./runtime/containerd",
+	},
+	{
+		"a container that waits for a function that is deleted",
+		"worker/artifacts.go", "\t\t\ta.driver.Release(digest)\n", "", "./worker",
+	},
+	{
+		"made ahead: a container's words left for the function",
+		"runtime/attach/init/start.go", "[]string{path, wire.StartProgram}", "[]string{wire.StartProgram}", "./runtime/containerd TestPrecreatedViews$",
+	},
+	{
+		"made ahead: a container that survives a crash",
+		"runtime/containerd/adopt.go", "if c.Labels[labelPrecreated] != \"\" {", "if c.Labels[labelPrecreated] == \"-\" {", "./runtime/containerd TestPrecreatedKilled",
+	},
+	{
 		"a file of the node read for an image's users",
 		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd",
 	},

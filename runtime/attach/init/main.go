@@ -1,7 +1,8 @@
 //go:build linux
 
 // Command init is the first process of a sandbox that was made ahead of time: it sets its sandbox up, waits for a function and becomes it.
-// Called by the name of tatami-keeper, with the path of its socket, it is the parent of such processes.
+// Called by the name of tatami-keeper, with the path of its socket, it is the parent of such processes. Called by the name of wire.StartProgram, with
+// the path of a file of words, it is what the OCI runtime starts in a container that was made ahead, and becomes the function of the words.
 //
 // It is built without the large packages of the standard library: each waiting sandbox keeps one in memory.
 package main
@@ -43,6 +44,10 @@ func main() {
 		keep(path)
 		return
 	}
+	if path, ok := after(called, wire.StartProgram); ok {
+		writeAll(errorOutput, []byte("the process cannot be started: "+start(path)+"\n"))
+		syscall.Exit(exitImpossible)
+	}
 	if _, _, e := syscall.RawSyscall(syscall.SYS_DUP3, passed, control, syscall.O_CLOEXEC); e != 0 {
 		syscall.Exit(exitImpossible)
 	}
@@ -77,7 +82,7 @@ func main() {
 			fail(why)
 		}
 	}
-	fail(become(r))
+	fail(become(r, false))
 }
 
 // lastFile is beyond every descriptor.
@@ -141,8 +146,24 @@ func receive() []byte {
 	return body
 }
 
-// become returns only with why it failed, in the OCI runtime's words.
-func become(r wire.Request) string {
+// become returns only with why it failed, in the OCI runtime's words. With settled, the process is where and who the function is to be already.
+func become(r wire.Request, settled bool) string {
+	if !settled {
+		if why := settle(r); why != "" {
+			return why
+		}
+	}
+	path, why := lookup(r.Args[0], r.Env)
+	if why != "" {
+		return why
+	}
+	signals.Hear(1)
+	err := syscall.Exec(path, r.Args, r.Env)
+	return "exec " + path + ": " + err.Error()
+}
+
+// settle goes to the request's directory and becomes its user.
+func settle(r wire.Request) string {
 	// As root first, then as the user: either may be the only one that can.
 	outside := syscall.Chdir(r.Cwd)
 	if why := drop(r); why != "" {
@@ -153,13 +174,7 @@ func become(r wire.Request) string {
 			return "chdir to cwd (" + quote(r.Cwd) + ") set in config.json failed: " + err.Error()
 		}
 	}
-	path, why := lookup(r.Args[0], r.Env)
-	if why != "" {
-		return why
-	}
-	signals.Hear(1)
-	err := syscall.Exec(path, r.Args, r.Env)
-	return "exec " + path + ": " + err.Error()
+	return ""
 }
 
 func fail(why string) {

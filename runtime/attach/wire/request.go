@@ -44,7 +44,18 @@ type Request struct {
 
 // Encode returns the request behind its header.
 func (r *Request) Encode() ([]byte, error) {
-	b := number(make([]byte, HeaderSize, 4096), r.UID)
+	b, err := r.append(make([]byte, HeaderSize, 4096))
+	if err != nil {
+		return nil, err
+	}
+	number(b[:0], uint32(len(b)-HeaderSize))
+	return b, nil
+}
+
+// append adds the request without its header.
+func (r *Request) append(b []byte) ([]byte, error) {
+	before := len(b)
+	b = number(b, r.UID)
 	b = number(b, r.GID)
 	b = number(b, uint32(len(r.Groups)))
 	for _, g := range r.Groups {
@@ -54,10 +65,9 @@ func (r *Request) Encode() ([]byte, error) {
 	b = texts(b, r.Args)
 	b = texts(b, r.Env)
 	b = long(number(b, r.Listen), r.Keep)
-	if len(b)-HeaderSize > MaxRequest || len(r.Groups) > maxStrings || len(r.Args) > maxStrings || len(r.Env) > maxStrings {
+	if len(b)-before > MaxRequest || len(r.Groups) > maxStrings || len(r.Args) > maxStrings || len(r.Env) > maxStrings {
 		return nil, ErrTooLong
 	}
-	number(b[:0], uint32(len(b)-HeaderSize))
 	return b, nil
 }
 
