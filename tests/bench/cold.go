@@ -22,16 +22,14 @@ type coldWay struct {
 	phases map[string][]float64
 }
 
-// coldSpaced measures calls from zero one at a time, beside the kernel's floor, the plain containerd client path, that path's last step alone, as if
-// the container had been made ahead, and a warm call. Each sample comes after 100 ms of idleness, and after a check that no instance of the function exists in any state.
+// coldSpaced measures calls from zero one at a time, on each start path, beside the kernel's floor, the plain containerd client path, that path's last
+// step alone, as if the container had been made ahead, and a warm call. Each sample comes after 100 ms of idleness, and after a check that no instance of the function exists in any state.
 func coldSpaced(ctx context.Context, binary string) (figures []figure, err error) {
-	ways := []*coldWay{{path: "containerd"}, {path: "attach"}}
+	plain, ahead, fast := &coldWay{path: "containerd"}, &coldWay{path: "precreated"}, &coldWay{path: "attach"}
+	ways := []*coldWay{plain, ahead, fast}
+	flags := map[*coldWay][]string{plain: {"--sandbox-pool", "0", "--precreated", "0"}, ahead: {"--sandbox-pool", "0"}}
 	for _, w := range ways {
-		var more []string
-		if w.path == "containerd" {
-			more = []string{"--sandbox-pool", "0"}
-		}
-		if w.server, err = startServer(ctx, binary, more...); err != nil {
+		if w.server, err = startServer(ctx, binary, flags[w]...); err != nil {
 			return nil, err
 		}
 		defer func() { err = w.server.stopAfter(err) }()
@@ -40,7 +38,7 @@ func coldSpaced(ctx context.Context, binary string) (figures []figure, err error
 		}
 		w.phases = map[string][]float64{}
 	}
-	bare, err := newBareContainerd(ctx, ways[0].server.RunDir)
+	bare, err := newBareContainerd(ctx, plain.server.RunDir)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +51,7 @@ func coldSpaced(ctx context.Context, binary string) (figures []figure, err error
 
 	baselines := map[string]*baseline{"containerd-client": {start: bare.start}, "floor": {start: bottom.start}}
 	warm := &baseline{start: func(ctx context.Context) (time.Duration, error) {
-		took, _, err := ways[1].server.get(ctx, "/fn/cold")
+		took, _, err := fast.server.get(ctx, "/fn/cold")
 		return took, err
 	}}
 	for round := range rounds {
@@ -73,7 +71,7 @@ func coldSpaced(ctx context.Context, binary string) (figures []figure, err error
 			}
 		}
 		// A first call brings the instance back that the others find.
-		if _, _, err := ways[1].server.get(ctx, "/fn/cold"); err != nil {
+		if _, _, err := fast.server.get(ctx, "/fn/cold"); err != nil {
 			return nil, err
 		}
 		if err := warm.round(ctx); err != nil {
@@ -86,15 +84,17 @@ func coldSpaced(ctx context.Context, binary string) (figures []figure, err error
 		slices.Sort(w.took)
 		printPhases("path "+w.path, w.phases)
 	}
-	plain, fast := ways[0].took, ways[1].took
 	for _, name := range []string{"floor", "containerd-client", "containerd-start", "warm"} {
 		took := slices.Sorted(slices.Values(baselines[name].took))
 		figures = append(figures,
-			beside("cold", "p50_ms", "ms", quantile(fast, 0.5), name, quantile(took, 0.5), len(fast)),
-			beside("cold", "p99_ms", "ms", quantile(fast, 0.99), name, quantile(took, 0.99), len(fast)))
+			beside("cold", "p50_ms", "ms", quantile(fast.took, 0.5), name, quantile(took, 0.5), len(fast.took)),
+			beside("cold", "p99_ms", "ms", quantile(fast.took, 0.99), name, quantile(took, 0.99), len(fast.took)))
 		if name == "containerd-client" {
-			figures = append(figures, beside("cold", "p50_ms_plain", "ms", quantile(plain, 0.5), name, quantile(took, 0.5), len(plain)))
+			figures = append(figures, beside("cold", "p50_ms_plain", "ms", quantile(plain.took, 0.5), name, quantile(took, 0.5), len(plain.took)))
 		}
+	}
+	for _, w := range []*coldWay{plain, fast} {
+		figures = append(figures, beside("cold", "p50_ms_precreated", "ms", quantile(ahead.took, 0.5), w.path, quantile(w.took, 0.5), len(ahead.took)))
 	}
 	return figures, nil
 }
@@ -235,14 +235,17 @@ func (b *baseline) round(ctx context.Context) error {
 
 var startPath = regexp.MustCompile(`path;desc="([^"]*)"`)
 
+// waitsFor is the metric of what has to wait for a start to take the path.
+var waitsFor = map[string]string{"attach": poolWaiting, "precreated": "tatami_sandbox_precreated"}
+
 // round takes the samples of one round.
 func (w *coldWay) round(ctx context.Context) error {
 	for range coldPerRound {
 		if err := w.server.AwaitZero(ctx, "cold"); err != nil {
 			return err
 		}
-		if w.path == "attach" {
-			if err := w.server.awaitSandbox(ctx); err != nil {
+		if of := waitsFor[w.path]; of != "" {
+			if err := w.server.awaitSandbox(ctx, of); err != nil {
 				return err
 			}
 		}

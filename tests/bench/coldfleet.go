@@ -97,7 +97,7 @@ func (f *coldServer) settle(ctx context.Context) (waiting float64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		waiting := m[`tatami_sandbox_pool{state="waiting"}`]
+		waiting := m[poolWaiting]
 		if !left && waiting >= m[`tatami_sandbox_pool{state="wanted"}`] {
 			return waiting, nil
 		}
@@ -166,11 +166,14 @@ func pathOf(header http.Header) string {
 	return ""
 }
 
-// awaitSandbox waits until a sandbox made ahead waits for a function, for a minute at most.
-func (s *server) awaitSandbox(ctx context.Context) error {
+// poolWaiting is the metric of the sandboxes of the pool that wait.
+const poolWaiting = `tatami_sandbox_pool{state="waiting"}`
+
+// awaitSandbox waits until one of what the metric counts waits for a function, for a minute at most.
+func (s *server) awaitSandbox(ctx context.Context, metric string) error {
 	for begun := time.Now(); time.Since(begun) < time.Minute; {
 		m, err := s.metrics(ctx)
-		if err != nil || m[`tatami_sandbox_pool{state="waiting"}`] > 0 {
+		if err != nil || m[metric] > 0 {
 			return err
 		}
 		select {
