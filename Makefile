@@ -74,10 +74,10 @@ e2e: deps-test build ## End-to-end tests on real containers (root)
 	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -p 1 -timeout 20m $(E2E)
 
 .PHONY: e2e-nomad
-e2e-nomad: deps-test build ## Workers and servers in Nomad, at the agent of NOMAD_ADDR, whose client is this machine (root; about 3 minutes)
-	@test -n "$$NOMAD_ADDR" || { echo 'set NOMAD_ADDR, and NOMAD_TOKEN to a management token: make test has the same tests at a stand-in for Nomad' >&2; exit 2; }
+e2e-nomad: deps-test build ## Workers and servers in a real Nomad: agents of the program NOMAD_BINARY, or that of NOMAD_ADDR, whose clients are this machine (root; about 3 minutes)
+	@test -n "$$NOMAD_BINARY$$NOMAD_ADDR" || { echo 'set NOMAD_BINARY to a nomad program, or NOMAD_ADDR, and NOMAD_TOKEN to a management token: make test has the same tests at a stand-in for Nomad' >&2; exit 2; }
 	@echo 'time limit: 10 minutes'
-	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -v -timeout 10m -run '^TestNomad(Answers)?$$' ./tests/e2e
+	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -v -timeout 10m -run '^Test(Nomad|NomadAnswers|ServersInNomad)$$' ./tests/e2e
 
 .PHONY: bench
 bench: deps-test build ## Every figure beside its baselines, measured in one run; appends to out/bench.jsonl

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strconv"
 	"strings"
 
@@ -10,19 +11,18 @@ import (
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 )
 
-// nodeComputeEnv says what all processors of the machine have together, in Nomad's MHz: ${attr.cpu.totalcompute} in the job's env block.
-const nodeComputeEnv = "TATAMI_NODE_COMPUTE"
-
 // allocation is what Nomad gave to the task that this process is.
 type allocation struct {
 	id string
 	// grant is in millicores and bytes: for this process and all that it runs.
 	grant functions.Resources
+	// meta is what of the meta of Nomad's node is to be labels.
+	meta map[string]string
 }
 
 // readAllocation reads what Nomad says in a task's environment; nil outside of one. Processors is how many the machine has.
 func readAllocation(getenv func(string) string, processors int) (*allocation, error) {
-	a := &allocation{id: getenv("NOMAD_ALLOC_ID")}
+	a := &allocation{id: getenv("NOMAD_ALLOC_ID"), meta: nomad.ReadMeta(getenv(nomad.EnvMeta))}
 	if a.id == "" {
 		return nil, nil
 	}
@@ -40,10 +40,10 @@ func readAllocation(getenv func(string) string, processors int) (*allocation, er
 	if err != nil || limit <= 0 || limit > 1<<30 {
 		return nil, fault.New(fault.CodeInvalidRequest, "NOMAD_CPU_LIMIT: %.40q is no number of MHz", getenv("NOMAD_CPU_LIMIT"))
 	}
-	all, err := strconv.ParseInt(getenv(nodeComputeEnv), 10, 64)
+	all, err := strconv.ParseInt(getenv(nomad.EnvCompute), 10, 64)
 	if err != nil || all < limit {
-		return nil, fault.New(fault.CodeInvalidRequest, "%s: %.40q is not what the machine has, of which the task has %d MHz", nodeComputeEnv, getenv(nodeComputeEnv), limit).
-			WithHint(`reserve whole processors with cores = 2 in the job's resources, or say what they are with env { %s = "${attr.cpu.totalcompute}" }`, nodeComputeEnv)
+		return nil, fault.New(fault.CodeInvalidRequest, "%s: %.40q is not what the machine has, of which the task has %d MHz", nomad.EnvCompute, getenv(nomad.EnvCompute), limit).
+			WithHint(`reserve whole processors with cores = 2 in the job's resources, or say what they are with env { %s = "${attr.cpu.totalcompute}" }`, nomad.EnvCompute)
 	}
 	a.grant.CPU = max(1, limit*int64(processors)*1000/all)
 	return a, nil
@@ -82,12 +82,9 @@ func (c *nodeConfig) grantOf(a *allocation) {
 	if c.HeapTarget == 0 {
 		c.HeapTarget = heap.Target(a.grant.Memory)
 	}
+	// What is said on the command line goes before what the node says of itself.
 	labels := map[string]string{functions.LabelMember: a.id}
-	for k, v := range c.Labels {
-		// A key of its node's meta that the node does not have.
-		if !strings.HasPrefix(v, nomad.NodeMeta) {
-			labels[k] = v
-		}
-	}
+	maps.Copy(labels, a.meta)
+	maps.Copy(labels, c.Labels)
 	c.Labels = labels
 }

@@ -148,6 +148,9 @@ func (a *app) showPlan(p jobs.Plan) error {
 	fields := []field{{"job", p.Job}, {"change", p.Change}}
 	if p.Unplaced {
 		fields = append(fields, field{"place", "none for some of it: no node has what it needs"})
+		for _, why := range p.Why {
+			fields = append(fields, field{"", why})
+		}
 	}
 	if p.Warnings != "" {
 		fields = append(fields, field{"nomad says", p.Warnings})

@@ -24,7 +24,7 @@ job "tatami" {
       kill_signal  = "SIGTERM"
 
       config {
-        args    = [
+        args = [
           "server",
           "--cluster", "tatami",
           "--peers-service", "tatami-cluster",

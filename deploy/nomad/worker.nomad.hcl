@@ -16,7 +16,7 @@ job "tatami-worker" {
       kill_signal  = "SIGTERM"
 
       config {
-        args    = [
+        args = [
           "worker",
           "--token-file", "${NOMAD_SECRETS_DIR}/worker.token",
           "--data-dir", "/var/lib/tatami-worker",
@@ -70,7 +70,7 @@ EOT
       }
 
       config {
-        args    = [
+        args = [
           "worker",
           "--sweep",
           "--data-dir", "/var/lib/tatami-worker",

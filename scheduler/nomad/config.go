@@ -2,6 +2,7 @@ package nomad
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -21,8 +22,31 @@ type Config struct {
 	Retry, RetryMost time.Duration
 }
 
-// NodeMeta is what a reference to a key of a node's meta begins with in a job; a brace ends it.
-const NodeMeta = "${meta."
+// The environment in which the jobs that `tatami nomad` makes tell a worker of its node. Nomad puts in what it knows; a key of the meta that the node does
+// not have it leaves as it stands. In a task's arguments, such a key would keep the task from starting.
+const (
+	// EnvCompute is what all processors of the node have together, in Nomad's MHz.
+	EnvCompute = "TATAMI_NODE_COMPUTE"
+	// EnvMeta has a line KEY=VALUE for each key of the node's meta that is to be a label of the worker.
+	EnvMeta = "TATAMI_NODE_META"
+
+	metaBegins, metaEnds = "${meta.", "}"
+)
+
+// MetaLine asks Nomad for a line of EnvMeta.
+func MetaLine(key string) string { return key + "=" + metaBegins + key + metaEnds }
+
+// ReadMeta reads EnvMeta, without what the node does not have.
+func ReadMeta(text string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if key, value, ok := strings.Cut(line, "="); ok && line != MetaLine(key) {
+			out[key] = value
+		}
+	}
+	return out
+}
 
 // DefaultGroup is the task group of the workers in the jobs that `tatami nomad` makes.
 const DefaultGroup = "worker"

@@ -20,19 +20,16 @@ import (
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
 	"github.com/tatami-faas/tatami/gateway/client"
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
-	"github.com/tatami-faas/tatami/tests/fakenomad"
 	"github.com/tatami-faas/tatami/tests/process"
 )
 
 // nomadJob is the job of the workers in these tests.
 const nomadJob = "tatami-e2e-worker"
 
-// nomadWorld is a server whose workers a Nomad job runs: that of NOMAD_ADDR, or one that stands in for it.
+// nomadWorld is a server whose workers a Nomad job runs.
 type nomadWorld struct {
 	*fleet
-	nomad *api.Client
-	// fake is nil with a Nomad of its own.
-	fake *fakenomad.Cluster
+	*nomadCluster
 	dir  string
 	name string
 }
@@ -40,50 +37,22 @@ type nomadWorld struct {
 func newNomadWorld(t *testing.T) *nomadWorld {
 	t.Helper()
 	harness.Require(t)
-	dir, err := os.MkdirTemp("/tmp", "tn") //nolint:usetesting // the test's own directory would be too long for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &nomadWorld{dir: dir, name: filepath.Base(dir)}
-	t.Cleanup(func() { w.clean(t) })
-	w.nomad, w.fake = aNomad(t, dir)
+	w := &nomadWorld{}
+	w.dir, w.name = shortDir(t)
+	w.nomadCluster = aNomad(t, w.dir)
 	admin := os.Getenv("NOMAD_TOKEN")
 	t.Setenv("NOMAD_TOKEN", restricted(t, w.nomad))
 	addr, flags := harness.WorkersAt(t)
 	flags = append(flags, "--no-worker", "--nomad-job", nomadJob, "--nomad-up-after", "300ms", "--nomad-down-after", "4s")
 	w.fleet = &fleet{Server: harness.Start(t, harness.WithFlags(flags...)), t: t, addr: addr}
 	t.Setenv("NOMAD_TOKEN", admin)
-	t.Cleanup(func() { w.end(t) })
+	t.Cleanup(func() { purge(t, w.nomad, nomadJob) })
 	w.read(t)
 	w.Must("nomad", "apply", "workers", "--worker-job", nomadJob, "--join", "nats://"+addr, "--join-token", filepath.Join(w.DataDir, "worker.token"),
-		"--binary", harness.Binary(t), "--shared-nodes", "--worker-data-dir", dir+"/d-${NOMAD_SHORT_ALLOC_ID}", "--worker-run-dir", dir+"/r-${NOMAD_SHORT_ALLOC_ID}",
+		"--binary", harness.Binary(t), "--shared-nodes", "--worker-data-dir", w.dir+"/d-${NOMAD_SHORT_ALLOC_ID}", "--worker-run-dir", w.dir+"/r-${NOMAD_SHORT_ALLOC_ID}",
 		"--worker-listen", "127.0.0.1:0", "--cpu-mhz", strconv.Itoa(compute(t, w.nomad)/5), "--memory", "1024", "--max", "3", "--kill-timeout", "30s", "--node-meta", "zone,tatami_no_such_key",
 		"--worker-flag=--node-name="+w.name+"-${NOMAD_SHORT_ALLOC_ID}", "--worker-flag=--sandbox-pool=0", "--worker-flag=--log-level=debug", "--worker-flag=--log-format=text")
 	return w
-}
-
-// end has the job's tasks end.
-func (w *nomadWorld) end(t *testing.T) {
-	purge(t, w.nomad, nomadJob)
-	eventually(t, time.Minute, "the job's tasks end", func() bool { return len(w.allocs()) == 0 })
-}
-
-// clean removes the directories, once nothing of the workers is left.
-func (w *nomadWorld) clean(t *testing.T) {
-	left := process.AwaitNothingLeft(func() []string {
-		return process.Leftovers(w.dir, "", func(name string) bool { return strings.HasPrefix(name, "tatami-"+w.name+"-") })
-	})
-	for _, l := range left {
-		t.Errorf("left behind: %s", l)
-	}
-	if t.Failed() {
-		if log, err := os.ReadFile(filepath.Join(w.dir, "workers.log")); err == nil {
-			t.Logf("last output of the workers:\n%s", log[max(0, len(log)-20_000):])
-		}
-	}
-	if err := os.RemoveAll(w.dir); err != nil {
-		t.Errorf("the directories are not removable: %v", err)
-	}
 }
 
 func (w *nomadWorld) allocs() []*api.AllocationListStub { return allocsOf(w.t, w.nomad, nomadJob) }
@@ -196,7 +165,7 @@ func TestNomad(t *testing.T) {
 	w.crash(t)
 	w.drain(t)
 	w.shrink(t)
-	w.lose(t)
+	w.loss(t)
 }
 
 // joined checks that a worker offers what Nomad gave its task, and no more.
@@ -319,16 +288,16 @@ func (w *nomadWorld) shrink(t *testing.T) {
 	}
 }
 
-// lose has the machine of the last worker go. What comes back of it later is no node of the pool, and leaves nothing.
-func (w *nomadWorld) lose(t *testing.T) {
+// loss has the machine of the last worker go. What comes back of it later is no node of the pool, and leaves nothing.
+func (w *nomadWorld) loss(t *testing.T) {
 	t.Helper()
-	if w.fake == nil {
+	if w.lose == nil {
 		t.Log("a machine of this Nomad cannot be taken away from here")
 		return
 	}
 	a := w.allocs()[0]
 	lost := w.nodes()[w.nodeOf(a)]
-	w.fake.LoseNode(a.NodeID)
+	w.lose(a.NodeID)
 	eventually(t, 30*time.Second, "another worker serves", func() bool {
 		resp, _, err := w.TryDo("GET", "/fn/pool/", "", nil)
 		return err == nil && resp.StatusCode == http.StatusOK && w.allocs()[0].ID != a.ID

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"github.com/tatami-faas/tatami/scheduler"
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 	"github.com/tatami-faas/tatami/scheduler/nomad/jobs"
-	"github.com/tatami-faas/tatami/tests/fakenomad"
 )
 
 const (
@@ -31,35 +31,23 @@ const (
 
 // answers is a Nomad that is asked for what Tatami relies on.
 type answers struct {
-	t     *testing.T
-	nomad *api.Client
-	fake  *fakenomad.Cluster
-	pool  *nomad.Pool
-	job   *api.Job
+	t *testing.T
+	*nomadCluster
+	pool *nomad.Pool
+	job  *api.Job
 }
 
-// What Tatami relies on is so at the Nomad of NOMAD_ADDR, and at the one that stands in for it.
+// What Tatami relies on is so at a real Nomad, and at the one that stands in for it.
 func TestNomadAnswers(t *testing.T) {
-	dir := t.TempDir()
-	a := &answers{t: t}
-	a.nomad, a.fake = aNomad(t, dir)
+	dir, _ := shortDir(t)
+	a := &answers{t: t, nomadCluster: aNomad(t, dir)}
 	compute(t, a.nomad)
-	if a.fake == nil {
-		t.Log("servers in Nomad need three machines: that part of the suite is left to the stand-in")
-	}
 	a.job = sleepers()
-	t.Cleanup(func() {
-		purge(t, a.nomad, answersJob)
-		eventually(t, time.Minute, "the tasks end", func() bool { return len(allocsOf(t, a.nomad, answersJob)) == 0 })
-	})
+	t.Cleanup(func() { purge(t, a.nomad, answersJob) })
 	if err := jobs.ApplyPolicy(t.Context(), a.nomad, os.Getenv("NOMAD_NAMESPACE"), answersJob); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if _, err := a.nomad.ACLPolicies().Delete(answersJob, nil); err != nil && !strings.Contains(err.Error(), "ACL support disabled") {
-			t.Errorf("the policy stays: %v", err)
-		}
-	})
+	t.Cleanup(func() { dropPolicy(t, a.nomad, answersJob) })
 	var err error
 	if a.pool, err = nomad.New(nomad.Config{Job: answersJob, Client: a.nomad}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -71,6 +59,9 @@ func TestNomadAnswers(t *testing.T) {
 	a.conflicts()
 	a.inTask()
 	a.highestGoesFirst()
+	a.missingMeta()
+	a.noRoom()
+	a.purgeForgets()
 }
 
 // sleepers is a job of one to three tasks that sleep, each a service.
@@ -306,5 +297,96 @@ func (a *answers) highestGoesFirst() {
 	}
 	if left := allocsOf(a.t, a.nomad, answersJob)[0]; !strings.HasSuffix(left.Name, "[0]") {
 		a.t.Errorf("%s is left", left.Name)
+	}
+}
+
+// missingMeta has a task refer to a key of the meta that its node does not have: in its environment the reference stays, in its arguments it is an error.
+func (a *answers) missingMeta() {
+	a.t.Helper()
+	const missing = "${meta.tatami_no_such_key}"
+	task := func(id string, change func(*api.Task)) func() *api.AllocationListStub {
+		j := sleepers()
+		j.ID, j.Name = &id, &id
+		g := j.TaskGroups[0]
+		g.Networks, g.Services = nil, nil
+		change(g.Tasks[0])
+		a.t.Cleanup(func() { purge(a.t, a.nomad, id) })
+		if _, _, err := a.nomad.Jobs().Register(j, nil); err != nil {
+			a.t.Fatal(err)
+		}
+		return func() *api.AllocationListStub {
+			all, _, err := a.nomad.Jobs().Allocations(id, true, nil)
+			if err != nil || len(all) == 0 {
+				return &api.AllocationListStub{}
+			}
+			return all[0]
+		}
+	}
+	stays := task(answersJob+"-env", func(t *api.Task) { t.Env = map[string]string{"MISSING": missing} })
+	fails := task(answersJob+"-args", func(t *api.Task) { t.Config["args"] = []string{"600", missing} })
+	eventually(a.t, time.Minute, "the one task runs, the other fails", func() bool {
+		return stays().ClientStatus == api.AllocClientStatusRunning && fails().ClientStatus == api.AllocClientStatusFailed
+	})
+	if got := environOf(a.t, stays().ID)["MISSING"]; got != missing {
+		a.t.Errorf("in the environment stands %q", got)
+	}
+}
+
+// noRoom plans tasks that take all processors of the largest node, and one after them: what that one takes does not come out of the processors of the others.
+func (a *answers) noRoom() {
+	a.t.Helper()
+	most := 0
+	for _, stub := range readyNodes(a.t, a.nomad) {
+		n, _, err := a.nomad.Nodes().Info(stub.ID, nil)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		cores, err := strconv.Atoi(n.Attributes["cpu.numcores"])
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		most = max(most, cores)
+	}
+	id := answersJob + "-cores"
+	j := sleepers()
+	j.ID, j.Name = &id, &id
+	g := j.TaskGroups[0]
+	g.Networks, g.Services = nil, nil
+	g.Tasks[0].Resources = &api.Resources{Cores: &most, MemoryMB: new(32)}
+	after := api.NewTask("after", "raw_exec")
+	after.Config, after.Resources = g.Tasks[0].Config, &api.Resources{CPU: new(1), MemoryMB: new(32)}
+	after.Lifecycle = &api.TaskLifecycle{Hook: api.TaskLifecycleHookPoststop}
+	g.AddTask(after)
+	p, err := jobs.PlanJob(a.t.Context(), a.nomad, j)
+	if err != nil || !p.Unplaced || len(p.Why) == 0 || a.lose != nil && !strings.HasSuffix(p.Why[0], "nodes have too little left of: cpu") {
+		a.t.Errorf("all processors and a bit: %+v, %v", p, err)
+	}
+	g.Tasks = g.Tasks[:1]
+	if p, err := jobs.PlanJob(a.t.Context(), a.nomad, j); a.lose != nil && (err != nil || p.Unplaced) {
+		a.t.Errorf("all processors: %+v, %v", p, err)
+	}
+}
+
+// purgeForgets purges a job whose tasks run: its allocations are in no list any more.
+func (a *answers) purgeForgets() {
+	a.t.Helper()
+	id := answersJob + "-purged"
+	j := sleepers()
+	j.ID, j.Name = &id, &id
+	g := j.TaskGroups[0]
+	g.Networks, g.Services = nil, nil
+	if _, _, err := a.nomad.Jobs().Register(j, nil); err != nil {
+		a.t.Fatal(err)
+	}
+	running := func() bool {
+		all := allocsOf(a.t, a.nomad, id)
+		return len(all) == 1 && all[0].ClientStatus == api.AllocClientStatusRunning
+	}
+	eventually(a.t, time.Minute, "it runs", running)
+	if _, _, err := a.nomad.Jobs().Deregister(id, true, nil); err != nil {
+		a.t.Fatal(err)
+	}
+	if all, _, err := a.nomad.Jobs().Allocations(id, true, nil); err != nil || len(all) > 0 {
+		a.t.Errorf("after a purge %d allocations are listed: %v", len(all), err)
 	}
 }

@@ -4,88 +4,124 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
+	"net"
 	"net/http"
-	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
-	"github.com/tatami-faas/tatami/tests/fakenomad"
 	"github.com/tatami-faas/tatami/tests/process"
 )
 
-// Servers that Nomad starts find each other as a service of it, by the socket in their tasks; and so do the workers find them.
-func TestServersInNomad(t *testing.T) {
+// The jobs of the servers in these tests, and of their workers.
+const (
+	nomadServerJob = "tatami-e2e-server"
+	nomadTheirJob  = "tatami-e2e-server-worker"
+)
+
+// serverWorld is three servers that a Nomad job runs, and a worker that another one does.
+type serverWorld struct {
+	*nomadCluster
+	t         *testing.T
+	dir, name string
+	// at are the servers' addresses.
+	at []string
+}
+
+// newServerWorld is one in which nothing runs yet. The test is skipped where the Nomad of NOMAD_ADDR is not made for it.
+func newServerWorld(t *testing.T) *serverWorld {
+	t.Helper()
 	harness.Require(t)
-	dir, err := os.MkdirTemp("/tmp", "tn") //nolint:usetesting // the test's own directory would be too long for sockets
-	if err != nil {
-		t.Fatal(err)
+	w := &serverWorld{t: t}
+	w.dir, w.name = shortDir(t)
+	w.nomadCluster = aNomad(t, w.dir)
+	w.at = serverNodes(t, w.nomadCluster)
+	if len(w.at) < 3 {
+		t.Skipf("servers take three nodes with the meta tatami_server = \"true\", each with an address of its own on this machine; there are %v", w.at)
 	}
-	name := filepath.Base(dir)
-	log, err := os.Create(filepath.Join(dir, "tasks.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	network := fmt.Sprintf("127.%d.%d.", 1+rand.IntN(254), rand.IntN(255))
-	fake := fakenomad.New(fakenomad.Config{Dir: filepath.Join(dir, "nomad"), Run: true, Log: log, Network: network})
 	t.Cleanup(func() {
-		fake.Close()
-		for _, l := range process.AwaitNothingLeft(func() []string {
-			return process.Leftovers(dir, "", func(cgroup string) bool { return strings.HasPrefix(cgroup, "tatami-"+name+"-") })
-		}) {
-			t.Errorf("left behind: %s", l)
+		for _, job := range []string{nomadTheirJob, nomadServerJob} {
+			purge(t, w.nomad, job)
 		}
-		if data, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("last output of the tasks:\n%s", data[max(0, len(data)-20_000):])
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
+		dropPolicy(t, w.nomad, nomadServerJob)
 	})
-	t.Setenv("NOMAD_ADDR", fake.URL())
-	t.Setenv("NOMAD_TOKEN", fakenomad.Token)
-	run := func(runDir string, args ...string) process.Result {
-		t.Helper()
-		r, err := process.CLI(t.Context(), harness.Binary(t), runDir, "", args...)
+	return w
+}
+
+// serverNodes are the addresses of the nodes that may run servers, as far as they are addresses of this machine.
+func serverNodes(t *testing.T, c *nomadCluster) (at []string) {
+	t.Helper()
+	for _, stub := range readyNodes(t, c.nomad) {
+		n, _, err := c.nomad.Nodes().Info(stub.ID, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return r
-	}
-	must := func(runDir string, args ...string) {
-		t.Helper()
-		if r := run(runDir, args...); r.Exit != 0 {
-			t.Fatalf("tatami %s ended with %d: %s", args[0], r.Exit, r.Stderr)
+		addr := n.Attributes["unique.network.ip-address"]
+		if l, err := net.Listen("tcp", net.JoinHostPort(addr, "0")); err != nil || l.Close() != nil || n.Meta["tatami_server"] != "true" || slices.Contains(at, addr) {
+			continue
 		}
+		at = append(at, addr)
 	}
+	slices.Sort(at)
+	return at
+}
+
+// tatami runs the program as somebody on the machine of a server does; n is the server's place among them.
+func (w *serverWorld) tatami(n int, args ...string) process.Result {
+	w.t.Helper()
+	r, err := process.CLI(w.t.Context(), harness.Binary(w.t), w.place(n)+"/run", "", args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *serverWorld) must(n int, args ...string) {
+	w.t.Helper()
+	if r := w.tatami(n, args...); r.Exit != 0 {
+		w.t.Fatalf("tatami %s ended with %d: %s", args[0], r.Exit, r.Stderr)
+	}
+}
+
+// place is where a server's directories are.
+func (w *serverWorld) place(n int) string { return w.dir + "/s" + w.at[n] }
+
+// get asks a server.
+func (w *serverWorld) get(n int, path string) bool {
+	resp, err := http.Get("http://" + w.at[n] + ":8080" + path)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// servers makes the job of the servers run a program, or changes it to.
+func (w *serverWorld) servers(binary string) {
+	w.t.Helper()
 	const address = "${attr.unique.network.ip-address}"
-	secret := filepath.Join(dir, "secret")
-	must(dir, "cluster", "secret", "--out", secret)
-	must(dir, "nomad", "apply", "servers", "--cluster-secret", secret, "--binary", harness.Binary(t), "--server-public", address,
-		"--server-data-dir", dir+"/s"+address+"/data", "--server-run-dir", dir+"/s"+address+"/run")
-	at := func(n int) string { return fmt.Sprintf("%s/s%s%d", dir, network, n) }
-	get := func(n int, path string) bool {
-		resp, err := http.Get(fmt.Sprintf("http://%s%d:8080%s", network, n, path))
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+	w.must(0, "nomad", "apply", "servers", "--server-job", nomadServerJob, "--worker-job", nomadTheirJob, "--cluster-secret", filepath.Join(w.dir, "secret"), "--binary", binary,
+		"--server-public", address, "--server-data-dir", w.dir+"/s"+address+"/data", "--server-run-dir", w.dir+"/s"+address+"/run")
+}
+
+// Servers that Nomad starts find each other as a service of it, by the socket in their tasks; and so do the workers find them.
+func TestServersInNomad(t *testing.T) {
+	w := newServerWorld(t)
+	w.must(0, "cluster", "secret", "--out", filepath.Join(w.dir, "secret"))
+	w.servers(harness.Binary(t))
+	for n := range w.at {
+		eventually(t, time.Minute, fmt.Sprintf("server %d is ready", n), func() bool { return w.get(n, "/readyz") })
 	}
-	for n := 1; n <= 3; n++ {
-		eventually(t, time.Minute, fmt.Sprintf("server %d is ready", n), func() bool { return get(n, "/readyz") })
-	}
-	must(dir, "nomad", "apply", "workers", "--join-token", at(1)+"/data/worker.token", "--binary", harness.Binary(t), "--worker-data-dir", dir+"/w/data",
-		"--worker-run-dir", dir+"/w/run", "--worker-listen", address+":0", "--cpu-mhz", "3000", "--memory", "1024", "--max", "1",
-		"--worker-flag=--node-name="+name+"-worker", "--worker-flag=--sandbox-pool=0")
-	eventually(t, 30*time.Second, "the worker is there", func() bool {
-		return strings.Contains(run(at(2)+"/run", "node", "ls").Stdout, "ready")
-	})
-	must(at(2)+"/run", "deploy", "--name", "found", filepath.Join(harness.Root(t), "functions", "examples", "probe"))
-	for n := 1; n <= 3; n++ {
-		eventually(t, 30*time.Second, fmt.Sprintf("server %d calls it", n), func() bool { return get(n, "/fn/found/pid") })
+	w.must(0, "nomad", "apply", "workers", "--server-job", nomadServerJob, "--worker-job", nomadTheirJob, "--join-token", w.place(0)+"/data/worker.token", "--binary", harness.Binary(t),
+		"--worker-data-dir", w.dir+"/w/data", "--worker-run-dir", w.dir+"/w/run", "--cpu-mhz", strconv.Itoa(compute(t, w.nomad)/3), "--memory", "1024", "--max", "1",
+		"--worker-flag=--node-name="+w.name+"-worker", "--worker-flag=--sandbox-pool=0")
+	eventually(t, 30*time.Second, "the worker is there", func() bool { return strings.Contains(w.tatami(1, "node", "ls").Stdout, "ready") })
+	w.must(1, "deploy", "--name", "found", filepath.Join(harness.Root(t), "functions", "examples", "probe"))
+	for n := range w.at {
+		eventually(t, 30*time.Second, fmt.Sprintf("server %d calls it", n), func() bool { return w.get(n, "/fn/found/pid") })
 	}
 }

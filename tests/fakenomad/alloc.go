@@ -22,7 +22,14 @@ type alloc struct {
 	// stopping ends the process as the task says, killing at once; each is closed once.
 	stopping, killing chan struct{}
 	ended, killed     bool
+	// forgotten is set when its job was purged: it is in no list then, also while its tasks still end.
+	forgotten bool
+	// again is when one that could not be started may have another one in its place.
+	again time.Time
 }
+
+// rescheduleDelay is how long Nomad waits, unless a job says otherwise, before it tries in another place what could not be started.
+const rescheduleDelay = 30 * time.Second
 
 func (a *alloc) terminal() bool {
 	return slices.Contains([]string{api.AllocClientStatusComplete, api.AllocClientStatusFailed, api.AllocClientStatusLost}, a.ClientStatus)
@@ -60,6 +67,15 @@ func (c *Cluster) setStatus(a *alloc, status string) {
 	}
 	a.ClientStatus = status
 	c.allocChanged(a, "AllocationUpdated")
+}
+
+// fail says that an allocation could not be started. After the delay there is another one.
+func (c *Cluster) fail(a *alloc) {
+	c.mu.Lock()
+	a.again = time.Now().Add(rescheduleDelay)
+	c.mu.Unlock()
+	c.report(a, api.AllocClientStatusFailed)
+	c.tasks.Go(func() { c.later(rescheduleDelay, func() time.Duration { c.settle(); return 0 }) })
 }
 
 func (c *Cluster) allocChanged(a *alloc, kind string) {
@@ -131,6 +147,11 @@ func (c *Cluster) settleGroup(j *job, g *api.TaskGroup) {
 		}
 	}
 	taken := map[int]bool{}
+	for _, a := range c.allocs {
+		if a.JobID == *j.ID && a.TaskGroup == *g.Name && a.spec == j.spec && a.ClientStatus == api.AllocClientStatusFailed && time.Now().Before(a.again) {
+			taken[a.index] = true
+		}
+	}
 	for _, a := range c.of(j, *g.Name) {
 		taken[a.index] = true
 	}
@@ -149,23 +170,7 @@ func (c *Cluster) stopAlloc(a *alloc) {
 
 // place makes an allocation on the node that has the fewest, among those that take it.
 func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
-	distinct := slices.ContainsFunc(append(slices.Clone(j.Constraints), g.Constraints...), func(k *api.Constraint) bool { return k.Operand == api.ConstraintDistinctHosts })
-	var best *node
-	least := 0
-	for _, n := range c.nodes {
-		used, mine, memory := 0, false, 0
-		for _, a := range c.allocs {
-			if a.NodeID == n.ID && !a.terminal() {
-				used++
-				mine = mine || a.JobID == *j.ID && a.wanted()
-				memory += *a.group.Tasks[0].Resources.MemoryMB
-			}
-		}
-		if !n.takes() || distinct && mine || memory+*g.Tasks[0].Resources.MemoryMB > nodeMemory || best != nil && used >= least {
-			continue
-		}
-		best, least = n, used
-	}
+	best, _ := c.find(j.Job, g)
 	if best == nil {
 		return false
 	}
@@ -185,7 +190,7 @@ func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
 func (c *Cluster) listAllocs(r *http.Request) (any, *problem) {
 	out := []*api.AllocationListStub{}
 	for _, a := range c.allocs {
-		if a.JobID == r.PathValue("id") {
+		if a.JobID == r.PathValue("id") && !a.forgotten {
 			stub := a.AllocationListStub
 			out = append(out, &stub)
 		}
@@ -196,7 +201,7 @@ func (c *Cluster) listAllocs(r *http.Request) (any, *problem) {
 
 func (c *Cluster) readAlloc(r *http.Request) (any, *problem) {
 	a := c.allocs[r.PathValue("id")]
-	if a == nil {
+	if a == nil || a.forgotten {
 		return nil, refuse(http.StatusNotFound, "alloc not found")
 	}
 	return a.AllocationListStub, nil

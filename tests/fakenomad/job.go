@@ -127,6 +127,9 @@ func (c *Cluster) deregister(r *http.Request) (any, *problem) {
 	c.cancel(*j.ID)
 	if r.URL.Query().Get("purge") == "true" {
 		delete(c.jobs, *j.ID)
+		for _, a := range c.allocs {
+			a.forgotten = a.forgotten || a.JobID == *j.ID
+		}
 	}
 	return &api.JobDeregisterResponse{EvalID: c.id("eval")}, nil
 }
@@ -144,6 +147,19 @@ func (c *Cluster) plan(r *http.Request) (any, *problem) {
 		out.JobModifyIndex = *old.JobModifyIndex
 		if out.Diff.Type = "Edited"; old.spec == specOf(req.Job) && reflect.DeepEqual(counts(old.Job), counts(req.Job)) {
 			out.Diff.Type = "None"
+		}
+	}
+	out.FailedTGAllocs = map[string]*api.AllocationMetric{}
+	for _, g := range req.Job.TaskGroups {
+		have := 0
+		for _, a := range c.allocs {
+			if a.JobID == *req.Job.ID && a.TaskGroup == *g.Name && a.wanted() {
+				have++
+			}
+		}
+		// Of several that have no place the first is looked for.
+		if on, why := c.find(req.Job, g); have < *g.Count && on == nil {
+			out.FailedTGAllocs[*g.Name] = why
 		}
 	}
 	return out, nil

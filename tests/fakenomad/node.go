@@ -28,7 +28,7 @@ func newNode(id string, i int, network string) *node {
 	return &node{Node: api.Node{
 		ID: id, Name: fmt.Sprintf("client-%d", i), Datacenter: "dc1", NodePool: "default", Status: api.NodeStatusReady, SchedulingEligibility: api.NodeSchedulingEligible,
 		Attributes:  map[string]string{"cpu.numcores": fmt.Sprint(nodeCores), "cpu.totalcompute": fmt.Sprint(nodeCompute), "driver.raw_exec": "1", addressAttr: fmt.Sprint(network, i+1)},
-		Meta:        map[string]string{"zone": fmt.Sprintf("z%d", i)},
+		Meta:        map[string]string{"zone": fmt.Sprintf("z%d", i), "tatami_server": "true"},
 		CreateIndex: uint64(i) + 1, ModifyIndex: uint64(i) + 1,
 	}}
 }

@@ -39,7 +39,7 @@ func (c *Cluster) run(a *alloc, on *node) {
 		}
 		if err != nil {
 			fmt.Fprintf(c.log(), "allocation %s: %v\n", a.ID, err)
-			c.report(a, api.AllocClientStatusFailed)
+			c.fail(a)
 			return
 		}
 		c.report(a, api.AllocClientStatusRunning)
@@ -185,7 +185,7 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 				if v, there := on.Meta[key]; there {
 					return v
 				}
-				return "${" + name + "}" // as Nomad leaves what a node does not have
+				return "${" + name + "}" // as Nomad leaves in the environment what a node does not have; in arguments it is an error
 			}
 			if name == "node.unique.name" {
 				return on.Name
@@ -213,7 +213,11 @@ func (c *Cluster) prepare(a *alloc, task *api.Task, on *node) (*exec.Cmd, error)
 	args, _ := task.Config["args"].([]any)
 	cmd := exec.Command(expand(command))
 	for _, arg := range args {
-		cmd.Args = append(cmd.Args, expand(fmt.Sprint(arg)))
+		text := expand(fmt.Sprint(arg))
+		if _, key, missing := strings.Cut(text, "${meta."); missing {
+			return nil, fmt.Errorf("failed to parse config: this object does not have an attribute named %q", strings.TrimSuffix(key, "}"))
+		}
+		cmd.Args = append(cmd.Args, text)
 	}
 	cmd.Env = append(extra, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
 	for k, v := range task.Env {

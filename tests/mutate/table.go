@@ -300,4 +300,16 @@ var mutations = []mutation{
 		"a worker of which nothing is heard that is not missed",
 		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote",
 	},
+	{
+		"a key that a Nomad node lacks as a label",
+		"scheduler/nomad/config.go", "ok && line != MetaLine(key)", "ok", "./cmd/tatami",
+	},
+	{
+		"keys of the node's meta that no worker asks for",
+		"scheduler/nomad/jobs/worker.go", "if len(w.NodeMeta) > 0 {", "if len(w.NodeMeta) > 1000 {", "./scheduler/nomad/jobs",
+	},
+	{
+		"a plan that does not say what is lacking",
+		"scheduler/nomad/jobs/apply.go", "out.Unplaced, out.Why, out.Warnings = len(answer.FailedTGAllocs) > 0, whyUnplaced(answer.FailedTGAllocs), answer.Warnings", "out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings", "./scheduler/nomad/jobs",
+	},
 }

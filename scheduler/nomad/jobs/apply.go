@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,9 +25,10 @@ type Plan struct {
 	Change string `json:"change"`
 	// Index is the job's as planned: it is applied only if it is still the same.
 	Index uint64 `json:"index"`
-	// Unplaced says that something would find no node; Warnings are Nomad's own.
-	Unplaced bool   `json:"unplaced,omitempty"`
-	Warnings string `json:"warnings,omitempty"`
+	// Unplaced says that something would find no node, Why what the nodes lack, and of how many that is so; Warnings are Nomad's own.
+	Unplaced bool     `json:"unplaced,omitempty"`
+	Why      []string `json:"why,omitempty"`
+	Warnings string   `json:"warnings,omitempty"`
 }
 
 // PlanJob asks Nomad what a job would change, without changing anything. The number of workers that there are stays.
@@ -50,8 +53,25 @@ func PlanJob(ctx context.Context, c *api.Client, j *api.Job) (Plan, error) {
 	if answer.Diff != nil {
 		out.Change = strings.ToLower(answer.Diff.Type)
 	}
-	out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings
+	out.Unplaced, out.Why, out.Warnings = len(answer.FailedTGAllocs) > 0, whyUnplaced(answer.FailedTGAllocs), answer.Warnings
 	return out, nil
+}
+
+// whyUnplaced says what Nomad found lacking, for each group that found no node.
+func whyUnplaced(groups map[string]*api.AllocationMetric) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		m := groups[name]
+		if m.NodesEvaluated == 0 {
+			out = append(out, name+": no node of the job's datacenters is ready to take something")
+		}
+		for _, what := range slices.Sorted(maps.Keys(m.ConstraintFiltered)) {
+			out = append(out, fmt.Sprintf("%s: %d of %d nodes are left out by the constraint %s", name, m.ConstraintFiltered[what], m.NodesEvaluated, what))
+		}
+		for _, what := range slices.Sorted(maps.Keys(m.DimensionExhausted)) {
+			out = append(out, fmt.Sprintf("%s: %d of %d nodes have too little left of: %s", name, m.DimensionExhausted[what], m.NodesEvaluated, what))
+		}
+	}
+	return out
 }
 
 // keepCounts takes over how many of each group there are, within its bounds.

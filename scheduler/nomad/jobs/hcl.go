@@ -87,13 +87,28 @@ func (p *printer) body(v reflect.Value) {
 }
 
 func (p *printer) attributes(list []attribute) {
-	width := 0
-	for _, a := range list {
-		width = max(width, len(a.name))
+	for len(list) > 0 {
+		// As `nomad fmt` has it: a list of several lines stands for itself, the attributes between such lists are aligned.
+		n, width := 0, 0
+		for n < len(list) && !p.tall(list[n]) {
+			width = max(width, len(list[n].name))
+			n++
+		}
+		for _, a := range list[:n] {
+			p.line("%-*s = %s", width, a.name, p.value(a.value))
+		}
+		if n < len(list) {
+			p.line("%s = %s", list[n].name, p.value(list[n].value))
+			n++
+		}
+		list = list[n:]
 	}
-	for _, a := range list {
-		p.line("%-*s = %s", width, a.name, p.value(a.value))
-	}
+}
+
+// tall reports whether an attribute is a list of several lines.
+func (p *printer) tall(a attribute) bool {
+	text := p.value(a.value)
+	return strings.HasPrefix(text, "[") && strings.Contains(text, "\n")
 }
 
 // blocks prints what a field holds: one block, one for each element, or a map.

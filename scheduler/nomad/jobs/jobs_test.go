@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,6 +100,23 @@ func words(v any) (out []string) {
 	return out
 }
 
+// Keys of the node's meta go into the environment: in arguments, one that a node does not have would keep the task from starting.
+func TestNodeMeta(t *testing.T) {
+	t.Parallel()
+	task := worker(t, jobs.Options{Workers: jobs.WorkerOptions{NodeMeta: []string{"zone", "a.b"}}}).TaskGroups[0].Tasks[0]
+	if got, want := task.Env[nomad.EnvMeta], "zone=${meta.zone}\na.b=${meta.a.b}"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, arg := range task.Config["args"].([]string) {
+		if strings.Contains(arg, "${meta.") {
+			t.Errorf("an argument is %s", arg)
+		}
+	}
+	if env := worker(t, shown).TaskGroups[0].Tasks[0].Env; env[nomad.EnvMeta] != "" {
+		t.Errorf("without keys there is %q", env)
+	}
+}
+
 func TestBadOptions(t *testing.T) {
 	t.Parallel()
 	for field, o := range map[string]jobs.Options{
@@ -179,6 +197,43 @@ func TestPlanAndApply(t *testing.T) {
 	apply(jobs.Options{Workers: jobs.WorkerOptions{Memory: 1024}}, "edited", 2)
 	if err := jobs.Apply(t.Context(), c, j, p); !fault.Is(err, fault.CodeConflict) {
 		t.Errorf("a plan that is out of date: %v", err)
+	}
+}
+
+// A plan that finds no place says what is lacking. A worker cannot have all of a machine's processors: what comes after it needs some of them too.
+func TestAPlanSaysWhatIsLacking(t *testing.T) {
+	t.Parallel()
+	_, c := cluster(t)
+	for _, want := range []struct {
+		o   jobs.Options
+		why string
+	}{
+		{jobs.Options{Workers: jobs.WorkerOptions{Cores: 3}}, ""},
+		{jobs.Options{Workers: jobs.WorkerOptions{Cores: 4}}, "worker: 3 of 3 nodes have too little left of: cpu"},
+		{jobs.Options{Workers: jobs.WorkerOptions{Cores: 5}}, "worker: 3 of 3 nodes have too little left of: cores"},
+		{jobs.Options{Workers: jobs.WorkerOptions{Memory: 20_000}}, "worker: 3 of 3 nodes have too little left of: memory"},
+	} {
+		p, err := jobs.PlanJob(t.Context(), c, worker(t, want.o))
+		if err != nil || p.Unplaced != (want.why != "") || strings.Join(p.Why, "; ") != want.why {
+			t.Errorf("%+v: %+v, %v", want.o.Workers, p, err)
+		}
+	}
+	j := worker(t, jobs.Options{})
+	j.Constrain(&api.Constraint{LTarget: "${meta.disk}", RTarget: "ssd", Operand: "="})
+	if p, err := jobs.PlanJob(t.Context(), c, j); err != nil || !slices.Equal(p.Why, []string{"worker: 3 of 3 nodes are left out by the constraint ${meta.disk} = ssd"}) {
+		t.Errorf("no node has it: %+v, %v", p, err)
+	}
+	nodes, _, err := c.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		if _, err := c.Nodes().ToggleEligibility(n.ID, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p, err := jobs.PlanJob(t.Context(), c, worker(t, jobs.Options{})); err != nil || len(p.Why) != 1 || !strings.Contains(p.Why[0], "no node") {
+		t.Errorf("no node takes anything: %+v, %v", p, err)
 	}
 }
 

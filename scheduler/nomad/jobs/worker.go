@@ -3,6 +3,7 @@ package jobs
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -26,7 +27,7 @@ func Worker(o Options) (*api.Job, error) {
 	t := o.task("worker", append([]string{
 		"worker", "--token-file", "${NOMAD_SECRETS_DIR}/worker.token", "--data-dir", w.DataDir, "--run-dir", w.RunDir, "--listen", w.Listen,
 		"--node-name", "${node.unique.name}", "--drain-timeout", max(w.KillTimeout-drainMargin, time.Second).String(), "--log-format", "json",
-	}, append(w.labels(), w.Flags...)...))
+	}, w.Flags...))
 	t.KillTimeout, t.KillSignal = &w.KillTimeout, "SIGTERM"
 	t.Resources = &api.Resources{MemoryMB: &w.Memory}
 	if w.Cores > 0 {
@@ -35,7 +36,14 @@ func Worker(o Options) (*api.Job, error) {
 		t.Resources.CPU = &w.CPU
 	}
 	// With a share of the processors a worker must know of what.
-	t.Env = map[string]string{"TATAMI_NODE_COMPUTE": "${attr.cpu.totalcompute}"}
+	t.Env = map[string]string{nomad.EnvCompute: "${attr.cpu.totalcompute}"}
+	if len(w.NodeMeta) > 0 {
+		var lines []string
+		for _, key := range w.NodeMeta {
+			lines = append(lines, nomad.MetaLine(key))
+		}
+		t.Env[nomad.EnvMeta] = strings.Join(lines, "\n")
+	}
 	t.Templates = []*api.Template{secret(w.Job, "token", "worker.token")}
 	if w.Join != "" {
 		t.Env["TATAMI_JOIN"] = w.Join
@@ -68,15 +76,6 @@ func (o *Options) place(j *api.Job) {
 	if o.Namespace != DefaultNamespace {
 		j.Namespace = &o.Namespace
 	}
-}
-
-// labels are the flags that make the meta of the worker's node its labels. Nomad leaves what a node does not have as it stands, and the worker leaves
-// that out.
-func (w *WorkerOptions) labels() (flags []string) {
-	for _, key := range w.NodeMeta {
-		flags = append(flags, fmt.Sprintf("--label=%s=%s%s}", key, nomad.NodeMeta, key))
-	}
-	return flags
 }
 
 // sweep is the task that ends what a worker has left that could not end it itself.
