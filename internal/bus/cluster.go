@@ -31,8 +31,6 @@ type ClusterConfig struct {
 }
 
 const (
-	// replicas is how many servers hold each stream.
-	replicas = 3
 	// formTimeout bounds the wait for the other servers at the start.
 	formTimeout = 5 * time.Minute
 	// formTry bounds one try to make or open the streams: a question is lost where nobody leads.
@@ -181,33 +179,34 @@ func (b *Bus) formOnce(ctx context.Context, l layout, anyway bool) (stores, erro
 		if err := l.make(ctx, b.js); err != nil {
 			return stores{}, err
 		}
-		if err := l.readWhereWritten(ctx, b.js); err != nil {
+		if err := l.settle(ctx, b.js); err != nil {
 			return stores{}, err
 		}
 	}
 	return l.bind(ctx, b.js)
 }
 
-// replicated has every stream and bucket held by several servers, and read where it is written: another server may know less.
-func (l layout) replicated() layout {
+// replicated has every stream and bucket held by all servers, so that each is there while most of them run, and read where it is written: another server
+// may know less.
+func (l layout) replicated(servers int) layout {
 	for i := range l.Streams {
-		l.Streams[i].Replicas, l.Streams[i].AllowDirect = replicas, false
+		l.Streams[i].Replicas, l.Streams[i].AllowDirect = servers, false
 	}
 	for i := range l.Buckets {
-		l.Buckets[i].Replicas = replicas
+		l.Buckets[i].Replicas = servers
 	}
 	for i := range l.Objects {
-		l.Objects[i].Replicas = replicas
+		l.Objects[i].Replicas = servers
 	}
 	l.Buckets = append(l.Buckets,
-		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: replicas},
+		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: servers},
 		jetstream.KeyValueConfig{
-			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.MemoryStorage, Replicas: replicas, LimitMarkerTTL: leadTTL,
+			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.MemoryStorage, Replicas: servers, LimitMarkerTTL: leadTTL,
 		})
 	return l
 }
 
-// make makes what is missing. Buckets that exist stay as they are: the client would have them read from any server again.
+// make makes what is missing. Buckets that exist are left to settle: the client would have them read from any server again.
 func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 	for _, c := range l.Streams {
 		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
@@ -235,18 +234,26 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// readWhereWritten turns off the reading from any server that buckets have.
-func (l layout) readWhereWritten(ctx context.Context, js jetstream.JetStream) error {
+// settled reports whether a stream or bucket is read where it is written only, and held by all servers.
+func (l layout) settled(c *jetstream.StreamConfig) bool {
+	return !c.AllowDirect && c.Replicas == l.replicas()
+}
+
+// replicas is how many servers hold each stream.
+func (l layout) replicas() int { return l.Streams[0].Replicas }
+
+// settle makes streams and buckets so that are not: the client has buckets read from any server, and before, three of five servers held them.
+func (l layout) settle(ctx context.Context, js jetstream.JetStream) error {
 	for _, name := range l.names() {
 		stream, err := js.Stream(ctx, name)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", name, err)
 		}
 		c := stream.CachedInfo().Config
-		if !c.AllowDirect {
+		if l.settled(&c) {
 			continue
 		}
-		c.AllowDirect = false
+		c.AllowDirect, c.Replicas = false, l.replicas()
 		if _, err := js.UpdateStream(ctx, c); err != nil {
 			return fmt.Errorf("setting up %s: %w", name, err)
 		}
@@ -254,14 +261,14 @@ func (l layout) readWhereWritten(ctx context.Context, js jetstream.JetStream) er
 	return nil
 }
 
-// bind opens every stream and bucket, once they are as readWhereWritten leaves them: whoever opens them remembers how to read.
+// bind opens every stream and bucket, once they are as settle leaves them: whoever opens them remembers how to read.
 func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error) {
 	for _, name := range l.names() {
 		st, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
 		if err != nil {
 			return stores{}, fmt.Errorf("opening %s: %w", name, err)
 		}
-		if st.CachedInfo().Config.AllowDirect {
+		if !l.settled(&st.CachedInfo().Config) {
 			return stores{}, fmt.Errorf("%s is not set up yet", name)
 		}
 	}

@@ -223,6 +223,14 @@ func TestThreeServersAgree(t *testing.T) {
 		t.Fatal("a caller goes on at another server than the one that revoked it")
 	}
 
+	insistently(t, "having a stream held by all", func() error {
+		n, err := c.buses[1].Settle(t.Context(), bus.StreamDead)
+		if err == nil && n != len(c.buses) {
+			t.Errorf("%d servers hold it", n)
+		}
+		return err
+	})
+
 	c.close(2)
 	put(c.buses[1], "two")
 	has(c.buses[0], "two")

@@ -34,6 +34,27 @@ func (b *Bus) StepDown(ctx context.Context, stream string) (led bool) {
 	return led
 }
 
+// Settle has a stream held by one server only, as three of five held it once, and then brings it up to date. It returns how many hold it.
+func (b *Bus) Settle(ctx context.Context, stream string) (int, error) {
+	st, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return 0, err
+	}
+	c := st.CachedInfo().Config
+	c.Replicas = 1
+	if _, err := b.js.UpdateStream(ctx, c); err != nil {
+		return 0, err
+	}
+	if err := layoutOf(b.cfg).settle(ctx, b.js); err != nil {
+		return 0, err
+	}
+	info, err := st.Info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.Config.Replicas, nil
+}
+
 // LeadsStreams lists the streams that this server leads, and "" where it leads the store as a whole.
 func (b *Bus) LeadsStreams() (out []string) {
 	if b.srv.JetStreamIsLeader() {

@@ -35,6 +35,29 @@ func TestTheStreamsAndBucketsStay(t *testing.T) {
 	golden.JSON(t, "layout.json", layoutOf(testConfig()))
 }
 
+// What all servers of a cluster hold is there while most of them run: of five, three.
+func TestAllServersHoldEverything(t *testing.T) {
+	t.Parallel()
+	c := testConfig()
+	c.Cluster = &ClusterConfig{Peers: make([]string, 5)}
+	l := layoutOf(c)
+	held := map[string]int{}
+	for _, s := range l.Streams {
+		held[s.Name] = s.Replicas
+	}
+	for _, b := range l.Buckets {
+		held[b.Bucket] = b.Replicas
+	}
+	for _, o := range l.Objects {
+		held[o.Bucket] = o.Replicas
+	}
+	for name, n := range held {
+		if n != 5 {
+			t.Errorf("%d of five servers hold %s", n, name)
+		}
+	}
+}
+
 func TestTheNamesStay(t *testing.T) {
 	t.Parallel()
 	ref := functions.Ref{Namespace: "ns", Name: "fn"}

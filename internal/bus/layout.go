@@ -75,7 +75,7 @@ func layoutOf(c Config) layout {
 		},
 	}
 	if c.Cluster != nil {
-		return l.replicated()
+		return l.replicated(len(c.Cluster.Peers))
 	}
 	return l
 }

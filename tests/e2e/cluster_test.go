@@ -18,7 +18,7 @@ import (
 	"github.com/tatami-faas/tatami/tests/process"
 )
 
-// cluster is three servers and workers, each on a machine of its own.
+// cluster is servers and workers, each on a machine of its own.
 type cluster struct {
 	t  *testing.T
 	sw *harness.Switch
@@ -28,18 +28,25 @@ type cluster struct {
 	workers []*harness.Worker
 }
 
+// newCluster makes a cluster of three servers.
 func newCluster(t *testing.T, workers int, flags ...string) *cluster {
+	t.Helper()
+	return newClusterOf(t, 3, workers, flags...)
+}
+
+// newClusterOf makes a cluster; the flags are the workers'.
+func newClusterOf(t *testing.T, servers, workers int, flags ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, sw: harness.NewSwitch(t)}
 	secret := filepath.Join(t.TempDir(), "secret")
 	at := func(n, port int) string { return harness.MachineAddr(n) + ":" + strconv.Itoa(port) }
 	var each [][]harness.Option
 	var peers, joins []string
-	for n := 1; n <= 3; n++ {
+	for n := 1; n <= servers; n++ {
 		c.nets = append(c.nets, c.sw.Machine(n))
 		peers, joins = append(peers, at(n, 6222)), append(joins, "nats://"+at(n, 4222))
 	}
-	for n := 1; n <= 3; n++ {
+	for n := 1; n <= servers; n++ {
 		each = append(each, []harness.Option{harness.WithVerb("server"), harness.WithNetwork(c.nets[n-1]), harness.WithFlags(
 			"--cluster", "test", "--peers", strings.Join(peers, ","), "--cluster-listen", at(n, 6222), "--cluster-secret", secret, "--relay-listen", at(n, 6223),
 			"--nats-listen", at(n, 4222), "--public-addr", at(n, 8080), "--control-addr", at(n, 8081), "--drain-timeout", "5s", "--lame-duck", "500ms", "--log-level", "info")})
@@ -52,7 +59,7 @@ func newCluster(t *testing.T, workers int, flags ...string) *cluster {
 		s.Public = at(n+1, 8080)
 	}
 	for i := range workers {
-		n := 4 + i
+		n := servers + 1 + i
 		c.nets = append(c.nets, c.sw.Machine(n))
 		c.workers = append(c.workers, harness.JoinFrom(t, c.servers[0], c.nets[n-1], strings.TrimPrefix(strings.Join(joins, ","), "nats://"),
 			append([]string{"--listen", at(n, 0), "--grant-cpu", "1", "--grant-memory", "512Mi", "--sandbox-pool", "0"}, flags...)...))

@@ -312,4 +312,12 @@ var mutations = []mutation{
 		"a plan that does not say what is lacking",
 		"scheduler/nomad/jobs/apply.go", "out.Unplaced, out.Why, out.Warnings = len(answer.FailedTGAllocs) > 0, whyUnplaced(answer.FailedTGAllocs), answer.Warnings", "out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings", "./scheduler/nomad/jobs",
 	},
+	{
+		"a stream that three of five servers hold",
+		"internal/bus/layout.go", "l.replicated(len(c.Cluster.Peers))", "l.replicated(3)", "./internal/bus",
+	},
+	{
+		"a stream that stays with the servers that held it",
+		"internal/bus/cluster.go", "!c.AllowDirect && c.Replicas == l.replicas()", "!c.AllowDirect", "./internal/bus",
+	},
 }
