@@ -30,6 +30,8 @@ type authorityRecord struct {
 	keeper *pki.Keeper
 	// adopted is told, without waiting, that another authority is in force.
 	adopted chan struct{}
+	// atOnce says that the authority before was replaced without a time in which both are trusted.
+	atOnce atomic.Bool
 
 	adopting sync.Mutex
 	inForce  atomic.Pointer[inForce]
@@ -135,6 +137,7 @@ func (r *authorityRecord) adopt(a *pki.Authority) error {
 	case old.Before() != nil:
 		r.audit.say("authority-retired", "authority", a.Trust().Pin(), "retired", old.Before().Trust().Pin())
 	default:
+		r.atOnce.Store(true)
 		r.audit.say("authority-replaced", "authority", a.Trust().Pin(), "retired", old.Trust().Pin())
 	}
 	select {

@@ -119,7 +119,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Cluster != nil {
 		b.sight = newSight(b.identity.ServerName, b.boot)
-		door.sight, b.door = b.sight, door
+		door.sight, door.routes, b.door = b.sight, &routes{keeper: b.keeper}, door
 	}
 	if b.srv, err = startServer(b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err

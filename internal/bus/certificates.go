@@ -63,6 +63,9 @@ type Certificates struct {
 	server  string
 	servers int
 	life    time.Duration
+	// routes are the other servers' connections; nil where there are none. EndedAt is when some were ended last.
+	routes  *routes
+	endedAt time.Time
 
 	// wake has Run look again.
 	wake chan struct{}
@@ -75,6 +78,10 @@ const (
 	wantEvery  = time.Second
 	wantOften  = time.Minute
 	wantSeldom = 30 * time.Second
+	// routePause is the time from the end of one server's connections to that of the next one's, in which the first makes others. Who does not follow
+	// within routePatience is not waited for.
+	routePause    = 3 * time.Second
+	routePatience = 10 * time.Second
 )
 
 // Certificates are those of the servers and the workers; nil where no worker may join. Run must run for the authority to be rotated.
@@ -86,7 +93,7 @@ func newCertificates(b *Bus) *Certificates {
 		life: b.cfg.CertificateLife, wake: make(chan struct{}, 1), told: map[string]Standing{},
 	}
 	if b.cfg.Cluster != nil {
-		c.servers = len(b.cfg.Cluster.Peers)
+		c.servers, c.routes = len(b.cfg.Cluster.Peers), b.door.routes
 	}
 	return c
 }
@@ -121,6 +128,27 @@ func (c *Certificates) Run(ctx context.Context) error {
 			}
 		}
 		c.retire()
+		c.endRoutes(time.Now(), changed)
+	}
+}
+
+// endRoutes ends connections of other servers that began under an authority that was replaced at once at a time: who has its key may have made one. Those of
+// one server end at a time, so that nobody is without all others.
+func (c *Certificates) endRoutes(now, changed time.Time) {
+	if c.routes == nil || !c.authority.atOnce.Load() || now.Sub(c.endedAt) < routePause {
+		return
+	}
+	trust := c.authority.authority().Trust()
+	peer, ended, left := c.routes.end(trust, func(peer string) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.Contains(c.told[peer].Trusts, trust.Pin()) || now.Sub(changed) > routePatience
+	})
+	if ended > 0 {
+		c.endedAt = now
+		c.log.Info("connections of a server end that began under an authority that is not trusted any more; it makes others", "server", peer, "connections", ended)
+	} else if left == 0 && now.Sub(changed) > routePatience {
+		c.authority.atOnce.Store(false)
 	}
 }
 

@@ -204,6 +204,11 @@ func TestAClusterRotatesItsAuthority(t *testing.T) {
 		return errors.New("changed meanwhile")
 	})
 	everybody("the others follow", 0, 1)
+	until(t, "no connection of servers is of before", func() bool {
+		here, staleHere := c.buses[0].Routes()
+		there, staleThere := c.buses[1].Routes()
+		return here > 0 && there > 0 && staleHere+staleThere == 0
+	})
 	secret, err := os.ReadFile(filepath.Join(c.cfgs[0].DataDir, bus.AuthorityFile))
 	if err != nil {
 		t.Fatal(err)

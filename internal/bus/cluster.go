@@ -80,6 +80,7 @@ func (c *ClusterConfig) text() string {
 // joinCluster has the server speak to the others over TLS that both sides authenticate.
 func joinCluster(opts *server.Options, door *doorman) {
 	opts.Cluster.TLSConfig = door.keeper.Mutual(pki.Only(pki.RoleServer), door.audit.refusedServer)
+	door.routes.follow(opts.Cluster.TLSConfig)
 	opts.Cluster.TLSTimeout = handshakePatience.Seconds()
 }
 

@@ -57,8 +57,9 @@ type doorman struct {
 	joining sync.Mutex
 	// accounts are the callers', by their ids; joining guards them.
 	accounts map[string]*server.Account
-	// sight says, in a cluster, whether workers are to go to another server.
-	sight *sight
+	// sight says, in a cluster, whether workers are to go to another server; routes are the other servers' connections.
+	sight  *sight
+	routes *routes
 
 	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
 	// locked within.

@@ -55,6 +55,13 @@ func (b *Bus) Settle(ctx context.Context, stream string) (int, error) {
 	return info.Config.Replicas, nil
 }
 
+// Routes is how many connections to other servers there are, and how many of those that were made to this one began with a certificate that is not
+// believed now.
+func (b *Bus) Routes() (all, stale int) {
+	_, _, stale = b.door.routes.end(b.authority.authority().Trust(), func(string) bool { return false })
+	return b.srv.NumRoutes(), stale
+}
+
 // LeadsStreams lists the streams that this server leads, and "" where it leads the store as a whole.
 func (b *Bus) LeadsStreams() (out []string) {
 	if b.srv.JetStreamIsLeader() {

@@ -320,4 +320,8 @@ var mutations = []mutation{
 		"a stream that stays with the servers that held it",
 		"internal/bus/cluster.go", "!c.AllowDirect && c.Replicas == l.replicas()", "!c.AllowDirect", "./internal/bus",
 	},
+	{
+		"connections that outlive the authority they began under",
+		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus",
+	},
 }
