@@ -31,6 +31,8 @@ type Config struct {
 	// handlers: again says that it may be one already. Nil: such a request is not made again when the server that has it dies.
 	Names func(*http.Request) string
 	Named func(ctx context.Context, id string, again bool) context.Context
+	// Room is for the bodies, in bytes, that are kept to make requests again and are not small. Default 64 MiB.
+	Room int64
 	// Patience is how long a request waits for a server that leads. Default 10s.
 	Patience time.Duration
 	// TakeOver is how long a server that is asked, and is not known to lead, waits for that before it says so. Default 1s.
@@ -43,6 +45,8 @@ type Relay struct {
 	log    *slog.Logger
 	active atomic.Pointer[active]
 	proxy  *proxy
+	// claimed is what is used, or wanted, of the room for bodies.
+	claimed atomic.Int64
 
 	mu sync.Mutex
 	// leader is where the server that leads takes requests; empty while there is none. Changed is closed, and made anew, when that changes.
@@ -78,6 +82,9 @@ func New(cfg Config, log *slog.Logger) *Relay {
 	}
 	if cfg.TakeOver == 0 {
 		cfg.TakeOver = defaultTakeOver
+	}
+	if cfg.Room == 0 {
+		cfg.Room = defaultRoom
 	}
 	r := &Relay{cfg: cfg, log: log, changed: make(chan struct{})}
 	r.proxy = newProxy(cfg.DialTLS)
@@ -230,6 +237,7 @@ func (r *Relay) Control() http.Handler {
 // hand has the server that leads answer, which this one may become meanwhile.
 func (r *Relay) hand(w http.ResponseWriter, req *http.Request, kind string) {
 	rep := r.repeatableOf(req, kind)
+	defer r.release(rep)
 	over := time.NewTimer(r.cfg.Patience)
 	defer over.Stop()
 	for {

@@ -41,6 +41,9 @@ func newServer(t *testing.T, a *pki.Authority, name string, patience time.Durati
 // nameKey is where a handler finds the name of the invocation that a request is to become, and whether it may be one already.
 type nameKey struct{}
 
+// room is a server's for bodies that are not small.
+const room = 100 << 10
+
 // newServerThat is newServer of one that waits for so long until it says that it does not lead.
 func newServerThat(t *testing.T, a *pki.Authority, name string, patience, takeOver time.Duration) *server {
 	t.Helper()
@@ -52,7 +55,7 @@ func newServerThat(t *testing.T, a *pki.Authority, name string, patience, takeOv
 	l.Close()
 	k := pki.NewOwnKeeper(func() *pki.Authority { return a }, pki.Subject{Role: pki.RoleServer, Name: name}, time.Hour)
 	s.relay = relay.New(relay.Config{
-		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience, TakeOver: takeOver,
+		Listen: s.addr, ListenTLS: k.Admit(pki.Only(pki.RoleServer), func(error) {}), DialTLS: k.Reach(pki.Only(pki.RoleServer)), Patience: patience, TakeOver: takeOver, Room: room,
 		Local:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name+" itself") }),
 		Queued: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/async/") },
 		Names: func(r *http.Request) string {
@@ -305,16 +308,22 @@ func TestADeathIsNotTold(t *testing.T) {
 	a := authority(t)
 	one, two := newServer(t, a, "one", time.Minute), newServer(t, a, "two", time.Minute)
 	two.relay.Point(one.addr)
+	large := strings.Repeat("x", room)
 	for _, c := range []struct {
-		method, key string
-		deaths      int
-		status      int
-		want        string
+		method, key, body string
+		deaths            int
+		status            int
+		want              string
 	}{
-		{"GET", "", 1, http.StatusOK, "GET "},
-		{"GET", "", 10, http.StatusServiceUnavailable, "is not known"},
-		{"POST", "k", 2, http.StatusOK, "POST said"},
-		{"POST", "", 1, http.StatusServiceUnavailable, "is not known"},
+		{"GET", "", "", 1, http.StatusOK, "GET "},
+		{"GET", "", "", 10, http.StatusServiceUnavailable, "is not known"},
+		{"POST", "k", "said", 2, http.StatusOK, "POST said"},
+		{"POST", "", "said", 1, http.StatusServiceUnavailable, "is not known"},
+		// As much of what is not small as there is room for, one after the other, and none that is larger than a message.
+		{"POST", "k", large, 2, http.StatusOK, "POST " + large},
+		{"POST", "k", large, 2, http.StatusOK, "POST " + large},
+		{"POST", "k", large + "!", 1, http.StatusServiceUnavailable, "is not known"},
+		{"POST", "k", strings.Repeat("x", 512<<10+1), 1, http.StatusServiceUnavailable, "is not known"},
 	} {
 		var asked atomic.Int64
 		one.relay.Lead(relay.Active{Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -326,7 +335,7 @@ func TestADeathIsNotTold(t *testing.T) {
 		})})
 		var body io.Reader
 		if c.method == "POST" {
-			body = strings.NewReader("said")
+			body = strings.NewReader(c.body)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), c.method, two.public.URL+"/async/f", body)
 		if err != nil {
@@ -342,7 +351,7 @@ func TestADeathIsNotTold(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != c.status || !strings.Contains(string(b), c.want) {
-			t.Errorf("%s with the key %q, %d deaths: %s %s", c.method, c.key, c.deaths, resp.Status, b)
+			t.Errorf("%s of %d bytes with the key %q, %d deaths: %s %.200s", c.method, len(c.body), c.key, c.deaths, resp.Status, b)
 		}
 	}
 }

@@ -10,8 +10,12 @@ import (
 const (
 	// mostRepeats is how often a request is made again whose server died over it: the request may be why.
 	mostRepeats = 2
-	// mostKept is the largest body that is kept for that.
-	mostKept = 64 << 10
+	// smallBody is the largest body that is kept for that in any case, largeBody the largest that is as long as there is room: what is larger is no message of
+	// the queue's, but lies beside it.
+	smallBody = 64 << 10
+	largeBody = 512 << 10
+	// defaultRoom is that of all bodies together that are not small.
+	defaultRoom = 64 << 20
 )
 
 // repeatable is a request that may be made again where it is not known whether it was done.
@@ -22,6 +26,8 @@ type repeatable struct {
 	// id is the invocation's that it is to become, where a request without a key is to become one. Again says that it may be one already.
 	id    string
 	again bool
+	// claimed is what it has of the room for bodies.
+	claimed int64
 	// until is when a refusal that may be due to a change of the server that leads is passed on.
 	until time.Time
 }
@@ -37,7 +43,7 @@ func (r *Relay) repeatableOf(req *http.Request, kind string) *repeatable {
 	case !changes(req) && !hasBody:
 		rep.left = mostRepeats
 		return rep
-	case kind != kindPublic || req.Header.Get("Expect") != "" || hasBody && (req.ContentLength < 0 || req.ContentLength > mostKept):
+	case kind != kindPublic || req.Header.Get("Expect") != "" || hasBody && (req.ContentLength < 0 || !r.claim(rep, req.ContentLength)):
 		return rep
 	}
 	if req.Header.Get("Idempotency-Key") == "" {
@@ -62,6 +68,20 @@ func (r *Relay) repeatableOf(req *http.Request, kind string) *repeatable {
 	req.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{err}))
 	return rep
 }
+
+// claim takes room for a body, and reports whether there is any. Release gives it back.
+func (r *Relay) claim(rep *repeatable, size int64) bool {
+	switch {
+	case size <= smallBody:
+		return true
+	case size > largeBody:
+		return false
+	}
+	rep.claimed = size
+	return r.claimed.Add(size) <= r.cfg.Room
+}
+
+func (r *Relay) release(rep *repeatable) { r.claimed.Add(-rep.claimed) }
 
 // tell tells the handlers the name of the invocation that the request is to become.
 func (r *Relay) tell(req *http.Request, rep *repeatable) *http.Request {

@@ -324,4 +324,12 @@ var mutations = []mutation{
 		"connections that outlive the authority they began under",
 		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus",
 	},
+	{
+		"bodies kept beyond the room for them",
+		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay",
+	},
+	{
+		"room for a body that is never given back",
+		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay",
+	},
 }
