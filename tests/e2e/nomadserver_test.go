@@ -3,15 +3,21 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/tatami-faas/tatami/tests/e2e/harness"
 	"github.com/tatami-faas/tatami/tests/process"
@@ -124,4 +130,78 @@ func TestServersInNomad(t *testing.T) {
 	for n := range w.at {
 		eventually(t, 30*time.Second, fmt.Sprintf("server %d calls it", n), func() bool { return w.get(n, "/fn/found/pid") })
 	}
+	w.upgrade()
+}
+
+// upgrade has all servers run another program, one after the other, under load: whoever asks those that Nomad's service lists is answered all the time.
+func (w *serverWorld) upgrade() {
+	w.t.Helper()
+	program, err := os.ReadFile(harness.Binary(w.t))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	next := filepath.Join(w.dir, "tatami")
+	if err := os.WriteFile(next, program, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	stop, failed := make(chan struct{}), make(chan []string, 1)
+	answered := &atomic.Int64{}
+	go func() { failed <- w.ask(stop, answered) }()
+	eventually(w.t, 10*time.Second, "calls are answered", func() bool { return answered.Load() > 20 })
+	w.servers(next)
+	eventually(w.t, 2*time.Minute, "all servers run the other program", func() bool {
+		d, _, err := w.nomad.Jobs().LatestDeployment(nomadServerJob, nil)
+		return err == nil && d != nil && d.JobVersion == 1 && d.Status == api.DeploymentStatusSuccessful
+	})
+	for n := range w.at {
+		eventually(w.t, 30*time.Second, fmt.Sprintf("server %d answers", n), func() bool { return w.get(n, "/fn/found/pid") })
+	}
+	close(stop)
+	for _, f := range <-failed {
+		w.t.Errorf("while the servers changed: %s", f)
+	}
+	w.t.Logf("%d calls were answered while the servers changed", answered.Load())
+}
+
+// ask calls the function until stop is closed, each time at a server that Nomad's service lists, or, where nobody listens there, at the next one. It returns
+// the first few that failed.
+func (w *serverWorld) ask(stop <-chan struct{}, answered *atomic.Int64) (failed []string) {
+	for {
+		select {
+		case <-stop:
+			return failed
+		default:
+		}
+		if what := w.askOnce(); what == "" {
+			answered.Add(1)
+		} else if len(failed) < 5 {
+			failed = append(failed, what)
+		}
+	}
+}
+
+func (w *serverWorld) askOnce() (failed string) {
+	listed, _, err := w.nomad.Services().Get("tatami-http", nil)
+	if err != nil {
+		return err.Error()
+	}
+	rand.Shuffle(len(listed), func(i, j int) { listed[i], listed[j] = listed[j], listed[i] })
+	failed = "no server is listed"
+	for _, at := range listed {
+		resp, err := http.Get(fmt.Sprintf("http://%s:%d/fn/found/pid", at.Address, at.Port))
+		var op *net.OpError
+		switch {
+		case err == nil:
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return ""
+			}
+			return at.Address + ": " + resp.Status
+		case errors.As(err, &op) && op.Op == "dial":
+			failed = err.Error()
+		default:
+			return err.Error()
+		}
+	}
+	return failed
 }

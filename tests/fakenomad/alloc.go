@@ -22,6 +22,10 @@ type alloc struct {
 	// stopping ends the process as the task says, killing at once; each is closed once.
 	stopping, killing chan struct{}
 	ended, killed     bool
+	// done is closed when its tasks have ended.
+	done chan struct{}
+	// healthy is set once its checks have passed; without checks that it runs is enough.
+	healthy bool
 	// forgotten is set when its job was purged: it is in no list then, also while its tasks still end.
 	forgotten bool
 	// again is when one that could not be started may have another one in its place.
@@ -129,7 +133,7 @@ func (c *Cluster) settleGroup(j *job, g *api.TaskGroup) {
 			// What its tasks do not notice is changed in place.
 			a.disconnect = g.Disconnect
 		}
-		if a.ClientStatus == api.AllocClientStatusPending {
+		if !a.well() {
 			pending++
 		}
 	}
@@ -137,13 +141,13 @@ func (c *Cluster) settleGroup(j *job, g *api.TaskGroup) {
 		switch n := c.findNode(a.NodeID); {
 		case n.Drain:
 			// One that leaves a node goes once it has another place.
-			if c.place(j, g, a.index) {
+			if c.place(j, g, a.index, a) {
 				c.stopAlloc(a)
 			}
 		case a.spec != j.spec && pending < atOnce && a.ClientStatus == api.AllocClientStatusRunning:
 			pending++
 			c.stopAlloc(a)
-			c.place(j, g, a.index)
+			c.place(j, g, a.index, a)
 		}
 	}
 	taken := map[int]bool{}
@@ -156,7 +160,7 @@ func (c *Cluster) settleGroup(j *job, g *api.TaskGroup) {
 		taken[a.index] = true
 	}
 	for i := range count {
-		if !taken[i] && !c.place(j, g, i) {
+		if !taken[i] && !c.place(j, g, i, nil) {
 			return
 		}
 	}
@@ -168,13 +172,14 @@ func (c *Cluster) stopAlloc(a *alloc) {
 	a.end()
 }
 
-// place makes an allocation on the node that has the fewest, among those that take it.
-func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
+// place makes an allocation on the node that has the fewest, among those that take it. Where it is there instead of another one on the same node, that one
+// ends first.
+func (c *Cluster) place(j *job, g *api.TaskGroup, index int, instead *alloc) bool {
 	best, _ := c.find(j.Job, g)
 	if best == nil {
 		return false
 	}
-	a := &alloc{job: j, group: g, spec: j.spec, index: index, disconnect: g.Disconnect, stopping: make(chan struct{}), killing: make(chan struct{})}
+	a := &alloc{job: j, group: g, spec: j.spec, index: index, disconnect: g.Disconnect, stopping: make(chan struct{}), killing: make(chan struct{}), done: make(chan struct{})}
 	a.AllocationListStub = api.AllocationListStub{
 		ID: c.id("alloc"), EvalID: c.id("eval"), Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *g.Name, index), Namespace: c.cfg.Namespace, NodeID: best.ID, NodeName: best.Name,
 		JobID: *j.ID, JobType: *j.Type, JobVersion: *j.Version, TaskGroup: *g.Name, DesiredStatus: api.AllocDesiredStatusRun, ClientStatus: api.AllocClientStatusPending,
@@ -183,7 +188,16 @@ func (c *Cluster) place(j *job, g *api.TaskGroup, index int) bool {
 	c.allocs[a.ID] = a
 	a.CreateIndex = c.index + 1
 	c.allocChanged(a, "PlanResult")
-	c.tasks.Go(func() { c.run(a, best) })
+	c.tasks.Go(func() {
+		defer close(a.done)
+		if instead != nil && instead.NodeID == best.ID {
+			select {
+			case <-instead.done:
+			case <-a.stopping:
+			}
+		}
+		c.run(a, best)
+	})
 	return true
 }
 

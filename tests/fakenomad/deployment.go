@@ -54,7 +54,7 @@ func (c *Cluster) finish(j *job) {
 	for _, g := range j.TaskGroups {
 		running := 0
 		for _, a := range c.allocs {
-			if a.JobID == *j.ID && a.TaskGroup == *g.Name && a.DesiredStatus == api.AllocDesiredStatusRun && a.ClientStatus == api.AllocClientStatusRunning && a.spec == j.spec {
+			if a.JobID == *j.ID && a.TaskGroup == *g.Name && a.DesiredStatus == api.AllocDesiredStatusRun && a.well() && a.spec == j.spec {
 				running++
 			}
 		}

@@ -20,6 +20,9 @@ import (
 func (c *Cluster) run(a *alloc, on *node) {
 	main := a.group.Tasks[0]
 	if !c.cfg.Run {
+		c.mu.Lock()
+		a.healthy = true
+		c.mu.Unlock()
 		c.report(a, api.AllocClientStatusRunning)
 		c.mu.Lock()
 		killing := a.killing
@@ -32,6 +35,7 @@ func (c *Cluster) run(a *alloc, on *node) {
 		c.report(a, api.AllocClientStatusComplete)
 		return
 	}
+	c.tasks.Go(func() { c.check(a, on) })
 	for {
 		cmd, err := c.prepare(a, main, on)
 		if err == nil {
@@ -100,6 +104,12 @@ func (c *Cluster) wait(a *alloc, cmd *exec.Cmd) (over bool) {
 		patience := 5 * time.Second
 		if t := a.group.Tasks[0].KillTimeout; t != nil {
 			patience = *t
+		}
+		if d := a.group.ShutdownDelay; d != nil {
+			select {
+			case <-time.After(*d):
+			case <-killing:
+			}
 		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
