@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -176,20 +177,21 @@ func decodeInvocation(data []byte) (functions.Invocation, error) {
 // readInvocation reads what encodeInvocation wrote by itself; false for anything else.
 func readInvocation(data []byte) (functions.Invocation, bool) {
 	var inv functions.Invocation
-	r := reader{data: data}
+	// Copied once: the texts are parts of the copy.
+	r := reader{raw: data, text: string(data)}
 	r.open('{')
 	last := 0
 	for more := true; more && !r.odd; more = r.more('}') {
-		name := r.text()
+		name := r.word()
 		r.open(':')
-		at := r.member(&inv, string(name))
+		at := r.member(&inv, name)
 		// In their order, and so each once.
 		if at <= last {
 			r.odd = true
 		}
 		last = at
 	}
-	return inv, !r.odd && len(r.data) == 0 && inv.Schema > 0 && inv.Schema <= functions.Schema
+	return inv, !r.odd && r.at == len(r.text) && inv.Schema > 0 && inv.Schema <= functions.Schema
 }
 
 // member reads the value of a member and returns the member's place; 0 for one that is not known here.
@@ -199,25 +201,25 @@ func (r *reader) member(inv *functions.Invocation, name string) int {
 		inv.Schema = r.number()
 		return 1
 	case "id":
-		inv.ID = functions.InvocationID(r.text())
+		inv.ID = functions.InvocationID(r.word())
 		return 2
 	case "namespace":
-		inv.Namespace = string(r.text())
+		inv.Namespace = r.word()
 		return 3
 	case "function":
-		inv.Function = string(r.text())
+		inv.Function = r.word()
 		return 4
 	case "trigger":
-		inv.Trigger = string(r.text())
+		inv.Trigger = r.word()
 		return 5
 	case "method":
-		inv.Method = string(r.text())
+		inv.Method = r.word()
 		return 6
 	case "path":
-		inv.Path = string(r.text())
+		inv.Path = r.word()
 		return 7
 	case "query":
-		inv.Query = string(r.text())
+		inv.Query = r.word()
 		return 8
 	case "header":
 		inv.Header = r.header()
@@ -235,7 +237,7 @@ func (r *reader) member(inv *functions.Invocation, name string) int {
 		inv.Attempt = r.number()
 		return 13
 	case "orderingKey":
-		inv.OrderingKey = string(r.text())
+		inv.OrderingKey = r.word()
 		return 14
 	}
 	return 0
@@ -243,118 +245,133 @@ func (r *reader) member(inv *functions.Invocation, name string) int {
 
 // reader reads JSON without spaces, null, and escapes but those of quotes and backslashes. Odd is set by what is otherwise, and what is read then means nothing.
 type reader struct {
-	data []byte
+	// text is raw as a text, read up to at.
+	raw  []byte
+	text string
+	at   int
 	odd  bool
 }
 
+// next reports whether c comes.
+func (r *reader) next(c byte) bool { return r.at < len(r.text) && r.text[r.at] == c }
+
 // open takes one byte.
 func (r *reader) open(c byte) {
-	if len(r.data) == 0 || r.data[0] != c {
+	if !r.next(c) {
 		r.odd = true
 		return
 	}
-	r.data = r.data[1:]
+	r.at++
 }
 
 // more takes a comma, or the end of an object or a list.
 func (r *reader) more(end byte) bool {
-	if len(r.data) > 0 && r.data[0] == ',' {
-		r.data = r.data[1:]
+	if r.next(',') {
+		r.at++
 		return true
 	}
 	r.open(end)
 	return false
 }
 
-// text takes a text in plain ASCII.
-func (r *reader) text() []byte {
+// word takes a text in plain ASCII.
+func (r *reader) word() string {
 	r.open('"')
-	for i, c := range r.data {
-		if c == '"' {
-			s := r.data[:i]
-			r.data = r.data[i+1:]
-			return s
-		}
-		if c == '\\' {
+	begun := r.at
+	for i := begun; i < len(r.text); i++ {
+		switch c := r.text[i]; {
+		case c == '"':
+			r.at = i + 1
+			return r.text[begun:i]
+		case c == '\\':
 			return r.escaped(i)
-		}
-		if c < ' ' || c > '~' {
-			break
+		case c < ' ' || c > '~':
+			r.odd = true
+			return ""
 		}
 	}
 	r.odd = true
-	return nil
+	return ""
 }
 
-// escaped takes the rest of a text whose first escape is at i.
-func (r *reader) escaped(i int) []byte {
-	out := append(make([]byte, 0, i+64), r.data[:i]...)
-	for ; i < len(r.data); i++ {
-		c := r.data[i]
+// escaped takes a text whose first escape is at i.
+func (r *reader) escaped(i int) string {
+	out := append(make([]byte, 0, i-r.at+64), r.text[r.at:i]...)
+	for ; i < len(r.text); i++ {
+		c := r.text[i]
 		switch {
 		case c == '"':
-			r.data = r.data[i+1:]
-			return out
-		case c == '\\' && i+1 < len(r.data) && (r.data[i+1] == '"' || r.data[i+1] == '\\'):
+			r.at = i + 1
+			return string(out)
+		case c == '\\' && i+1 < len(r.text) && (r.text[i+1] == '"' || r.text[i+1] == '\\'):
 			i++
-			c = r.data[i]
+			c = r.text[i]
 		case c < ' ' || c > '~' || c == '\\':
 			r.odd = true
-			return nil
+			return ""
 		}
 		out = append(out, c)
 	}
 	r.odd = true
-	return nil
+	return ""
 }
 
 // number takes a small whole number.
 func (r *reader) number() int {
-	n, i := 0, 0
-	for ; i < len(r.data) && i < 9 && r.data[i] >= '0' && r.data[i] <= '9'; i++ {
-		n = 10*n + int(r.data[i]-'0')
+	n, i := 0, r.at
+	for ; i < len(r.text) && i < r.at+9 && r.text[i] >= '0' && r.text[i] <= '9'; i++ {
+		n = 10*n + int(r.text[i]-'0')
 	}
-	if i == 0 || i > 1 && r.data[0] == '0' {
+	if i == r.at || i > r.at+1 && r.text[r.at] == '0' {
 		r.odd = true
 		return 0
 	}
-	r.data = r.data[i:]
+	r.at = i
 	return n
 }
 
 func (r *reader) time() time.Time {
-	var t time.Time
-	if err := t.UnmarshalText(r.text()); err != nil || t.Location() != time.UTC {
+	t, err := time.Parse(time.RFC3339, r.word())
+	if err != nil || t.Location() != time.UTC {
 		r.odd = true
 	}
 	return t
 }
 
+// bytes takes a text in base64. Its decoder knows what may be in there, but for line ends.
 func (r *reader) bytes() []byte {
-	s := r.text()
-	out := make([]byte, base64.StdEncoding.DecodedLen(len(s)))
-	n, err := base64.StdEncoding.Decode(out, s)
-	if err != nil || len(s) == 0 {
+	r.open('"')
+	n := strings.IndexByte(r.text[r.at:], '"')
+	if n <= 0 || strings.IndexByte(r.text[r.at:r.at+n], '\n') >= 0 || strings.IndexByte(r.text[r.at:r.at+n], '\r') >= 0 {
+		r.odd = true
+		return nil
+	}
+	out := make([]byte, base64.StdEncoding.DecodedLen(n))
+	got, err := base64.StdEncoding.Decode(out, r.raw[r.at:r.at+n])
+	r.at += n + 1
+	if err != nil {
 		r.odd = true
 	}
-	return out[:n]
+	return out[:got]
 }
 
 func (r *reader) header() map[string][]string {
 	h := map[string][]string{}
+	// Nearly every field has one value, and few have more fields.
+	values := make([]string, 0, 8)
 	r.open('{')
 	for more := true; more && !r.odd; more = r.more('}') {
-		name := string(r.text())
+		name := r.word()
 		r.open(':')
 		r.open('[')
-		var values []string
+		begun := len(values)
 		for more := true; more && !r.odd; more = r.more(']') {
-			values = append(values, string(r.text()))
+			values = append(values, r.word())
 		}
 		if _, twice := h[name]; twice {
 			r.odd = true
 		}
-		h[name] = values
+		h[name] = values[begun:len(values):len(values)]
 	}
 	return h
 }

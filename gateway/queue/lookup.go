@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -237,8 +238,10 @@ func ended(rec functions.Result) Status {
 }
 
 func open(inv *functions.Invocation, state functions.InvocationState) Status {
+	// Without what the names are parts of: the whole message.
+	id, ref := strings.Clone(string(inv.ID)), functions.Ref{Namespace: strings.Clone(inv.Namespace), Name: strings.Clone(inv.Function)}
 	return Status{
-		ID: inv.ID, Ref: inv.Ref(), State: state, Attempt: inv.Attempt, Attempts: inv.History,
+		ID: functions.InvocationID(id), Ref: ref, State: state, Attempt: inv.Attempt, Attempts: inv.History,
 		Accepted: inv.Accepted, Deadline: inv.Deadline,
 	}
 }

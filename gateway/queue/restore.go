@@ -144,7 +144,8 @@ func (q *Queue) refOf(ctx context.Context, hash string) (functions.Ref, error) {
 			}
 			inv, err := decodeInvocation(m.Data)
 			if err == nil && inv.Ref().Hash() == hash {
-				return inv.Ref(), nil
+				// Without what the names are parts of: the whole message.
+				return functions.Ref{Namespace: strings.Clone(inv.Namespace), Name: strings.Clone(inv.Function)}, nil
 			}
 			q.log.Error("a queued invocation cannot be read, it stays in the queue",
 				"seq", m.Sequence, "err", fmt.Sprint(err))
