@@ -38,6 +38,8 @@ type loadOptions struct {
 	netns int
 	// refusals lets answers be 429.
 	refusals bool
+	// body is the length of the requests' body; 0: they have none, and are GET.
+	body int
 }
 
 // load runs the load generator as a process of its own.
@@ -47,6 +49,9 @@ func load(ctx context.Context, addr, path string, o loadOptions) (loadResult, er
 		return loadResult{}, err
 	}
 	args := []string{self, "load", "-addr", addr, "-path", path, "-c", strconv.Itoa(o.conns), "-d", o.d.String(), "-rate", strconv.FormatFloat(o.rate, 'f', 2, 64)}
+	if o.body != 0 {
+		args = append(args, "-body", strconv.Itoa(o.body))
+	}
 	if o.refusals {
 		args = append(args, "-refusals")
 	}
@@ -72,6 +77,7 @@ func loadMain(args []string) int {
 	f.DurationVar(&o.d, "d", time.Second, "duration")
 	f.Float64Var(&o.rate, "rate", 0, "requests per second over all connections; 0: as fast as answers come")
 	f.BoolVar(&o.refusals, "refusals", false, "answers may be 429")
+	f.IntVar(&o.body, "body", 0, "length of the requests' body; 0: GET")
 	_ = f.Parse(args)
 	r, err := generate(*addr, *path, o)
 	if err != nil {
@@ -86,6 +92,9 @@ func loadMain(args []string) int {
 
 func generate(addr, path string, o loadOptions) (loadResult, error) {
 	request := []byte("GET " + path + " HTTP/1.1\r\nHost: bench\r\n\r\n")
+	if o.body > 0 {
+		request = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%s", path, o.body, strings.Repeat("x", o.body))
+	}
 	hists := make([]*hdrhistogram.Histogram, o.conns)
 	errs := make([]error, o.conns)
 	refused := make([]int, o.conns)

@@ -95,8 +95,11 @@ const (
 	containerConns    = 32
 	// containerSlots is the concurrency of warmSpec.
 	containerSlots = 100
-	// depthEvery is how often the depth is asked for: often enough for a time of a second, and seldom enough to cost the server little.
+	// depthEvery is how often the state of the function is asked for while nothing is measured, depthLeast and depthMost the waits between two looks at
+	// its depth.
 	depthEvery    = 20 * time.Millisecond
+	depthLeast    = 5 * time.Millisecond
+	depthMost     = 200 * time.Millisecond
 	containerTime = 4 * time.Second
 )
 
@@ -119,7 +122,8 @@ func (s *server) measureQueue(ctx context.Context, add func(string, float64)) er
 	}
 	defer c.Close()
 	for range rounds {
-		got, err := load(ctx, s.Public, "/fn/queued", loadOptions{conns: containerConns, d: containerTime})
+		// The same request as is queued: what its body costs the function is no cost of the queue.
+		got, err := load(ctx, s.Public, "/fn/queued", loadOptions{conns: containerConns, d: containerTime, body: bodySize})
 		if err != nil {
 			return err
 		}
@@ -161,26 +165,47 @@ func (s *server) completeQueued(ctx context.Context, c *client.Client) (float64,
 	if err != nil {
 		return 0, err
 	}
-	first := depth(fn.Queue)
-	if first < containerPerRound*9/10 {
-		return 0, fmt.Errorf("only %d invocations wait: the container's slots were not held", first)
+	waiting := depth(fn.Queue)
+	if waiting < containerPerRound*9/10 {
+		return 0, fmt.Errorf("only %d invocations wait: the container's slots were not held", waiting)
 	}
-	begun := time.Now()
 	release()
+	// The gateway looks now and then only for callers that left: the time until then is not the queue's, and the clock begins with the first that ends.
+	first, begun, err := s.awaitDepth(ctx, c, ref, func(left int) bool { return left < waiting })
+	if err != nil {
+		return 0, err
+	}
+	_, ended, err := s.awaitDepth(ctx, c, ref, func(left int) bool { return left == 0 })
+	return float64(first) / ended.Sub(begun).Seconds(), err
+}
+
+// awaitDepth waits until as many of a function's invocations have not ended as are wanted, and returns how many these are, and when that was. The more
+// there are to end, the longer it waits before it looks again, for each look takes from the server what is to be measured.
+func (s *server) awaitDepth(ctx context.Context, c *client.Client, ref functions.Ref, wanted func(int) bool) (left int, at time.Time, err error) {
+	begun, before := time.Now(), time.Time{}
+	var last int
 	for {
-		if fn, err = c.Function(ctx, ref); err != nil {
-			return 0, err
+		fn, err := c.Function(ctx, ref)
+		if err != nil {
+			return 0, at, err
 		}
-		switch left, took := depth(fn.Queue), time.Since(begun); {
-		case left == 0:
-			return float64(first) / took.Seconds(), nil
-		case took > time.Minute:
-			return 0, fmt.Errorf("%d invocations have not ended after a minute", left)
+		left, at = depth(fn.Queue), time.Now()
+		if wanted(left) {
+			return left, at, nil
 		}
+		if at.Sub(begun) > time.Minute {
+			return 0, at, fmt.Errorf("%d invocations have not ended after a minute", left)
+		}
+		wait := depthLeast
+		if ended := last - left; ended > 0 {
+			// Half of the time that what is left will take.
+			wait = min(max(wait, at.Sub(before)*time.Duration(left)/time.Duration(2*ended)), depthMost)
+		}
+		last, before = left, at
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(depthEvery):
+			return 0, at, ctx.Err()
+		case <-time.After(wait):
 		}
 	}
 }
