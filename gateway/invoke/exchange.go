@@ -83,14 +83,18 @@ func (x *exchange) watch(ctx context.Context, start, deadline time.Time) {
 	x.start, x.deadline = start, deadline
 	x.fn.limits.add(x)
 	x.ctx = ctx
-	if w, ok := x.client.(watched); ok && w.Watch(ctx, x) {
+	w, ok := x.client.(watched)
+	if x.client == nil {
+		w, ok = ctx.(watched)
+	}
+	if ok && w.Watch(ctx, x) {
 		x.watched = w
 	} else {
 		x.stopCtx = context.AfterFunc(ctx, x.Gone)
 	}
 }
 
-// watched is a client that tells of its end itself, as http1's does.
+// watched is a client, or the context of a request without one, that tells of its end itself, as http1's does.
 type watched interface {
 	Watch(ctx context.Context, by http1.Watcher) bool
 	Unwatch()
@@ -409,14 +413,15 @@ const maxInformational = 20
 // readHead reads up to the head of the final answer. That has no header where the passer takes its fields.
 func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 	in := &c.in
-	if x.client == nil {
-		// Whoever has no client to pass the answer on to may keep its header.
-		in = &http1.Incoming{}
-	}
 	for range maxInformational {
 		resp, err := in.Read(c.br, o.req)
 		if err != nil {
 			return nil, err
+		}
+		if x.client == nil {
+			// Whoever has no client to pass the answer on to may keep it, when the connection's is that of the next call.
+			kept := *resp
+			resp = &kept
 		}
 		if resp.Header == nil && x.passer == nil {
 			resp.Header = in.Header()

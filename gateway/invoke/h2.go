@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -198,7 +199,7 @@ func (o *outgoing) requestH2(ctx context.Context) *http.Request {
 func (o *outgoing) headerH2() http.Header {
 	out := make(http.Header, len(o.header)+8)
 	for k, vv := range o.header {
-		if dropHop(k) || !o.trusted && dropOwn(k) || o.named != nil && slices.Contains(o.named, k) {
+		if o.drops(k) {
 			continue
 		}
 		// The transport may look at it when the client's connection already reads its next request into the same place.
@@ -216,6 +217,9 @@ func (o *outgoing) headerH2() http.Header {
 	}
 	if o.id != "" {
 		out[HeaderInvocationID] = []string{o.id}
+	}
+	if o.attempt != 0 {
+		out[HeaderAttempt] = []string{strconv.Itoa(o.attempt)}
 	}
 	if hasToken(o.header["Te"], "trailers") {
 		out["Te"] = []string{"trailers"}

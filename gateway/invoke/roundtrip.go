@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -18,20 +19,25 @@ const HeaderAttempt = "Tatami-Attempt"
 // released. The function's timeout holds from here to the end of the body; r's context ends the exchange too. Unlike in ServeFunction
 // the headers are sent as they are, except those that belong to a connection: what the client must not say was taken out before. Every
 // failure is a fault, also that of the body's Read.
-func (l *Lease) RoundTrip(r *http.Request) (*http.Response, error) {
+func (l *Lease) RoundTrip(r *http.Request) (*http.Response, error) { return l.RoundTripAs(r, "", 0) }
+
+// RoundTripAs is RoundTrip for an attempt of a queued invocation, of which it tells the function, whatever r's header says of that. r's context may
+// tell of its end by itself, as http1's clients do.
+func (l *Lease) RoundTripAs(r *http.Request, id functions.InvocationID, attempt int) (*http.Response, error) {
 	ctx, start := r.Context(), time.Now()
 	cfg := &l.rev.Config
-	x := &exchange{inv: l.inv, fn: l.fn, limit: cfg.Timeout, idle: cfg.IdleTimeout}
-	l.under.Store(x)
-	end := func(status int, err error) {
-		now := time.Now()
-		l.fn.stats.record(now, now.Sub(start), outcome{status: status, err: err, cold: l.cold})
+	t := &trip{
+		x:    exchange{inv: l.inv, fn: l.fn, limit: cfg.Timeout, idle: cfg.IdleTimeout},
+		body: answerBody{ctx: ctx, r: r, cold: l.cold},
 	}
-	o, err := l.outgoing(r)
-	if err != nil {
+	x, o := &t.x, &t.o
+	t.body.x = x
+	l.under.Store(x)
+	if err := l.outgoing(r, o); err != nil {
 		closeBody(r)
 		return nil, err
 	}
+	o.id, o.attempt = string(id), attempt
 	if o.body != nil {
 		x.body = r.Body
 	}
@@ -53,11 +59,19 @@ func (l *Lease) RoundTrip(r *http.Request) (*http.Response, error) {
 		if errors.Is(err, errGone) {
 			err = fault.Wrap(fault.CodeUnavailable, context.Cause(ctx), "the attempt on %s was ended", l.fn.ref)
 		}
-		end(0, err)
+		t.body.record(err)
 		return nil, err
 	}
-	resp.Body = &answerBody{x: x, ctx: ctx, r: r, src: resp.Body, end: func(err error) { end(resp.StatusCode, err) }}
+	t.body.src, t.body.status = resp.Body, resp.StatusCode
+	resp.Body = &t.body
 	return resp, nil
+}
+
+// trip is what a round trip needs, made at once.
+type trip struct {
+	x    exchange
+	o    outgoing
+	body answerBody
 }
 
 func closeBody(r *http.Request) {
@@ -66,14 +80,15 @@ func closeBody(r *http.Request) {
 	}
 }
 
-func (l *Lease) outgoing(r *http.Request) (*outgoing, error) {
+// outgoing makes o of r.
+func (l *Lease) outgoing(r *http.Request, o *outgoing) error {
 	for k, vv := range r.Header {
 		if !validName(k) {
-			return nil, fault.New(fault.CodeInvalidRequest, "%.40q is no name of a header", k)
+			return fault.New(fault.CodeInvalidRequest, "%.40q is no name of a header", k)
 		}
 		for _, v := range vv {
 			if !validValue(v) {
-				return nil, fault.New(fault.CodeInvalidRequest, "the header %s has a value that ends its line", k)
+				return fault.New(fault.CodeInvalidRequest, "the header %s has a value that ends its line", k)
 			}
 		}
 	}
@@ -85,9 +100,9 @@ func (l *Lease) outgoing(r *http.Request) (*outgoing, error) {
 		target += "?" + r.URL.RawQuery
 	}
 	if !validTarget(target) || !validName(r.Method) || !validTarget(r.Host) {
-		return nil, fault.New(fault.CodeInvalidRequest, "the request's method, host or path holds what cannot be sent")
+		return fault.New(fault.CodeInvalidRequest, "the request's method, host or path holds what cannot be sent")
 	}
-	o := &outgoing{
+	*o = outgoing{
 		req: r, target: target, host: r.Host, header: r.Header, named: namedByConnection(r.Header), trusted: true, maxBody: math.MaxInt64,
 	}
 	if o.host == "" {
@@ -96,7 +111,7 @@ func (l *Lease) outgoing(r *http.Request) (*outgoing, error) {
 	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		o.body, o.length, o.chunked = r.Body, r.ContentLength, r.ContentLength < 0 || len(r.Trailer) > 0
 	}
-	return o, nil
+	return nil
 }
 
 // validTarget reports whether s can stand in the first lines of a request.
@@ -115,8 +130,16 @@ type answerBody struct {
 	ctx context.Context
 	r   *http.Request
 	src io.ReadCloser
-	end func(error)
-	err error
+	// status is the answer's, cold says that the instance was started for it.
+	status int
+	cold   bool
+	err    error
+}
+
+// record counts the exchange.
+func (b *answerBody) record(err error) {
+	now := time.Now()
+	b.x.fn.stats.record(now, now.Sub(b.x.start), outcome{status: b.status, err: err, cold: b.cold})
 }
 
 // Read reads the body. Its errors are faults, except io.EOF.
@@ -143,7 +166,7 @@ func (b *answerBody) done(complete bool, err, outcome error) {
 	b.err = err
 	b.x.finish(complete)
 	closeBody(b.r)
-	b.end(outcome)
+	b.record(outcome)
 }
 
 // Close ends the exchange; an answer that was not read to its end takes its connection with it.

@@ -22,7 +22,9 @@ type outgoing struct {
 	named []string
 	// id is the invocation's, traceparent the trace's; each is written where it is set.
 	id, traceparent string
-	forward         *forwarding
+	// attempt is the number of the attempt of the invocation that id names; 0 for none.
+	attempt int
+	forward *forwarding
 	// trusted says that the header was made by the platform: nothing of it is dropped but what belongs to a connection.
 	trusted bool
 	upgrade string
@@ -54,6 +56,12 @@ func (o *outgoing) replayable() bool {
 	return false
 }
 
+// drops reports whether a field of the header is not passed on.
+func (o *outgoing) drops(k string) bool {
+	return dropHop(k) || !o.trusted && dropOwn(k) || o.named != nil && slices.Contains(o.named, k) ||
+		o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)
+}
+
 func writeLine(w *bufio.Writer, k, v string) {
 	_, _ = w.WriteString(k)
 	_, _ = w.WriteString(": ")
@@ -70,7 +78,7 @@ func (o *outgoing) writeHead(w *bufio.Writer) {
 	_, _ = w.WriteString(" HTTP/1.1\r\n")
 	writeLine(w, "Host", o.host)
 	for k, vv := range o.header {
-		if dropHop(k) || !o.trusted && dropOwn(k) || o.named != nil && slices.Contains(o.named, k) {
+		if o.drops(k) {
 			continue
 		}
 		for _, v := range vv {
@@ -85,6 +93,11 @@ func (o *outgoing) writeHead(w *bufio.Writer) {
 	}
 	if o.id != "" {
 		writeLine(w, HeaderInvocationID, o.id)
+	}
+	if o.attempt != 0 {
+		_, _ = w.WriteString(HeaderAttempt + ": ")
+		_, _ = w.Write(strconv.AppendInt(w.AvailableBuffer(), int64(o.attempt), 10))
+		_, _ = w.WriteString("\r\n")
 	}
 	if hasToken(o.header["Te"], "trailers") {
 		writeLine(w, "Te", "trailers")

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -394,22 +395,25 @@ func isToken(s string) bool {
 }
 
 // endToEnd copies the header without the fields that concern one connection.
-func endToEnd(h http.Header) map[string][]string {
+func endToEnd(h http.Header) map[string][]string { return endOnly(maps.Clone(h)) }
+
+// endOnly takes the fields that concern one connection out of the header; nil where there is none.
+func endOnly(h http.Header) map[string][]string {
 	if len(h) == 0 {
 		return nil
 	}
-	out := make(map[string][]string, len(h))
-	for k, v := range h {
-		if !hopByHop(k) {
-			out[k] = v
+	named := h["Connection"]
+	for k := range h {
+		if hopByHop(k) {
+			delete(h, k)
 		}
 	}
-	for _, list := range h["Connection"] {
+	for _, list := range named {
 		for name := range strings.SplitSeq(list, ",") {
-			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+			delete(h, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
-	return out
+	return h
 }
 
 func hopByHop(key string) bool {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -203,10 +204,11 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		return q.performBatch([]member{{h, inv}}, lease)[0]
 	}
 	o.attempt.Revision, o.attempt.Instance, o.attempt.Cold = cmp.Or(inv.Revision, rev.ID), lease.Instance(), lease.Cold()
-	timeout := rev.Config.WithDefaults().Timeout.Std()
-	ctx, cancel := context.WithTimeoutCause(q.alive, timeout, &overtime{inv, timeout})
+	cfg := rev.Config.WithDefaults()
+	late := &overtime{inv, cfg.Timeout.Std()}
+	ctx, cancel, direct := q.contextOf(h, inv, lease, late)
 	defer cancel()
-	stopper := q.stopperOf(h, lease, rev.Config.WithDefaults().Concurrency, cancel)
+	stopper := q.stopperOf(h, lease, cfg.Concurrency, cancel)
 	defer stopper.settle()
 	if !q.stoppable(h, stopper.stop) {
 		cancel()
@@ -216,7 +218,7 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		return q.failed(o, err)
 	}
 	o.sent = true
-	resp, err := lease.RoundTrip(r) //nolint:bodyclose // keep closes it
+	resp, err := roundTrip(lease, direct, r, inv) //nolint:bodyclose // keep closes it
 	if err == nil {
 		err = q.keep(ctx, h, inv, resp, &o)
 	}
@@ -226,6 +228,8 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 			if errors.Is(cause, context.Canceled) {
 				err = errCancelled
 			}
+		} else if direct != nil && fault.CodeOf(err) == fault.CodeFunctionTimeout {
+			err = late.fault()
 		}
 		return q.failed(o, err)
 	}
@@ -236,6 +240,34 @@ func (q *Queue) perform(h *held, inv *functions.Invocation, lease Lease, leaseEr
 		o.reason = answerer(inv) + " answered " + strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 	}
 	return o
+}
+
+// contextOf is the context of an attempt, and the lease where it is one that needs none with a deadline.
+func (q *Queue) contextOf(h *held, inv *functions.Invocation, lease Lease, late *overtime) (context.Context, context.CancelFunc, Direct) {
+	if direct, ok := lease.(Direct); ok && inv.BodyRef == nil {
+		s := q.spanOf(h)
+		return s, s.end, direct
+	}
+	ctx, cancel := context.WithTimeoutCause(q.alive, late.timeout, late)
+	return ctx, cancel, nil
+}
+
+// roundTrip sends the request of an attempt, which says which one it is.
+func roundTrip(lease Lease, direct Direct, r *http.Request, inv *functions.Invocation) (*http.Response, error) {
+	if direct != nil {
+		return direct.RoundTripAs(r, inv.ID, inv.Attempt)
+	}
+	r.Header = named(inv.Header, inv)
+	return lease.RoundTrip(r)
+}
+
+// named is a header that says which attempt a request is.
+func named(h map[string][]string, inv *functions.Invocation) http.Header {
+	out := make(http.Header, len(h)+2)
+	maps.Copy(out, h)
+	out[headerInvocation] = []string{string(inv.ID)}
+	out[headerAttempt] = []string{strconv.Itoa(inv.Attempt)}
+	return out
 }
 
 // overtime ends an attempt that took longer than it may. It is a fault that is put into words only if it comes to that.
@@ -281,7 +313,7 @@ func answerer(inv *functions.Invocation) string {
 	return "the function"
 }
 
-// request is the HTTP request of an attempt.
+// request is the HTTP request of an attempt, whose header is the invocation's own.
 func (q *Queue) request(ctx context.Context, inv *functions.Invocation) (*http.Request, error) {
 	u := &url.URL{Scheme: "http", Host: inv.Function + "." + inv.Namespace, RawQuery: inv.Query}
 	var err error
@@ -292,14 +324,9 @@ func (q *Queue) request(ctx context.Context, inv *functions.Invocation) (*http.R
 		u.RawPath = inv.Path
 	}
 	r := (&http.Request{
-		Method: inv.Method, URL: u, Header: make(http.Header, len(inv.Header)+2),
+		Method: inv.Method, URL: u, Header: inv.Header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	for k, v := range inv.Header {
-		r.Header[k] = v
-	}
-	r.Header[headerInvocation] = []string{string(inv.ID)}
-	r.Header[headerAttempt] = []string{strconv.Itoa(inv.Attempt)}
 	switch {
 	case inv.BodyRef != nil:
 		body, size, err := q.bus.Bodies().Open(ctx, inv.BodyRef.Object)
@@ -319,9 +346,9 @@ func (q *Queue) request(ctx context.Context, inv *functions.Invocation) (*http.R
 // keep reads the answer, into the object store where it is large.
 func (q *Queue) keep(ctx context.Context, h *held, inv *functions.Invocation, resp *http.Response, o *outcome) error {
 	defer func() { _ = resp.Body.Close() }()
-	o.status, o.header = resp.StatusCode, endToEnd(resp.Header)
+	o.status, o.header = resp.StatusCode, endOnly(resp.Header)
 	delete(o.header, headerError)
-	head, err := io.ReadAll(io.LimitReader(resp.Body, q.cfg.InlineBody+1))
+	head, err := readUpTo(resp.Body, resp.ContentLength, q.cfg.InlineBody+1)
 	if err != nil {
 		return brokenAnswer(inv, err)
 	}
@@ -341,6 +368,27 @@ func (q *Queue) keep(ctx context.Context, h *held, inv *functions.Invocation, re
 		return brokenAnswer(inv, src.err)
 	}
 	return err
+}
+
+// readUpTo reads all there is, but at most so many bytes; expected is how many there are likely to be, -1 where that is not known.
+func readUpTo(r io.Reader, expected, most int64) ([]byte, error) {
+	if expected < 0 || expected >= most {
+		return io.ReadAll(io.LimitReader(r, most))
+	}
+	// One byte more than there is: the end is to be read, too.
+	got := make([]byte, 0, expected+1)
+	for len(got) < cap(got) {
+		n, err := r.Read(got[len(got):cap(got)])
+		got = got[:len(got)+n]
+		if errors.Is(err, io.EOF) {
+			return got, nil
+		}
+		if err != nil {
+			return got, err
+		}
+	}
+	rest, err := io.ReadAll(io.LimitReader(r, most-int64(len(got))))
+	return append(got, rest...), err
 }
 
 // answerReader remembers the error of the function's body, to tell it from the store's.

@@ -3,7 +3,6 @@ package queue
 import (
 	"encoding/base64"
 	"encoding/json"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +51,13 @@ func appendTime(b []byte, name string, t time.Time) []byte {
 
 func appendHeader(b []byte, h map[string][]string) []byte {
 	b = append(b, '{')
-	for i, k := range slices.Sorted(maps.Keys(h)) {
+	var room [16]string
+	names := room[:0]
+	for k := range h {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	for i, k := range names {
 		if i > 0 {
 			b = append(b, ',')
 		}

@@ -29,6 +29,12 @@ type Lease interface {
 	Cold() bool
 }
 
+// Direct is a Lease that ends a request by itself once the function's timeout is over.
+type Direct interface {
+	// RoundTripAs is RoundTrip for an attempt of an invocation, which it names to the function. It reads the request's header, and keeps nothing of it.
+	RoundTripAs(r *http.Request, id functions.InvocationID, attempt int) (*http.Response, error)
+}
+
 // Stoppable is a Lease whose function can be told to stop.
 type Stoppable interface {
 	// HangUp tells the function that nobody waits, and leaves the way open for its answer. Where it was not told, sent says that it may have

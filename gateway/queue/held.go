@@ -41,6 +41,8 @@ type held struct {
 	// of the same invocation, which waits until this one is done.
 	cancelled bool
 	stop      context.CancelFunc
+	// span is the attempt's context, where it has one of its own kind.
+	span *span
 	// hungUp says that the function was told that nobody waits.
 	hungUp bool
 	reply  string
@@ -210,7 +212,7 @@ func (q *Queue) stoppable(h *held, stop context.CancelFunc) bool {
 func (q *Queue) unstoppable(h *held) (cancelled, hungUp bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	h.stop = nil
+	h.stop, h.span = nil, nil
 	return h.cancelled, h.hungUp
 }
 

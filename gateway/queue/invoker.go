@@ -35,9 +35,12 @@ func (o overInvoker) Lease(ctx context.Context, ref functions.Ref) (Lease, error
 type overLease struct{ l *invoke.Lease }
 
 func (o overLease) RoundTrip(r *http.Request) (*http.Response, error) { return o.l.RoundTrip(r) }
-func (o overLease) HangUp() (told, sent bool)                         { return o.l.HangUp() }
-func (o overLease) End(reason string) error                           { return o.l.End(reason) }
-func (o overLease) Release()                                          { o.l.Release() }
-func (o overLease) Revision() *functions.Revision                     { return o.l.Revision() }
-func (o overLease) Instance() functions.InstanceID                    { return o.l.Endpoint().Instance }
-func (o overLease) Cold() bool                                        { return o.l.Cold() }
+func (o overLease) RoundTripAs(r *http.Request, id functions.InvocationID, attempt int) (*http.Response, error) {
+	return o.l.RoundTripAs(r, id, attempt)
+}
+func (o overLease) HangUp() (told, sent bool)      { return o.l.HangUp() }
+func (o overLease) End(reason string) error        { return o.l.End(reason) }
+func (o overLease) Release()                       { o.l.Release() }
+func (o overLease) Revision() *functions.Revision  { return o.l.Revision() }
+func (o overLease) Instance() functions.InstanceID { return o.l.Endpoint().Instance }
+func (o overLease) Cold() bool                     { return o.l.Cold() }

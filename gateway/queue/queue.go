@@ -159,6 +159,7 @@ func (q *Queue) drain() {
 	case <-q.bus.Failed():
 	}
 	q.cutAlive()
+	q.endSpans()
 	<-done
 }
 

@@ -158,6 +158,7 @@ func (q *Queue) replayOn(ctx context.Context, inv *functions.Invocation, lease L
 	if err != nil {
 		return failed(err)
 	}
+	r.Header = named(first.Header, &first)
 	r.Header[headerReplay] = []string{string(rev)}
 	resp, err := lease.RoundTrip(r)
 	if err != nil {

@@ -98,8 +98,11 @@ func (t *Table[T]) CreateEncodedThen(key string, data []byte, then func(error)) 
 
 // creation is the message that stores a record where there is none.
 func (t *Table[T]) creation(key string, data []byte) *nats.Msg {
-	return &nats.Msg{Subject: t.prefix + key, Data: data, Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}}
+	return &nats.Msg{Subject: t.prefix + key, Data: data, Header: first}
 }
+
+// first is the header of a message that is to be the first of its subject. Nobody changes it.
+var first = nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}
 
 // plainKey reports whether a key has nothing in it that the client would have to judge.
 func plainKey(key string) bool {

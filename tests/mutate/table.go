@@ -26,6 +26,18 @@ var mutations = []mutation{
 		"gateway/queue/finish.go", "if !q.sync(h, bus.StreamInvocations) {\n\t\treturn\n\t}", "", "./gateway/queue",
 	},
 	{
+		"an attempt that outlives the end of the process's work",
+		"gateway/queue/queue.go", "\tq.endSpans()\n", "", "./gateway/queue",
+	},
+	{
+		"an attempt of whose end nobody is told",
+		"gateway/queue/span.go", "\tif s.by != nil {\n\t\tgo s.by.Gone()\n\t}\n", "", "./gateway/queue",
+	},
+	{
+		"an attempt that a request's header names",
+		"gateway/invoke/wire.go", "o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)", "false", "./gateway/invoke",
+	},
+	{
 		"a terminal record that is not looked for",
 		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./gateway/queue",
 	},
