@@ -75,7 +75,7 @@ e2e: deps-test build ## End-to-end tests on real containers (root)
 
 .PHONY: e2e-nomad
 e2e-nomad: deps-test build ## Workers and servers in a real Nomad: agents of the program NOMAD_BINARY, or that of NOMAD_ADDR, whose clients are this machine (root; about 4 minutes)
-	@test -n "$$NOMAD_BINARY$$NOMAD_ADDR" || { echo 'set NOMAD_BINARY to a nomad program, or NOMAD_ADDR, and NOMAD_TOKEN to a management token: make test has the same tests at a stand-in for Nomad' >&2; exit 2; }
+	@test -n "$${NOMAD_BINARY:-}$${NOMAD_ADDR:-}" || { echo 'set NOMAD_BINARY to a nomad program, or NOMAD_ADDR, and NOMAD_TOKEN to a management token: make test has the same tests at a stand-in for Nomad' >&2; exit 2; }
 	@echo 'time limit: 10 minutes'
 	TATAMI_BINARY=$(CURDIR)/bin/tatami $(GO) test -tags e2e -count=1 -v -timeout 10m -run '^Test(Nomad|NomadAnswers|ServersInNomad)$$' ./tests/e2e
 
