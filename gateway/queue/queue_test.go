@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -276,7 +278,7 @@ func (w *world) empty() {
 	w.t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		info, err := w.bus.Invocations().Info(w.t.Context())
+		info, err := w.bus.Invocations().Info(w.t.Context(), jetstream.WithSubjectFilter(">"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -284,7 +286,7 @@ func (w *world) empty() {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("the queue still holds %d messages", info.State.Msgs)
+			w.t.Fatalf("the queue still holds %d messages: %v", info.State.Msgs, info.State.Subjects)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
