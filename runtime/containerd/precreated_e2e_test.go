@@ -111,9 +111,6 @@ func TestConformancePrecreatedMapped(t *testing.T) {
 
 // TestConformancePrecreatedGVisor is TestConformanceGVisor where every sandbox was made ahead.
 func TestConformancePrecreatedGVisor(t *testing.T) {
-	if !*precreatedWhole {
-		t.Skip("only with -precreated.whole: TestPrecreatedViewsGVisor runs always")
-	}
 	conformancePrecreated(t, testConfig(t), sandboxtest.Setup{Guest: true}, func(s *sandbox.Spec) { s.GVisor = true })
 }
 
@@ -123,7 +120,9 @@ func conformancePrecreated(t *testing.T, cfg Config, setup sandboxtest.Setup, cl
 	blobs := sandboxtest.Blobs(t.TempDir())
 	var driver *Driver
 	if setup.Blobs = blobs; !*precreatedWhole {
-		setup.Parts = []string{"Isolation", "Exec"}
+		if setup.Parts = []string{"Isolation"}; !setup.Guest {
+			setup.Parts = append(setup.Parts, "Exec")
+		}
 	}
 	setup.Open = func(testing.TB) sandbox.Driver {
 		driver = open(t, cfg, blobs)
