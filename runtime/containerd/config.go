@@ -106,6 +106,9 @@ func (c Config) shimBinary() string   { return filepath.Join(c.RunDir, "bin", "c
 func (c Config) runcRoot() string     { return filepath.Join(c.RunDir, "runc") }
 func (c Config) runscRoot() string    { return filepath.Join(c.RunDir, "runsc") }
 
+// guests is where runsc keeps what it knows of its containers.
+func (c Config) guests() string { return filepath.Join(c.runscRoot(), namespace) }
+
 // runscScript lies under DataDir: nothing may be executed from /run on many machines.
 func (c Config) runscScript() string { return filepath.Join(c.DataDir, "bin", "runsc") }
 

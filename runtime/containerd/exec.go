@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/fifo"
@@ -22,6 +23,9 @@ import (
 
 	"github.com/tatami-faas/tatami/internal/fault"
 )
+
+// beginTime bounds the start of a further process.
+const beginTime = 30 * time.Second
 
 // Exec runs a further process in the sandbox and returns its exit code.
 func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (_ int, err error) {
@@ -59,12 +63,15 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	}
 	late := context.WithoutCancel(ctx)
 	defer func() {
+		if b.gvisor {
+			b.forgetGuest(execID)
+		}
 		_, derr := svc.DeleteProcess(late, &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID})
 		if derr != nil && !isNotFound(derr) && err == nil {
 			err = fmt.Errorf("exec in %s: %w", id, derr)
 		}
 	}()
-	if _, err := svc.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
+	if err := b.begin(late, execID); err != nil {
 		return 0, execFault(ctx, args[0], err)
 	}
 	if stdin != nil {
@@ -77,8 +84,7 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 
 	r, err := svc.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
-		_, _ = svc.Kill(late, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(unix.SIGKILL)})
-		_, _ = svc.Wait(late, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
+		b.giveUp(late, execID)
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
@@ -86,6 +92,32 @@ func (b *box) Exec(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	}
 	streams.drain()
 	return int(r.ExitStatus), nil
+}
+
+// begin starts a process of Exec's. It does not end with the caller's context: an OCI runtime that is killed while it starts a process may leave
+// that to run, and nobody would know which it is.
+func (b *box) begin(ctx context.Context, execID string) error {
+	ctx, cancel := context.WithTimeout(ctx, beginTime)
+	defer cancel()
+	_, err := b.d.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: b.sid, ExecID: execID})
+	return err
+}
+
+// giveUp ends a process of Exec's that has begun, and returns when it has ended.
+func (b *box) giveUp(ctx context.Context, execID string) {
+	svc := b.d.client.TaskService()
+	ended := func() error {
+		limited, cancel := context.WithTimeout(ctx, killTime)
+		defer cancel()
+		_, err := svc.Wait(limited, &tasks.WaitRequest{ContainerID: b.sid, ExecID: execID})
+		return err
+	}
+	// What the shim takes for the process ends with the one in the sandbox, and must not end before.
+	if b.gvisor && b.killGuest(ctx, execID) == nil && ended() == nil {
+		return
+	}
+	_, _ = svc.Kill(ctx, &tasks.KillRequest{ContainerID: b.sid, ExecID: execID, Signal: uint32(unix.SIGKILL)})
+	_ = ended()
 }
 
 // processSpec is the function's own process with other arguments.

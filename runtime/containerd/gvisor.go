@@ -3,8 +3,10 @@
 package containerd
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 
@@ -27,6 +29,24 @@ const (
 	gvisorAway = "runsc is not installed"
 )
 
+// runscScript calls runsc for the shim, which hands it no flags of ours. With the network of its namespace the function is reached like any other.
+// The runtime gives what it finds as its input to nobody: that must not be the machine's /dev/null. Of a process that it starts with exec it tells
+// which one it is in the sandbox, in a file named after the container, which is the last word, and the shim's own file.
+const runscScript = `#!/bin/sh
+[ "$(readlink /proc/$$/fd/0)" != /dev/null ] || exec <%q
+before= file=
+for word; do
+	[ "$before" != --pid-file ] || file=${word##*/}
+	before=$word
+done
+for word; do
+	shift
+	set -- "$@" "$word"
+	[ "$word" != exec ] || set -- "$@" --internal-pid-file %q"/$before.$file"
+done
+exec %q --network=host "$@"
+`
+
 // gvisor turns the plan into one for a sandbox whose system calls are answered by gVisor's kernel instead of the node's.
 func (d *Driver) gvisor(p *plan) error {
 	const asks = "the function asks for 'sandbox: gvisor', and "
@@ -38,9 +58,7 @@ func (d *Driver) gvisor(p *plan) error {
 		return fault.Wrap(fault.CodeUnavailable, err, asks+gvisorAway+" on this node").
 			WithHint("apt-get install runsc, or take 'sandbox' out of tatami.yaml")
 	}
-	// The shim hands the runtime no flags of ours. With the network of its namespace the function is reached like any other. The runtime gives
-	// what it finds as its input to nobody: that must not be the machine's /dev/null.
-	script := fmt.Sprintf("#!/bin/sh\n[ \"$(readlink /proc/$$/fd/0)\" != /dev/null ] || exec <%q\nexec %q --network=host \"$@\"\n", d.cfg.noInput(), program)
+	script := fmt.Sprintf(runscScript, d.cfg.noInput(), d.cfg.guests(), program)
 	for file, content := range map[string]string{d.cfg.noInput(): "", d.cfg.runscScript(): script} {
 		if err := replaceFile(file, []byte(content), 0o700); err != nil {
 			return err
@@ -76,9 +94,32 @@ func (d *Driver) Lacks() map[functions.Feature]string {
 	return lacks
 }
 
+// guest is where runsc wrote which process of the sandbox Exec began; runsc's own records of a container begin like it.
+func (b *box) guest(execID string) string {
+	return filepath.Join(b.d.cfg.guests(), b.sid+"."+execID+".pid")
+}
+
+func (b *box) forgetGuest(execID string) { _ = os.Remove(b.guest(execID)) }
+
+// killGuest ends a process that Exec began. The shim cannot: what it knows is the process on the node that waits for the one in the sandbox, and with
+// that only the waiting ends.
+func (b *box) killGuest(ctx context.Context, execID string) error {
+	pid, err := os.ReadFile(b.guest(execID))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, b.d.cfg.runscScript(), "--root", b.d.cfg.guests(), "kill", "--pid", string(pid), b.sid, "KILL").CombinedOutput()
+	if err != nil {
+		b.d.log.Warn("a process that was begun in a sandbox of gVisor's goes on", "inst", b.info.ID, "err", err, "out", string(out))
+	}
+	return err
+}
+
 // forgetGVisor removes what gVisor's runtime recorded of a sandbox, which a crash may leave.
 func (d *Driver) forgetGVisor(id string) error {
-	records, err := filepath.Glob(filepath.Join(d.cfg.runscRoot(), namespace, id+"*"))
+	records, err := filepath.Glob(filepath.Join(d.cfg.guests(), id+"*"))
 	if err != nil {
 		return err
 	}

@@ -120,9 +120,7 @@ func conformancePrecreated(t *testing.T, cfg Config, setup sandboxtest.Setup, cl
 	blobs := sandboxtest.Blobs(t.TempDir())
 	var driver *Driver
 	if setup.Blobs = blobs; !*precreatedWhole {
-		if setup.Parts = []string{"Isolation"}; !setup.Guest {
-			setup.Parts = append(setup.Parts, "Exec")
-		}
+		setup.Parts = []string{"Isolation", "Exec"}
 	}
 	setup.Open = func(testing.TB) sandbox.Driver {
 		driver = open(t, cfg, blobs)

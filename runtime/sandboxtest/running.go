@@ -66,20 +66,43 @@ func (s *suite) exec(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
-	t.Run("given up", func(t *testing.T) {
-		before, err := c.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	sleepers := func(t *testing.T) string {
+		t.Helper()
+		code, out, errs := run(t, c, "", "/testfn", "sleepers")
+		if code != 0 {
+			t.Fatalf("%d %q", code, errs)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		return strings.TrimSpace(out)
+	}
+	t.Run("given up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		if _, err := c.Exec(ctx, []string{"/testfn", "sleep"}, nil, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		given := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(ctx, []string{"/testfn", "sleep"}, nil, nil, nil)
+			given <- err
+		}()
+		eventually(t, "the process runs", func() bool { return sleepers(t) == "1" })
+		cancel()
+		if err := <-given; !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
-		eventually(t, "the process given up is gone", func() bool {
-			u, err := c.Stats(t.Context())
-			return err == nil && u.PIDs <= before.PIDs+2
-		})
+		if n := sleepers(t); n != "0" {
+			t.Errorf("%s processes go on", n)
+		}
+	})
+	t.Run("given up while it begins", func(t *testing.T) {
+		for _, after := range []time.Duration{0, 20 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			_, err := c.Exec(ctx, []string{"/testfn", "sleep"}, nil, nil, nil)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after %v: %v", after, err)
+			}
+		}
+		if n := sleepers(t); n != "0" {
+			t.Errorf("%s processes go on", n)
+		}
 	})
 	t.Run("after the end", func(t *testing.T) {
 		sb := s.start(t, s.spec("EXIT=0"))

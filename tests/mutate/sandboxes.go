@@ -31,6 +31,14 @@ var sandboxes = []mutation{
 		"runtime/containerd/adopt.go", "if c.Labels[labelPrecreated] != \"\" {", "if c.Labels[labelPrecreated] == \"-\" {", "./runtime/containerd TestPrecreatedKilled",
 	},
 	{
+		"a process of gVisor's that goes on when it is given up",
+		"runtime/containerd/exec.go", "b.killGuest(ctx, execID) == nil", "ctx.Err() == nil", "./runtime/containerd TestConformancePrecreatedGVisor$/^Exec",
+	},
+	{
+		"a process that begins after it was given up",
+		"runtime/containerd/exec.go", "b.begin(late, execID)", "b.begin(ctx, execID)", "./runtime/containerd TestConformancePrecreatedGVisor$/^Exec",
+	},
+	{
 		"a file of the node read for an image's users",
 		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd",
 	},

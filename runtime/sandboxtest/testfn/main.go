@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,9 @@ func main() {
 		return
 	case "sleep":
 		time.Sleep(time.Hour)
+		return
+	case "sleepers":
+		fmt.Println(sleepers())
 		return
 	case "files":
 		var open, core syscall.Rlimit
@@ -79,6 +83,21 @@ func main() {
 	fmt.Println("listening")
 	log.Println("listening, says stderr")
 	log.Fatal(http.Serve(l, handler()))
+}
+
+// sleepers is how many processes that sleep the process sees.
+func sleepers() (n int) {
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, file := range all {
+		// One that has ended meanwhile does not sleep.
+		if line, err := os.ReadFile(file); err == nil && string(line) == "/testfn\x00sleep\x00" {
+			n++
+		}
+	}
+	return n
 }
 
 // listen takes the socket that it was given, where there is one.
