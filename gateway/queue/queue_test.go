@@ -3,11 +3,14 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -286,10 +289,39 @@ func (w *world) empty() {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("the queue still holds %d messages: %v", info.State.Msgs, info.State.Subjects)
+			w.t.Fatalf("the queue still holds %d messages: %v\n%s", info.State.Msgs, info.State.Subjects, w.standing())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// standing tells whose hands the messages of the queue are in: this process's, its lanes', or those of the server's consumers.
+func (w *world) standing() string {
+	var out strings.Builder
+	w.q.mu.Lock()
+	for id, h := range w.q.held {
+		fmt.Fprintf(&out, "held: %s seq %d, delivered again %v, since %v, next %v\n", id, h.seq, h.again, h.since, h.next != nil)
+	}
+	lanes := slices.Collect(maps.Values(w.q.lanes))
+	w.q.mu.Unlock()
+	for _, l := range lanes {
+		l.mu.Lock()
+		fmt.Fprintf(&out, "lane %s: %d in hand, %d slots, backlog %d, holding %d, acquiring %d, waiting for a turn %d, not before %v, puller %+v\n",
+			l.ref, len(l.hand), len(l.slots), l.backlog, l.holding, l.acquiring, l.waiting, l.notBefore, l.pull)
+		l.mu.Unlock()
+		c, err := w.bus.Invocations().Consumer(w.t.Context(), bus.ConsumerName(l.ref))
+		if err != nil {
+			fmt.Fprintf(&out, "its consumer: %v\n", err)
+			continue
+		}
+		i := c.CachedInfo()
+		fmt.Fprintf(&out, "its consumer: delivered %+v, acknowledged %+v, %d not acknowledged, %d delivered again, %d requests wait, %d pending\n",
+			i.Delivered, i.AckFloor, i.NumAckPending, i.NumRedelivered, i.NumWaiting, i.NumPending)
+	}
+	w.q.alarms.mu.Lock()
+	defer w.q.alarms.mu.Unlock()
+	fmt.Fprintf(&out, "%d alarms\n", len(w.q.alarms.heap))
+	return out.String()
 }
 
 func (w *world) body(rec *functions.Result) string {

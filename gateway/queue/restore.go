@@ -73,12 +73,19 @@ func (q *Queue) restore(ctx context.Context) error {
 		}
 		return f
 	}
-	if err := q.subjects(ctx, bus.StreamInvocations, "sched.>", func(subject string, _ uint64) {
+	var twice []string
+	if err := q.subjects(ctx, bus.StreamInvocations, "sched.>", func(subject string, count uint64) {
+		if count > 1 {
+			twice = append(twice, subject)
+		}
 		_, hash, id := split(subject)
 		f := of(hash)
 		f.scheduled[id] = struct{}{}
 		f.open++
 	}); err != nil {
+		return err
+	}
+	if err := q.dropOutdated(ctx, twice); err != nil {
 		return err
 	}
 	if err := q.subjects(ctx, bus.StreamInvocations, "inv.>", func(subject string, count uint64) {
@@ -104,6 +111,17 @@ func (q *Queue) restore(ctx context.Context) error {
 		q.arrive(ref, hash, f.waiting)
 	}
 	q.log.Info("the queue is taken up", "functions", len(all), "messages", info.State.Msgs, "dur_ms", time.Since(began).Milliseconds())
+	return nil
+}
+
+// dropOutdated removes all but the last schedule of each subject. The server stores an invocation's next schedule first, and removes the one before then:
+// a process that was killed in between left both. Of the first nobody would ever take care: what is due is read by its subject, which gives the last.
+func (q *Queue) dropOutdated(ctx context.Context, subjects []string) error {
+	for _, s := range subjects {
+		if err := q.bus.Invocations().Purge(ctx, jetstream.WithPurgeSubject(s), jetstream.WithPurgeKeep(1)); err != nil {
+			return q.bus.Fault(err, "removing an outdated schedule")
+		}
+	}
 	return nil
 }
 

@@ -26,6 +26,10 @@ var mutations = []mutation{
 		"gateway/queue/finish.go", "if !q.sync(h, bus.StreamInvocations) {\n\t\treturn\n\t}", "", "./gateway/queue",
 	},
 	{
+		"a schedule that a kill left behind another",
+		"gateway/queue/restore.go", "if count > 1 {", "if count > 2 {", "./gateway/queue",
+	},
+	{
 		"an attempt that outlives the end of the process's work",
 		"gateway/queue/queue.go", "\tq.endSpans()\n", "", "./gateway/queue",
 	},
