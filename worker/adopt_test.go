@@ -53,6 +53,11 @@ func TestARestartAdopts(t *testing.T) {
 	if n := len(w.driver.all()); n != 5 {
 		t.Fatalf("%d sandboxes are left, want 5", n)
 	}
+	for _, m := range w.messages() {
+		if m.report != nil && m.report.State.Departed {
+			t.Error("it says that it has left for good, though instances stay")
+		}
+	}
 
 	box.write(box.Info().Stdout, "between\n")
 	d := w.driver.box(dies)

@@ -66,9 +66,11 @@ type Worker struct {
 
 	mu      sync.Mutex
 	closing bool
-	epoch   uint64
-	past    past
-	live    sync.WaitGroup
+	// departed says that nothing is left on the node, and nothing more comes.
+	departed bool
+	epoch    uint64
+	past     past
+	live     sync.WaitGroup
 }
 
 // New makes a worker; it starts nothing.
@@ -181,6 +183,9 @@ func (w *Worker) shutdown(leave bool) {
 	}
 	w.out.everything()
 	w.live.Wait()
+	w.mu.Lock()
+	w.departed = !leave
+	w.mu.Unlock()
 	w.out.everything()
 }
 
@@ -299,12 +304,12 @@ func (w *Worker) beat(ctx context.Context) error {
 // nodeState is the node as reports tell it.
 func (w *Worker) nodeState() bus.NodeState {
 	w.mu.Lock()
-	closing := w.closing
+	closing, departed := w.closing, w.departed
 	w.mu.Unlock()
 	load := w.load.Load()
 	return bus.NodeState{
 		Name: w.cfg.Name, Architecture: architecture, Capacity: w.capacity, Allocatable: w.allocatable,
-		CPUUsed: load.CPU, MemoryUsed: load.Memory, Draining: closing, Labels: w.cfg.Labels, Lacks: *w.lacks.Load(),
+		CPUUsed: load.CPU, MemoryUsed: load.Memory, Draining: closing, Departed: departed, Labels: w.cfg.Labels, Lacks: *w.lacks.Load(),
 		Artifacts: w.driver.Prepared(),
 	}
 }

@@ -557,6 +557,14 @@ func TestTheEndOfTheWorkerDrains(t *testing.T) {
 	}
 	w.worker.Release(w.cfg.Node, busy)
 	w.end()
+	all := w.messages()
+	last := len(all) - 1
+	for all[last].report == nil {
+		last--
+	}
+	if r := all[last].report; !r.State.Departed || !r.Full || len(r.Instances) != 0 {
+		t.Errorf("the last report is %+v", r)
+	}
 	for _, id := range []functions.InstanceID{busy, stuck} {
 		if r := w.state(id, functions.InstanceStopped); r.Reason != "the worker is stopping" {
 			t.Errorf("report %+v", r)

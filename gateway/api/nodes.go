@@ -101,6 +101,8 @@ func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {
 
 func nodeState(n bus.NodeStatus, now time.Time) string {
 	switch {
+	case n.Departed:
+		return "left"
 	case now.Sub(n.LastSeen) > lostAfter:
 		return "lost"
 	case n.Drain != nil && n.Drain.Left == 0:

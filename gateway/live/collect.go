@@ -116,6 +116,7 @@ func (p *picture) quotas(o bus.Overview) {
 }
 
 func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {
+	p.Totals.Nodes = 0
 	for _, n := range o.Nodes {
 		node := Node{
 			ID: n.ID, Name: cmp.Or(n.Name, string(n.ID)), State: NodeReady, Architecture: n.Architecture, LastSeen: n.LastSeen, Pool: n.Pool,
@@ -127,6 +128,8 @@ func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {
 			node.Left = n.Drain.Left
 		}
 		switch {
+		case n.Departed:
+			node.State = NodeLeft
 		case p.Stale == nil && now.Sub(n.LastSeen) > l.cfg.LostAfter:
 			node.State = NodeLost
 		case n.Drain != nil && n.Drain.Left == 0:
@@ -137,9 +140,11 @@ func (l *Live) nodes(p *picture, o bus.Overview, now time.Time) {
 			node.State = NodeCordoned
 		}
 		p.Nodes = append(p.Nodes, node)
+		if node.State != NodeLeft {
+			p.Totals.Nodes++
+		}
 	}
 	slices.SortFunc(p.Nodes, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-	p.Totals.Nodes = len(p.Nodes)
 }
 
 func (l *Live) instances(p *picture, o bus.Overview, now time.Time) {
@@ -182,6 +187,9 @@ func (l *Live) instances(p *picture, o bus.Overview, now time.Time) {
 	})
 	p.Totals.Instances = len(p.Instances)
 	for _, n := range p.Nodes {
+		if n.State == NodeLeft {
+			continue
+		}
 		p.Totals.CPU = p.Totals.CPU.add(n.CPU)
 		p.Totals.Memory = p.Totals.Memory.add(n.Memory)
 	}

@@ -16,6 +16,9 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 	}
 	s := obs.Sample{SchedulerUp: p.Stale == nil, StreamClients: l.feed.open()}
 	for _, n := range p.Nodes {
+		if n.State == NodeLeft {
+			continue // it is not down
+		}
 		s.Nodes = append(s.Nodes, obs.NodeSample{
 			ID: string(n.ID), Name: n.Name, Up: n.State != NodeLost && p.Stale == nil,
 			CPU:    obs.Capacities{Capacity: n.CPU.Capacity, Allocatable: n.CPU.Allocatable, Reserved: n.CPU.Reserved, Used: n.CPU.Used},

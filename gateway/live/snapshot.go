@@ -97,6 +97,7 @@ type Resource struct {
 const (
 	NodeReady    = "ready"
 	NodeLost     = "lost"
+	NodeLeft     = "left"
 	NodeDraining = "draining"
 	NodeDrained  = "drained"
 	NodeCordoned = "cordoned"

@@ -28,11 +28,12 @@ func (p *picture) judge(now time.Time) {
 	if p.Stale != nil {
 		add(LevelBad, "tatami status", "The scheduler has not answered for %s; nodes and instances are as they were then.", ago(now, *p.Stale))
 	}
-	if len(p.Nodes) == 0 && p.Stale == nil {
+	if p.Totals.Nodes == 0 && p.Stale == nil {
 		add(LevelBad, "tatami doctor", "No node has reported.")
 	}
 	for _, n := range p.Nodes {
 		switch {
+		case n.State == NodeLeft:
 		case n.State == NodeLost:
 			add(LevelBad, "tatami node show "+word(n.Name), "Node %s has not reported for %s.", n.Name, ago(now, n.LastSeen))
 		case n.Memory.Capacity > 0 && float64(n.Memory.Used) > 0.95*float64(n.Memory.Capacity):

@@ -167,7 +167,9 @@ type NodeState struct {
 	CPUUsed    int64 `json:"cpuUsedMillis"`
 	MemoryUsed int64 `json:"memoryUsedBytes"`
 	// Draining says that the worker is stopping and starts nothing more.
-	Draining bool              `json:"draining,omitempty"`
+	Draining bool `json:"draining,omitempty"`
+	// Departed says that the worker has ended, and all that ran on the node: it is not lost when nothing more is heard of it.
+	Departed bool              `json:"departed,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	// Lacks are the features that the node does not have, each with the reason.
 	Lacks map[functions.Feature]string `json:"lacks,omitempty"`

@@ -103,6 +103,10 @@ func (s *State) ApplyReport(now time.Time, r bus.Report) Change {
 		}
 		s.dropUnnamed(n, named, &c)
 	}
+	if r.State.Departed {
+		// A command that was on its way has found nobody.
+		s.lose(n, fmt.Sprintf("node %s has left", n.Name), &c)
+	}
 	return c
 }
 

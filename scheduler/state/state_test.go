@@ -383,6 +383,36 @@ func TestASilentNodeLosesItsInstances(t *testing.T) {
 	}
 }
 
+// A node that says that it leaves is empty at once, and no longer shown after a while; one that comes back is a node as before.
+func TestANodeThatLeaves(t *testing.T) {
+	t.Parallel()
+	s := state.New()
+	s.SetFunction(start, record("r1", ""))
+	s.ApplyReport(start, report("n1", "b1", 1, true))
+	reserve(s, "ins_a")
+	leaves := report("n1", "b1", 2, true)
+	leaves.State.Draining, leaves.State.Departed = true, true
+	c := s.ApplyReport(start, leaves)
+	if len(c.Gone) != 1 || c.Gone[0].Reason != "node n1 has left" {
+		t.Errorf("what was on its way: %+v", c.Gone)
+	}
+	known(t, s)
+	if n := s.Nodes["n1"]; !n.Lost || n.Open() {
+		t.Errorf("the node that left: %+v", n.Node)
+	}
+	s.Expire(start.Add(state.NodeForgotten - 1))
+	s.ApplyReport(start, report("n1", "b2", 1, true))
+	if n := s.Nodes["n1"]; n == nil || !n.Open() || n.Report.Departed {
+		t.Errorf("the node that is back: %+v", n)
+	}
+	leaves.Boot, leaves.Sequence = "b2", 2
+	s.ApplyReport(start, leaves)
+	s.Expire(start.Add(state.NodeForgotten))
+	if len(s.Nodes) != 0 {
+		t.Error("a node that has left long ago is still shown")
+	}
+}
+
 func TestDemandIsALevel(t *testing.T) {
 	t.Parallel()
 	s := state.New()

@@ -265,6 +265,7 @@ func (w *nomadWorld) drain(t *testing.T) {
 	w.until(3, "pool", 5)
 	load.after(t, 20)
 	unharmed(t, "a drain", load)
+	eventually(t, 20*time.Second, "the worker that was drained has left, and is not lost", func() bool { return w.nodes()[w.nodeOf(a)].State == "left" })
 	if _, err := w.nomad.Nodes().UpdateDrain(a.NodeID, nil, true, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,22 @@ type mutation struct {
 
 var mutations = []mutation{
 	{
+		"a worker that leaves without a word",
+		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker",
+	},
+	{
+		"a worker that has left for good though its instances stay",
+		"worker/worker.go", "w.departed = !leave", "w.departed = true", "./worker",
+	},
+	{
+		"a node that has left and is placed on",
+		"scheduler/state/report.go", "if r.State.Departed {", "if false {", "./scheduler/state",
+	},
+	{
+		"a node that has left and is told to be lost",
+		"gateway/api/nodes.go", "case n.Departed:", "case false:", "./gateway/api",
+	},
+	{
 		"a 202 before it is on disk",
 		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./gateway/queue",
 	},

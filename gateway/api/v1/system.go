@@ -45,7 +45,7 @@ type Node struct {
 	ID           functions.NodeID `json:"id"`
 	Name         string           `json:"name"`
 	Architecture string           `json:"architecture"`
-	State        string           `json:"state" enum:"ready,draining,drained,cordoned,lost"`
+	State        string           `json:"state" enum:"ready,draining,drained,cordoned,left,lost"`
 	// Intent is what an operator wants of the node, Reason why.
 	Intent functions.NodeIntent `json:"intent" enum:"open,cordoned,drained"`
 	Reason string               `json:"reason,omitempty"`
