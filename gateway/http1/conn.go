@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,8 +26,9 @@ const (
 	// active: a request is served. finishing: its handler has returned.
 	active
 	finishing
-	// kicked: its time is over.
+	// kicked: its time is over. dismissed: it was idle, and its time is over unless a request has come in that moment.
 	kicked
+	dismissed
 )
 
 // conn is a connection of which nothing unusual has come yet.
@@ -38,6 +40,8 @@ type conn struct {
 	// state says what since is about, in nanoseconds since the server began; active, it is when the request's head began to come.
 	state atomic.Int32
 	since atomic.Int64
+	// ends has a dismissal be whole before it is taken back.
+	ends sync.Mutex
 	// timed says that somebody has put a deadline on the connection.
 	timed  atomic.Bool
 	cancel context.CancelFunc
@@ -123,7 +127,9 @@ func (c *conn) next() verdict {
 			}
 			w.compact()
 		}
-		if c.raw.Read(c.fill) != nil || c.err != 0 {
+		if err := c.raw.Read(c.fill); err != nil && c.recall() {
+			continue
+		} else if err != nil || c.err != 0 {
 			return incomplete
 		}
 		if c.got == 0 {
@@ -176,8 +182,12 @@ func (c *conn) pass(to int32) bool {
 func (c *conn) become(to int32) bool {
 	for {
 		from := c.state.Load()
-		if from == kicked {
+		switch from {
+		case kicked:
 			return false
+		case dismissed:
+			c.takeBack()
+			continue
 		}
 		if c.state.CompareAndSwap(from, to) {
 			return true

@@ -1,6 +1,8 @@
 package http1_test
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -108,6 +110,110 @@ func TestWhatComesAsTheServerEnds(t *testing.T) {
 			}
 			ended(t, br)
 		})
+	}
+}
+
+// lateConn is a connection whose client sends another request in the moment in which the server ends it: before that is noticed, or after.
+type lateConn struct {
+	*net.TCPConn
+	noticed bool
+	send    func()
+	once    sync.Once
+	reads   int
+	// read is closed when the second request has been read.
+	read chan struct{}
+}
+
+// SetReadDeadline is how the server ends a connection that waits for its client.
+func (c *lateConn) SetReadDeadline(t time.Time) error {
+	if !c.noticed && !t.IsZero() {
+		c.once.Do(func() {
+			c.send()
+			<-c.read
+		})
+	}
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+func (c *lateConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	return lateRaw{raw, c}, err
+}
+
+type lateRaw struct {
+	syscall.RawConn
+	c *lateConn
+}
+
+func (r lateRaw) Read(try func(uintptr) bool) error {
+	err := r.RawConn.Read(try)
+	switch {
+	case err == nil:
+		if r.c.reads++; r.c.reads == 2 {
+			close(r.c.read)
+		}
+	case r.c.noticed:
+		r.c.once.Do(func() {
+			r.c.send()
+			_ = r.c.TCPConn.SetReadDeadline(time.Time{})
+			_ = r.RawConn.Read(func(fd uintptr) bool {
+				_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+				return err != syscall.EAGAIN
+			})
+		})
+	}
+	return err
+}
+
+type lateListener struct {
+	net.Listener
+	wrap func(*net.TCPConn) net.Conn
+}
+
+func (l lateListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(c.(*net.TCPConn)), nil
+}
+
+// A request that comes in the moment in which its idle connection is ended is answered: its client takes it for sent.
+func TestWhatComesAsItsConnectionEnds(t *testing.T) {
+	t.Parallel()
+	for _, noticed := range []bool{false, true} {
+		for _, ending := range []bool{false, true} {
+			t.Run(fmt.Sprintf("noticed %t, ending %t", noticed, ending), func(t *testing.T) {
+				t.Parallel()
+				var client net.Conn
+				ready, cfg := make(chan struct{}), http1.Config{}
+				if !ending {
+					cfg.IdleTimeout = time.Millisecond
+				}
+				s, addr := startOn(t, cfg, hello, func(l net.Listener) net.Listener {
+					return lateListener{l, func(c *net.TCPConn) net.Conn {
+						return &lateConn{TCPConn: c, noticed: noticed, read: make(chan struct{}), send: func() {
+							<-ready
+							if _, err := io.WriteString(client, "POST /fn/y HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"); err != nil {
+								t.Error(err)
+							}
+						}}
+					}}
+				})
+				var br *bufio.Reader
+				client, br = dial(t, addr, "GET /fn/x"+tail)
+				close(ready)
+				answer(t, br)
+				if ending {
+					if err := s.Shutdown(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				if resp, body := answer(t, br); resp.Close != ending || body != "hello" {
+					t.Errorf("close %t %q", resp.Close, body)
+				}
+			})
+		}
 	}
 }
 

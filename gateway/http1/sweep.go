@@ -10,7 +10,7 @@ const (
 	sweepInterval = 50 * time.Millisecond
 	// watchAfter is how long a request may take before its client is watched. Most are answered sooner.
 	watchAfter = 30 * time.Millisecond
-	// lastWords is how long a connection that has been made, or has sent a part of a head, may take for the rest once the server ends.
+	// lastWords is how long a connection that has been made, was answered, or has sent a part of a head, may take for what follows once the server ends.
 	lastWords = 500 * time.Millisecond
 )
 
@@ -59,9 +59,8 @@ func (c *conn) check(now time.Time) {
 			c.kick(state)
 		}
 	case idle:
-		// What has come already is a request that its client takes for sent.
-		if over(cfg.IdleTimeout) || c.s.ending.Load() && c.come() < leastHead {
-			c.kick(state)
+		if over(cfg.IdleTimeout) || c.s.ending.Load() && took > lastWords {
+			c.dismiss()
 		}
 	case active:
 		if took > watchAfter && c.left() {
@@ -78,6 +77,33 @@ func (c *conn) check(now time.Time) {
 func (c *conn) kick(state int32) {
 	if c.state.CompareAndSwap(state, kicked) {
 		_ = c.nc.SetReadDeadline(past)
+	}
+}
+
+// dismiss has a connection that waits for its client end, unless a request has come by then.
+func (c *conn) dismiss() {
+	c.ends.Lock()
+	defer c.ends.Unlock()
+	if c.state.CompareAndSwap(idle, dismissed) {
+		_ = c.nc.SetReadDeadline(past)
+	}
+}
+
+// recall reports, in the last moment before a connection that was dismissed is closed, that a request has come after all: its client takes that for sent.
+func (c *conn) recall() bool {
+	if c.state.Load() != dismissed || c.come() < leastHead {
+		return false
+	}
+	c.takeBack()
+	return true
+}
+
+// takeBack makes a connection that was dismissed one that waits for its client.
+func (c *conn) takeBack() {
+	c.ends.Lock()
+	defer c.ends.Unlock()
+	if c.state.CompareAndSwap(dismissed, idle) {
+		_ = c.nc.SetReadDeadline(time.Time{})
 	}
 }
 

@@ -10,6 +10,14 @@ type mutation struct {
 
 var mutations = []mutation{
 	{
+		"a request read as its connection was dismissed, and not answered",
+		"gateway/http1/conn.go", "\t\t\tc.takeBack()\n\t\t\tcontinue\n", "\t\t\treturn false\n", "./gateway/http1",
+	},
+	{
+		"a request that has come before its connection is closed, and not looked for",
+		"gateway/http1/conn.go", "err != nil && c.recall()", "false", "./gateway/http1",
+	},
+	{
 		"a worker that leaves without a word",
 		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker",
 	},
