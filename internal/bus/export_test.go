@@ -4,7 +4,44 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
+
+// Silence has the next watch of the table show what there is, and then nothing more.
+func (t *Table[T]) Silence() { t.kv = &silentBucket{KeyValue: t.kv} }
+
+type silentBucket struct {
+	jetstream.KeyValue
+	begun bool
+}
+
+func (s *silentBucket) Watch(ctx context.Context, keys string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
+	w, err := s.KeyValue.Watch(ctx, keys, opts...)
+	if err != nil || s.begun {
+		return w, err
+	}
+	s.begun = true
+	silent := silentWatch{w, make(chan jetstream.KeyValueEntry, 100)}
+	for e := range w.Updates() {
+		if silent.updates <- e; e == nil {
+			break
+		}
+	}
+	return silent, w.Stop()
+}
+
+type silentWatch struct {
+	jetstream.KeyWatcher
+	updates chan jetstream.KeyValueEntry
+}
+
+func (s silentWatch) Updates() <-chan jetstream.KeyValueEntry { return s.updates }
+
+func (s silentWatch) Stop() error {
+	close(s.updates)
+	return nil
+}
 
 // HashOf is what the roster keeps of a secret.
 func HashOf(secret string) string { return hashOf(secret) }

@@ -48,6 +48,9 @@ type sight struct {
 	// parted is closed while whole is not empty, which it is since a time.
 	parted chan struct{}
 	since  time.Time
+	// unheard are those that do not count as heard; doubt is closed, and another one takes its place, when there is one more.
+	unheard []string
+	doubt   chan struct{}
 }
 
 type heard struct {
@@ -56,7 +59,7 @@ type heard struct {
 }
 
 func newSight(server, boot string) *sight {
-	return &sight{server: server, boot: boot, others: map[string]heard{}, parted: make(chan struct{})}
+	return &sight{server: server, boot: boot, others: map[string]heard{}, parted: make(chan struct{}), doubt: make(chan struct{})}
 }
 
 // own is what the server tells of itself.
@@ -86,8 +89,11 @@ func (s *sight) hear(now time.Time, said Sighting) (changed bool) {
 
 // look finds who hears whom this server misses; s.mu is held.
 func (s *sight) look(now time.Time) (changed bool) {
-	var whole []string
+	var whole, unheard []string
 	for missed, m := range s.others {
+		if now.Sub(m.at) >= heardFor {
+			unheard = append(unheard, missed)
+		}
 		if now.Sub(m.at) < missedFor {
 			continue
 		}
@@ -97,6 +103,11 @@ func (s *sight) look(now time.Time) (changed bool) {
 			}
 		}
 	}
+	if slices.ContainsFunc(unheard, func(name string) bool { return !slices.Contains(s.unheard, name) }) {
+		close(s.doubt)
+		s.doubt = make(chan struct{})
+	}
+	s.unheard = unheard
 	changed = (len(whole) > 0) != (len(s.whole) > 0)
 	s.whole = whole
 	switch {
@@ -121,6 +132,16 @@ func (s *sight) partedNow() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.parted
+}
+
+// doubted is closed when a server is not heard any more that was until then.
+func (s *sight) doubted() <-chan struct{} {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doubt
 }
 
 // mayLead reports whether another server is fit to lead what this one does: where this one misses a server, one that hears it, and else one that misses none.

@@ -34,24 +34,23 @@ func (t *Table[T]) view(ctx context.Context, doing, match string, see func(jetst
 	if err != nil {
 		return t.viewFault(ctx, err, doing, match)
 	}
-	w, err := t.bus.watch(ctx, t.kv, match, opts...)
-	if err != nil {
+	f := feed[T]{t: t, match: match, opts: opts, doubt: t.bus.sight.doubted()}
+	if f.w, err = t.bus.watch(ctx, t.kv, match, opts...); err != nil {
 		return t.viewFault(ctx, err, doing, match)
 	}
-	defer endWatch(w)
-	var shown uint64
+	defer func() { endWatch(f.w) }()
 	var again <-chan time.Time
 	listed, told := false, false
 	for {
 		select {
-		case e, ok := <-w.Updates():
+		case e, ok := <-f.w.Updates():
 			switch {
 			case !ok:
 				return t.viewFault(ctx, nats.ErrConnectionClosed, doing, match)
 			case e == nil:
 				listed = true
 			default:
-				if shown = e.Revision(); !see(e) {
+				if f.shown = e.Revision(); !see(e) {
 					return nil
 				}
 			}
@@ -59,12 +58,16 @@ func (t *Table[T]) view(ctx context.Context, doing, match string, see func(jetst
 			if newest, err = t.newest(ctx, match); err != nil {
 				return t.viewFault(ctx, err, doing, match)
 			}
+		case <-f.doubt:
+			f.suspect()
+		case <-f.check:
+			f.revive(ctx)
 		case <-ctx.Done():
 			return nil
 		}
 		switch {
 		case told || !listed:
-		case shown < newest:
+		case f.shown < newest:
 			again = time.After(viewStep)
 		default:
 			told, again = true, nil

@@ -10,6 +10,14 @@ type mutation struct {
 
 var mutations = []mutation{
 	{
+		"a view that stays silent when the server is gone that feeds it",
+		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus",
+	},
+	{
+		"a server that is missed and nobody doubts",
+		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus",
+	},
+	{
 		"a request read as its connection was dismissed, and not answered",
 		"gateway/http1/conn.go", "\t\t\tc.takeBack()\n\t\t\tcontinue\n", "\t\t\treturn false\n", "./gateway/http1",
 	},
