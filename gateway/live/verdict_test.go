@@ -28,12 +28,14 @@ func TestVerdict(t *testing.T) {
 		text    string
 		command string
 	}{
-		"idle":       {func(*picture) {}, LevelIdle, "Ready. 1 node, nothing deployed yet.", "tatami init hello"},
-		"healthy":    {fn(func(*Function, *detail) {}), LevelOK, "Healthy. 1 node, 1 function, 0 instances, no traffic.", "tatami status"},
-		"no node":    {func(p *picture) { p.Nodes, p.Totals.Nodes = nil, 0 }, LevelBad, "No node has reported.", "tatami doctor"},
-		"scheduler":  {func(p *picture) { p.Stale = ago(12 * time.Second) }, LevelBad, "The scheduler has not answered for 12 s; nodes and instances are as they were then.", "tatami status"},
-		"lost":       {func(p *picture) { p.Nodes[0].State = NodeLost; p.Nodes[0].LastSeen = *ago(90 * time.Second) }, LevelBad, "Node one has not reported for 1 min.", "tatami node show one"},
-		"left":       {func(p *picture) { p.Nodes = append(p.Nodes, Node{Name: "two", State: NodeLeft, LastSeen: *ago(90 * time.Second)}) }, LevelIdle, "Ready. 1 node, nothing deployed yet.", "tatami init hello"},
+		"idle":      {func(*picture) {}, LevelIdle, "Ready. 1 node, nothing deployed yet.", "tatami init hello"},
+		"healthy":   {fn(func(*Function, *detail) {}), LevelOK, "Healthy. 1 node, 1 function, 0 instances, no traffic.", "tatami status"},
+		"no node":   {func(p *picture) { p.Nodes, p.Totals.Nodes = nil, 0 }, LevelBad, "No node has reported.", "tatami doctor"},
+		"scheduler": {func(p *picture) { p.Stale = ago(12 * time.Second) }, LevelBad, "The scheduler has not answered for 12 s; nodes and instances are as they were then.", "tatami status"},
+		"lost":      {func(p *picture) { p.Nodes[0].State = NodeLost; p.Nodes[0].LastSeen = *ago(90 * time.Second) }, LevelBad, "Node one has not reported for 1 min.", "tatami node show one"},
+		"left": {func(p *picture) {
+			p.Nodes = append(p.Nodes, Node{Name: "two", State: NodeLeft, LastSeen: *ago(90 * time.Second)})
+		}, LevelIdle, "Ready. 1 node, nothing deployed yet.", "tatami init hello"},
 		"all left":   {func(p *picture) { p.Nodes[0].State, p.Totals.Nodes = NodeLeft, 0 }, LevelBad, "No node has reported.", "tatami doctor"},
 		"memory":     {func(p *picture) { p.Nodes[0].Memory.Used = 960 }, LevelWarn, "Node one uses 96 % of its memory.", "tatami inst ls"},
 		"pending":    {fn(func(f *Function, _ *detail) { f.Pending = "no node fits" }), LevelWarn, "hello waits: no node fits.", "tatami explain hello"},
