@@ -329,10 +329,6 @@ var mutations = []mutation{
 		"gateway/gateway.go", "\tfront.Leave()\n", "", "./gateway",
 	},
 	{
-		"a request lost that came as the server ended",
-		"gateway/http1/sweep.go", "c.s.ending.Load() && c.come() < leastHead", "c.s.ending.Load()", "./gateway/http1",
-	},
-	{
 		"a connection lost that nobody had taken when the server ended",
 		"gateway/http1/server.go", "\t\ts.takeWaiting(ctx)\n", "", "./gateway/http1",
 	},
