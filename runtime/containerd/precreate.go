@@ -108,6 +108,8 @@ func (d *Driver) startPrecreated(ctx context.Context, b *box, s sandbox.Spec, ar
 		_, err = d.client.TaskService().Start(limited, &tasks.StartRequest{ContainerID: b.sid})
 	}
 	if err == nil {
+		// The socket comes to be after the start; the function, later still, finds in it who has come meanwhile.
+		b.info.Activated = s.Activate && b.AwaitListening(limited) == nil
 		b.info.StartPath = pathPrecreated
 		b.info.Create, b.info.Start = made.Sub(b.info.Created), time.Since(made)
 		d.tellUser(b, art)
@@ -137,6 +139,9 @@ func (d *Driver) instruct(b *box, s sandbox.Spec, spec *specs.Spec, told names) 
 	}}
 	if p.User.UID == 0 {
 		words.Request.Keep = rootKeeps()
+	}
+	if s.Activate {
+		words.Request.Listen, words.Request.Env = uint32(s.Port), append(slices.Clip(p.Env), activation...)
 	}
 	if b.gvisor {
 		words.Hostname = spec.Hostname

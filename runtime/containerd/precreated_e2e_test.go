@@ -75,6 +75,9 @@ func (p *precreating) Create(ctx context.Context, s sandbox.Spec) (sandbox.Sandb
 	if err == nil && sb.Info().StartPath != pathPrecreated {
 		p.t.Errorf("started by the path %s: %s", sb.Info().StartPath, sb.Info().PathReason)
 	}
+	if err == nil && s.Activate && !sb.Info().Activated {
+		p.t.Error("it was given no socket")
+	}
 	return sb, err
 }
 
@@ -120,7 +123,9 @@ func conformancePrecreated(t *testing.T, cfg Config, setup sandboxtest.Setup, cl
 	blobs := sandboxtest.Blobs(t.TempDir())
 	var driver *Driver
 	if setup.Blobs = blobs; !*precreatedWhole {
-		setup.Parts = []string{"Isolation", "Exec"}
+		if setup.Parts = []string{"Isolation", "Exec"}; !setup.Mapped && !setup.Guest {
+			setup.Parts = append(setup.Parts, "Activation")
+		}
 	}
 	setup.Open = func(testing.TB) sandbox.Driver {
 		driver = open(t, cfg, blobs)

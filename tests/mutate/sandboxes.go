@@ -31,6 +31,10 @@ var sandboxes = []mutation{
 		"runtime/containerd/adopt.go", "if c.Labels[labelPrecreated] != \"\" {", "if c.Labels[labelPrecreated] == \"-\" {", "./runtime/containerd TestPrecreatedKilled",
 	},
 	{
+		"made ahead: a container without its socket",
+		"runtime/attach/init/start.go", "if w.Request.Listen != 0 {", "if w.Request.Listen > 1<<16 {", "./runtime/containerd TestConformancePrecreated$/^Activation",
+	},
+	{
 		"a process of gVisor's that goes on when it is given up",
 		"runtime/containerd/exec.go", "b.killGuest(ctx, execID) == nil", "ctx.Err() == nil", "./runtime/containerd TestConformancePrecreatedGVisor$/^Exec",
 	},

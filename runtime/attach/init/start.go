@@ -32,6 +32,11 @@ func start(path string) string {
 			return "sethostname: " + err.Error()
 		}
 	}
+	if w.Request.Listen != 0 {
+		if why := listen(w.Request.Listen); why != "" {
+			return why
+		}
+	}
 	return become(w.Request, !w.Drop)
 }
 
