@@ -170,7 +170,7 @@ mutate: build ## Break one promise after the other in a copy of the tree and sho
 .PHONY: soak
 soak: deps-test build ## 10,000 starts and ends with random kills, 200 instances under churn, a full node (root)
 	@echo 'time limit: 100 minutes'
-	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode|EscapePrecreated|ConformancePrecreated.*)$$' -count=1 -v -timeout 100m \
+	$(GO) test -tags e2e ./runtime/containerd -run '^Test(Cycles|Identity|FullNode|EscapePrecreated.*|ConformancePrecreated.*)$$' -count=1 -v -timeout 100m \
 		-args -cycles.n 10000 -identity.instances 200 -identity.requests 100000 -full.instances 100 -precreated.whole
 
 .PHONY: chaos-queue
@@ -189,8 +189,8 @@ chaos-cluster: deps-test build ## Three servers and three workers killed, parted
 
 .PHONY: test-v2
 test-v2: deps-v2 build ## The sandboxes' suites on Debian's kernel with cgroup v2, in an emulated machine
-	@echo 'time limit: 90 minutes'
-	timeout 5400 $(GO) run ./tests/v2
+	@echo 'time limit: 105 minutes'
+	timeout 6300 $(GO) run ./tests/v2
 
 .PHONY: soak-scheduler
 soak-scheduler: ## 1e8 random steps of the placement engine, and again from the seeds (no root)

@@ -66,10 +66,33 @@ func withEgress(t *testing.T, cfg *Config, s *escape.Setup) {
 
 // TestEscapePrecreated: nor out of a container that was made ahead.
 func TestEscapePrecreated(t *testing.T) {
+	escapingPrecreated(t, testConfig, nil, "Calls", "Processes", "Files", "Neighbours")
+}
+
+// TestEscapePrecreatedMapped: nor as root of one.
+func TestEscapePrecreatedMapped(t *testing.T) {
+	escapingPrecreated(t, mappedConfig, asRoot, "Calls")
+}
+
+// TestEscapePrecreatedEgress: nor, where it may reach the internet, out of one by the same way.
+func TestEscapePrecreatedEgress(t *testing.T) {
+	escapingPrecreated(t, testConfig, withEgress, "Neighbours")
+}
+
+// TestEscapePrecreatedGVisor: nor out of gVisor's that was made ahead.
+func TestEscapePrecreatedGVisor(t *testing.T) {
+	escapingPrecreated(t, testConfig, onGVisor, "Neighbours")
+}
+
+// escapingPrecreated runs the suite, or its short form's parts, on containers that were made ahead.
+func escapingPrecreated(t *testing.T, config func(testing.TB) Config, class func(*testing.T, *Config, *escape.Setup), short ...string) {
 	needInit(t)
-	escaping(t, testConfig, 0, func(_ *testing.T, cfg *Config, s *escape.Setup) {
+	escaping(t, config, 0, func(t *testing.T, cfg *Config, s *escape.Setup) {
+		if class != nil {
+			class(t, cfg, s)
+		}
 		if cfg.Precreated = 4; !*precreatedWhole {
-			s.Parts = []string{"Calls", "Processes", "Files", "Neighbours"}
+			s.Parts = short
 		}
 	})
 }
@@ -105,8 +128,10 @@ func escaping(t *testing.T, config func(testing.TB) Config, pool int, class func
 // TestEscapeGVisor: nor out of gVisor's. What its kernel says to calls is its own matter, for none of them reaches the node's.
 func TestEscapeGVisor(t *testing.T) {
 	needRoot(t)
-	escaping(t, testConfig, 0, func(_ *testing.T, _ *Config, s *escape.Setup) {
-		s.Class = func(spec *sandbox.Spec) { spec.GVisor = true }
-		s.Parts = []string{"Neighbours", "Network", "Places"}
-	})
+	escaping(t, testConfig, 0, onGVisor)
+}
+
+func onGVisor(_ *testing.T, _ *Config, s *escape.Setup) {
+	s.Class = func(spec *sandbox.Spec) { spec.GVisor = true }
+	s.Parts = []string{"Neighbours", "Network", "Places"}
 }

@@ -39,10 +39,6 @@ var sandboxes = []mutation{
 		"runtime/containerd/exec.go", "b.killGuest(ctx, execID) == nil", "ctx.Err() == nil", "./runtime/containerd TestConformancePrecreatedGVisor$/^Exec",
 	},
 	{
-		"a process that begins after it was given up",
-		"runtime/containerd/exec.go", "b.begin(late, execID)", "b.begin(ctx, execID)", "./runtime/containerd TestConformancePrecreatedGVisor$/^Exec",
-	},
-	{
 		"a file of the node read for an image's users",
 		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd",
 	},

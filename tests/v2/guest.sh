@@ -56,9 +56,12 @@ else
 	suite "conformance, made ahead" containerd.test '^TestConformanceAttach$'
 	suite "conformance, root of a user namespace" containerd.test '^TestConformance(Attach)?Mapped$'
 	suite "late attach" containerd.test '^TestAttach(Views|ViewsMapped|Refusals|Otherwise|Many)$'
+	suite "made by the OCI runtime ahead" containerd.test '^TestPrecreated(Views|ViewsMapped|Once|Killed|GivesWay)$'
+	suite "conformance, made by the OCI runtime ahead" containerd.test '^TestConformancePrecreated(Mapped)?$'
 	suite "escape, made by the OCI runtime" containerd.test '^TestEscape$'
 	suite "escape, made ahead" containerd.test '^TestEscapeAttach$'
 	suite "escape, root of a user namespace" containerd.test '^TestEscape(Attach)?Mapped$'
+	suite "escape, made by the OCI runtime ahead" containerd.test '^TestEscapePrecreated(Mapped)?$'
 fi
 if [ $failed = 0 ]; then echo "test-v2: all passed"; else echo "test-v2: some failed"; fi
 poweroff -f

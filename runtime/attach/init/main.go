@@ -44,7 +44,12 @@ func main() {
 		keep(path)
 		return
 	}
-	if path, ok := after(called, wire.StartProgram); ok {
+	path, ok := after(called, wire.StartProgram)
+	if called == "" && syscall.Access(wire.StartWords, 0) == nil {
+		// gVisor has nothing of a process in /proc where the image has another mount lead there.
+		path, ok = wire.StartWords, true
+	}
+	if ok {
 		writeAll(errorOutput, []byte("the process cannot be started: "+start(path)+"\n"))
 		syscall.Exit(exitImpossible)
 	}
