@@ -9,8 +9,10 @@
 //
 //	root, err := attach.NewRoot(lower, upper, work, users) // an overlay that is mounted nowhere yet
 //	err = root.Points(dirs, files, owner)             // the places onto which the sandbox's own mounts will be moved
-//	err = attach.Enter(place, root)                   // it becomes the sandbox's root; the old root is gone
-//	err = attach.Send(conn, request)                  // the init becomes the function's user and then the function, as pid 1
+//	err = attach.Enter(place, root, hand, begin)      // it becomes the sandbox's root; the old root is gone
+//	  attach.Hand(ctx, conn, request)                 // in hand, meanwhile: the init becomes the function's user
+//	  unheard = attach.Begin(conn)                    // in begin: the init becomes the function, as pid 1
+//	err = attach.Await(ctx, conn, unheard)            // it has
 //
 // The init has no privilege but to change its user and to give privileges up: all mounting is done from outside, by a thread that enters
 // the sandbox's mount namespace and ends there. No name of the function's image is resolved outside of the image: the places are opened

@@ -32,9 +32,16 @@ type Setting struct {
 // madeMode is that of a directory that is made.
 const madeMode = 0o755
 
-// Enter makes root the sandbox's root and moves the sandbox's own mounts to root's points. After an error the sandbox is spoilt.
-func Enter(p Place, root *Root, s Setting) error {
-	return onLostThread(func() error { return enter(p, root, s) })
+// Enter makes root the sandbox's root and moves the sandbox's own mounts to root's points. After an error the sandbox is spoilt. It calls hand when only
+// the old root has still to go, which lies on the new one, where a name with ".." may lead to it; and begin when everything is in place.
+func Enter(p Place, root *Root, s Setting, hand, begin func() error) error {
+	return onLostThread(func() error {
+		if err := enter(p, root, s, hand); err != nil {
+			return err
+		}
+		// Here, as the way back from this thread takes its time.
+		return begin()
+	})
 }
 
 // Rename gives the sandbox of the process another host name.
@@ -47,7 +54,7 @@ func Rename(process *os.File, hostname string) error {
 	})
 }
 
-func enter(p Place, root *Root, s Setting) error {
+func enter(p Place, root *Root, s Setting, hand func() error) error {
 	// Root and working directory must be this thread's own to be changed with the namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare", err)
@@ -73,6 +80,10 @@ func enter(p Place, root *Root, s Setting) error {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return os.NewSyscallError("pivot_root", err)
 	}
+	if err := hand(); err != nil {
+		return err
+	}
+	// The kernel waits until no processor looks at it any more.
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach the old root: %w", err)
 	}

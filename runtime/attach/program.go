@@ -5,6 +5,7 @@ package attach
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +13,15 @@ import (
 // Program is the init, in a file that has no name and that nobody can write to: a process inside a sandbox that gets hold of it cannot
 // change what the next one runs.
 type Program struct{ file *os.File }
+
+// programName is what the kernel calls the file.
+const programName = "tatami-init"
+
+// IsInit reports whether the process is an init still, and not what it is to become.
+func IsInit(pid int) bool {
+	file, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.HasPrefix(file, "/memfd:"+programName)
+}
 
 // aboveFiles is more than the descriptors that a started process is given: it names the program by a descriptor's number, which none of them may
 // have taken before it is run.
@@ -27,7 +37,7 @@ func NewProgram() (*Program, error) {
 }
 
 func programOf(raw []byte) (*Program, error) {
-	low, err := unix.MemfdCreate("tatami-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	low, err := unix.MemfdCreate(programName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
@@ -36,7 +46,7 @@ func programOf(raw []byte) (*Program, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	p := &Program{os.NewFile(uintptr(fd), "tatami-init")}
+	p := &Program{os.NewFile(uintptr(fd), programName)}
 	if _, err := p.file.Write(raw); err != nil {
 		p.Close()
 		return nil, err

@@ -50,17 +50,38 @@ func setUp(ctx context.Context, conn *net.UnixConn, setup []byte, done byte) err
 
 // Send has the init become the process, and returns when it has; a RefusedError where it could not.
 func Send(ctx context.Context, conn *net.UnixConn, request []byte) error {
+	if err := Hand(ctx, conn, request); err != nil {
+		return err
+	}
+	return Await(ctx, conn, Begin(conn))
+}
+
+// Hand tells the init which process it will be. It gets ready for that, and runs nothing of it before Begin.
+func Hand(ctx context.Context, conn *net.UnixConn, request []byte) error {
 	defer unblock(ctx, conn)()
 	if _, err := conn.Write(request); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
+	return nil
+}
+
+// Begin has the init become the process that it was handed. It does not wait for that; its error is for Await: an init that could not get ready has
+// ended, and has said why before.
+func Begin(conn *net.UnixConn) (unheard error) {
+	_, unheard = conn.Write([]byte{wire.Begin})
+	return unheard
+}
+
+// Await returns when the init has become the process that it was handed; a RefusedError where it could not. unheard is what Begin said.
+func Await(ctx context.Context, conn *net.UnixConn, unheard error) error {
+	defer unblock(ctx, conn)()
 	// The program that takes the init's place does not inherit the connection.
 	why, err := io.ReadAll(io.LimitReader(conn, maxRefusal))
-	if err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	if len(why) > 0 {
+	switch {
+	case len(why) > 0:
 		return &RefusedError{string(why)}
+	case err != nil || unheard != nil:
+		return errors.Join(ctx.Err(), unheard, err)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func TestSend(t *testing.T) {
 		ours, theirs := pair(t)
 		got := make(chan string, 1)
 		go func() {
-			b := make([]byte, 4)
+			b := make([]byte, 5)
 			_, _ = io.ReadFull(theirs, b)
 			_, _ = io.WriteString(theirs, answer)
 			theirs.Close()
@@ -83,14 +83,47 @@ func TestSend(t *testing.T) {
 		if answer == "" && err != nil || answer != "" && (!errors.As(err, &refused) || refused.Why != answer) {
 			t.Errorf("%q: %v", answer, err)
 		}
-		if b := <-got; b != "work" {
+		if b := <-got; b != "work"+string(rune(wire.Begin)) {
 			t.Errorf("%q", b)
 		}
 	}
 	ours, theirs := pair(t)
 	theirs.Close()
 	var refused *RefusedError
+	if err := Await(t.Context(), ours, Begin(ours)); err == nil || errors.As(err, &refused) {
+		t.Errorf("an init that has ended before it was to begin: %v", err)
+	}
 	if err := Send(t.Context(), ours, make([]byte, 1<<20)); err == nil || errors.As(err, &refused) {
 		t.Errorf("an init that has ended: %v", err)
+	}
+}
+
+// TestRefusedBeforeBegin: an init that ends while it gets ready has said why, whether it still hears that it is to begin or not.
+func TestRefusedBeforeBegin(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{false, true} {
+		ours, theirs := pair(t)
+		if err := Hand(t.Context(), ours, []byte("work")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 8)
+		if n, err := theirs.Read(b); err != nil || string(b[:n]) != "work" {
+			t.Errorf("%q, %v", b[:n], err)
+		}
+		if _, err := io.WriteString(theirs, "no such user"); err != nil {
+			t.Fatal(err)
+		}
+		if late {
+			// It leaves the word unread: its end breaks the connection.
+			if _, err := ours.Write([]byte{wire.Begin}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		theirs.Close()
+		err := Await(t.Context(), ours, Begin(ours))
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Why != "no such user" {
+			t.Errorf("%v", err)
+		}
 	}
 }

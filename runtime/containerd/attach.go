@@ -131,12 +131,15 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 	}
 	b.take(sp.box)
 	b.function = p
-	err = d.enter(pool, b, sp, s, art, spec, told)
-	made := time.Now()
+	limited, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	var made time.Time
+	var unheard error
+	err = d.enter(pool, b, sp, s, art, spec, told, func() error { return attach.Hand(limited, sp.conn, raw) }, func() {
+		made, unheard = time.Now(), attach.Begin(sp.conn)
+	})
 	if err == nil {
-		limited, cancel := context.WithTimeout(ctx, attachTime)
-		err = attach.Send(limited, sp.conn, raw)
-		cancel()
+		err = attach.Await(limited, sp.conn, unheard)
 	}
 	sp.close()
 	var refused *attach.RefusedError
@@ -175,8 +178,9 @@ func notPoolable(s sandbox.Spec, art *artifact) string {
 	return reason
 }
 
-// enter brings the function's surroundings into the waiting sandbox. Everything is in place afterwards but the process.
-func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (err error) {
+// enter brings the function's surroundings into the waiting sandbox. It calls hand when the process may get ready, and begin when everything is in
+// place but the process.
+func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artifact, spec *specs.Spec, told names, hand func() error, begin func()) (err error) {
 	sc := d.scratch(b.sid)
 	// It takes as long as all that comes before it is entered.
 	built := sync.OnceValues(func() (*attach.Root, error) { return buildRoot(art, sc, spec.Mounts, sp.users, int(b.ids)) })
@@ -193,11 +197,17 @@ func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artif
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
 	}
+	plugged := func() error { return nil }
 	if s.Egress && !sp.linked {
-		// The rest does not need it; the function must not run before it is there.
-		plugged := make(chan error, 1)
-		go func() { plugged <- d.egress.Plug(b.sid, b.netns) }()
-		defer func() { err = errors.Join(err, <-plugged) }()
+		// The rest does not need it; the function must not run before it is there. It is made by a goroutine of its own: who waits for it is in the sandbox.
+		made := make(chan struct{})
+		var failed error
+		go func() {
+			defer close(made)
+			failed = d.egress.Plug(b.sid, b.netns)
+		}()
+		plugged = func() error { <-made; return failed }
+		defer func() { _ = plugged() }()
 	}
 	if err := d.cgroup.limit(b.sid, resources); err != nil {
 		return fmt.Errorf("write the limits: %w", err)
@@ -217,7 +227,13 @@ func (d *Driver) enter(pool *pool, b *box, sp *spare, s sandbox.Spec, art *artif
 	if err != nil {
 		return err
 	}
-	return attach.Enter(attach.Place{Process: b.process}, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot})
+	return attach.Enter(attach.Place{Process: b.process}, root, attach.Setting{Hostname: spec.Hostname, Cwd: spec.Process.Cwd, ReadOnly: s.ReadOnlyRoot}, hand, func() error {
+		if err := plugged(); err != nil {
+			return err
+		}
+		begin()
+		return nil
+	})
 }
 
 // buildRoot returns the function's root, which no sandbox has yet. With a user namespace, its files show by the ids of that, whose root is the

@@ -140,6 +140,7 @@ func (d *Driver) adoptAttached(sid string, a *attachment) {
 	d.boxes[a.Instance] = b
 	d.mu.Unlock()
 	kept := d.keepers.join(a.Keeper)
+	d.awaitFunction(sid)
 	// The number is the process's own only if it still is the sandbox's after we have taken hold of it.
 	if pid := d.initOf(sid); pid != 0 && kept == nil && b.hold(pid) == nil && d.initOf(sid) == pid {
 		b.ids = d.ids.claim(pid)
@@ -156,6 +157,17 @@ func (d *Driver) adoptAttached(sid string, a *attachment) {
 	code := d.ownExit(sid, a.Keeper)
 	b.end(code)
 	d.log.Info("sandbox of an earlier run has ended", "inst", a.Instance, "code", code)
+}
+
+// awaitFunction returns when the sandbox's first process, of an earlier run, is no init of ours: with nobody to tell it more, it becomes the function
+// if it has been told to begin, and ends if not.
+func (d *Driver) awaitFunction(sid string) {
+	for begun := time.Now(); attach.IsInit(d.initOf(sid)); time.Sleep(time.Millisecond) {
+		if time.Since(begun) > attachTime {
+			d.cgroup.kill(sid)
+			return
+		}
+	}
 }
 
 // endOwn ends the sandbox's processes, and returns when its first one is gone.

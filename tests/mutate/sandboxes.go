@@ -100,7 +100,19 @@ var sandboxes = []mutation{
 	},
 	{
 		"made ahead: a capability that can be had again",
-		"runtime/attach/init/privileges.go", "if keep&(1<<c) != 0 {", "if keep&(1<<c) != 0 || c == 21 {", "./runtime/containerd TestAttachViews",
+		"runtime/attach/init/privileges.go", "if gone&(1<<c) == 0 {", "if gone&(1<<c) == 0 || c == 21 {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: a name looked up while the old root lies on the new one",
+		"runtime/attach/init/main.go", "if r.Cwd != \"/\" {", "if r.Cwd == \"\" {", "./runtime/containerd TestAttachViews",
+	},
+	{
+		"made ahead: one that waits taken for a function after a crash",
+		"runtime/attach/program.go", "strings.HasPrefix(file, \"/memfd:\"+programName)", "strings.HasPrefix(file, \"/memfd:/\"+programName)", "./runtime/attach",
+	},
+	{
+		"made ahead: begun without a word",
+		"runtime/attach/send.go", "\t_, unheard = conn.Write([]byte{wire.Begin})\n", "", "./runtime/attach",
 	},
 	{
 		"made ahead: the platform's open files",

@@ -72,6 +72,7 @@ func main() {
 			fail(why)
 		}
 	}
+	signals.Hear(1)
 	if why := confine(&setup); why != "" {
 		fail(why)
 	}
@@ -87,7 +88,24 @@ func main() {
 			fail(why)
 		}
 	}
-	fail(become(r, false))
+	// The old root may lie on the new one until the process may begin: no name is looked up before but one that leads nowhere else.
+	if r.Cwd != "/" {
+		awaitBegin()
+	}
+	if why := settle(r, setup.Keep); why != "" {
+		fail(why)
+	}
+	if r.Cwd == "/" {
+		awaitBegin()
+	}
+	fail(become(r))
+}
+
+// awaitBegin returns once the process may begin.
+func awaitBegin() {
+	if word := make([]byte, 1); !readAll(control, word) || word[0] != wire.Begin {
+		syscall.Exit(exitUnused)
+	}
 }
 
 // lastFile is beyond every descriptor.
@@ -151,27 +169,21 @@ func receive() []byte {
 	return body
 }
 
-// become returns only with why it failed, in the OCI runtime's words. With settled, the process is where and who the function is to be already.
-func become(r wire.Request, settled bool) string {
-	if !settled {
-		if why := settle(r); why != "" {
-			return why
-		}
-	}
+// become returns only with why it failed, in the OCI runtime's words. The process is where and who the function is to be already.
+func become(r wire.Request) string {
 	path, why := lookup(r.Args[0], r.Env)
 	if why != "" {
 		return why
 	}
-	signals.Hear(1)
 	err := syscall.Exec(path, r.Args, r.Env)
 	return "exec " + path + ": " + err.Error()
 }
 
-// settle goes to the request's directory and becomes its user.
-func settle(r wire.Request) string {
+// settle goes to the request's directory and becomes its user, who has had the capabilities until now.
+func settle(r wire.Request, had uint64) string {
 	// As root first, then as the user: either may be the only one that can.
 	outside := syscall.Chdir(r.Cwd)
-	if why := drop(r); why != "" {
+	if why := drop(r, had); why != "" {
 		return why
 	}
 	if outside != nil {

@@ -16,6 +16,7 @@ const (
 	prCapAmbientClear = 4
 	// lastCap is beyond every capability that there is.
 	lastCap           = 63
+	allCaps           = ^uint64(0)
 	capVersion3       = 0x20080522
 	seccompModeFilter = 1
 	// filterStep is the size of one instruction of a filter.
@@ -24,7 +25,7 @@ const (
 
 // confine gives up what is not kept until the request comes.
 func confine(s *wire.Setup) string {
-	if why := dropBounding(s.Keep); why != "" {
+	if why := dropBounding(allCaps &^ s.Keep); why != "" {
 		return why
 	}
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, prCapAmbient, prCapAmbientClear, 0, 0, 0, 0); e != 0 && e != syscall.EINVAL {
@@ -50,9 +51,9 @@ func confine(s *wire.Setup) string {
 	return ""
 }
 
-// drop becomes the user and gives up every privilege that it is not to have.
-func drop(r wire.Request) string {
-	if why := dropBounding(r.Keep); why != "" {
+// drop becomes the user and gives up every privilege that it is not to have, of those that it has had until now.
+func drop(r wire.Request, had uint64) string {
+	if why := dropBounding(had &^ r.Keep); why != "" {
 		return why
 	}
 	var groups unsafe.Pointer
@@ -81,9 +82,10 @@ func becomeRoot() error {
 	return nil
 }
 
-func dropBounding(keep uint64) string {
+// dropBounding takes what is gone out of the bounding set.
+func dropBounding(gone uint64) string {
 	for c := uintptr(0); c <= lastCap; c++ {
-		if keep&(1<<c) != 0 {
+		if gone&(1<<c) == 0 {
 			continue
 		}
 		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, c, 0); e == syscall.EINVAL {

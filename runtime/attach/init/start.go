@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/tatami-faas/tatami/runtime/attach/wire"
+	"github.com/tatami-faas/tatami/runtime/signals"
 )
 
 // errorOutput is the standard error output.
@@ -37,7 +38,13 @@ func start(path string) string {
 			return why
 		}
 	}
-	return become(w.Request, !w.Drop)
+	if w.Drop {
+		if why := settle(w.Request, allCaps); why != "" {
+			return why
+		}
+	}
+	signals.Hear(1)
+	return become(w.Request)
 }
 
 // readFile reads a whole file of no more than the longest words.

@@ -2,17 +2,19 @@
 // nothing that is large.
 //
 // The worker asks the keeper to spawn an init. The init reads its setup from its connection, does it, says Hello (or answers why not),
-// waits for one request, and answers with why it cannot be done; without an answer the connection ends, as the function's program has
-// taken the init's place.
+// waits for one request and for Begin, and answers with why it cannot be done; without an answer the connection ends, as the function's
+// program has taken the init's place.
 package wire
 
 import "errors"
 
 const (
 	// Hello is the byte that the init sends when its setup is done: the version of this protocol.
-	Hello = 4
+	Hello = 5
 	// Entered is the byte that the init sends when it has started anew in a user namespace, which has no users until the worker says whom.
 	Entered = 1
+	// Begin is the byte that has the init become the process of the request that it was sent.
+	Begin = 2
 	// MaxRequest is the longest request in bytes.
 	MaxRequest = 2 << 20
 	// HeaderSize is the length of what precedes a request: its own length.
