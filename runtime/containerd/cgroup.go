@@ -40,13 +40,18 @@ type cgroups struct {
 	v2           bool
 	// known are the hierarchies and those of them with controllers, found once; nil: they are looked for each time.
 	known func() (all, controlled []string)
+	// kernel is what the kernel can, asked once there is the parent; nil: it is asked each time.
+	kernel func() abilities
 }
+
+// abilities are what not every kernel can: limit swap, and show a process its own cgroup for the root.
+type abilities struct{ swap, namespaces bool }
 
 func newCgroups(root, parent string) *cgroups {
 	var st unix.Statfs_t
 	v2 := unix.Statfs(root, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 	c := &cgroups{root: root, parent: parent, v2: v2}
-	c.known = sync.OnceValues(c.find)
+	c.known, c.kernel = sync.OnceValues(c.find), sync.OnceValue(c.ask)
 	return c
 }
 
@@ -170,14 +175,22 @@ func (c *cgroups) enableControllers() error {
 	return nil
 }
 
-// accountsSwap reports whether a limit on swap can be set.
-func (c *cgroups) accountsSwap() bool {
+// can is what the kernel can. It must not be called before there is the parent.
+func (c *cgroups) can() abilities {
+	if c.kernel != nil {
+		return c.kernel()
+	}
+	return c.ask()
+}
+
+func (c *cgroups) ask() abilities {
 	file := "memory.memsw.limit_in_bytes"
 	if c.v2 {
 		file = "memory.swap.max"
 	}
-	_, err := os.Stat(filepath.Join(c.dir("memory", ""), file))
-	return err == nil
+	_, swap := os.Stat(filepath.Join(c.dir("memory", ""), file))
+	_, namespaces := os.Stat("/proc/self/ns/cgroup")
+	return abilities{swap == nil, namespaces == nil}
 }
 
 // usage reads a sandbox's account; fs.ErrNotExist when it has no cgroup.

@@ -15,6 +15,7 @@ import (
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
@@ -164,6 +165,7 @@ type plan struct {
 // plan says how the OCI runtime makes a sandbox with the specification.
 func (d *Driver) plan(b *box, s sandbox.Spec, art *artifact, spec *specs.Spec, told names) (plan, error) {
 	sc := d.scratch(b.sid)
+	spec.Linux.Seccomp = seccomp.DefaultProfile(spec)
 	p := plan{
 		labels: map[string]string{labelArtifact: s.Artifact.Digest, labelPort: strconv.Itoa(s.Port)},
 		record: s.Record, spec: spec, root: sc.rootfs(art), runtime: d.runc, runtimeRoot: d.cfg.runcRoot(),

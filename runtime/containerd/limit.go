@@ -10,7 +10,10 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// limit writes the resources into a cgroup that exists, as the OCI runtime would have at its making.
+// kernelPeriod is the period of a cgroup that was given none. To set it costs more than all other limits.
+const kernelPeriod = 100_000
+
+// limit writes the resources into a cgroup that exists and has the kernel's period, as the OCI runtime would have at its making.
 func (c *cgroups) limit(id string, r *specs.LinuxResources) error {
 	if c.v2 {
 		return c.limitV2(id, r)
@@ -30,7 +33,9 @@ func (c *cgroups) limit(id string, r *specs.LinuxResources) error {
 		set("cpu", "cpu.shares", int64(*r.CPU.Shares))
 	}
 	if r.CPU != nil && r.CPU.Quota != nil {
-		set("cpu", "cpu.cfs_period_us", int64(*r.CPU.Period))
+		if *r.CPU.Period != kernelPeriod {
+			set("cpu", "cpu.cfs_period_us", int64(*r.CPU.Period))
+		}
 		set("cpu", "cpu.cfs_quota_us", *r.CPU.Quota)
 	}
 	if r.Pids != nil && r.Pids.Limit != nil {

@@ -20,7 +20,7 @@ func TestLimit(t *testing.T) {
 			files: map[string]string{"memory/p/memory.memsw.limit_in_bytes": "", "memory/p/ins/x": "", "cpu/p/ins/x": "", "pids/p/ins/x": ""},
 			want: map[string]string{
 				"memory/p/ins/memory.limit_in_bytes": "75497472", "memory/p/ins/memory.memsw.limit_in_bytes": "75497472",
-				"cpu/p/ins/cpu.shares": "256", "cpu/p/ins/cpu.cfs_period_us": "100000", "cpu/p/ins/cpu.cfs_quota_us": "25000", "pids/p/ins/pids.max": "30",
+				"cpu/p/ins/cpu.shares": "256", "cpu/p/ins/cpu.cfs_period_us": "", "cpu/p/ins/cpu.cfs_quota_us": "25000", "pids/p/ins/pids.max": "30",
 			},
 		},
 		"v2": {

@@ -43,6 +43,9 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	}
 	p := probe{sockets: b.d.sockets, netns: netns, port: b.port, fds: [2]int{-1, -1}}
 	defer p.close()
+	if err := p.open(ctx); err != nil {
+		return err
+	}
 	waiting := min(b.d.awaited.Add(1), stepsMost)
 	defer b.d.awaited.Add(-1)
 	pause, err := newPacer(time.Duration(waiting)*stepTime, b.listens.expected())
@@ -51,11 +54,7 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	}
 	defer pause.close()
 	for try := 1; ; try++ {
-		open, err := p.try(ctx, try%otherFamily == 0)
-		if err != nil {
-			return err
-		}
-		if open >= 0 {
+		if open := p.try(try%otherFamily == 0); open >= 0 {
 			b.listens.took(time.Since(pause.begun))
 			b.served()
 			return b.keepFirst(open, firstTime)
@@ -66,31 +65,33 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	}
 }
 
-// probe tries to connect, again and again with the same two sockets: making one takes a thread into the sandbox's network namespace.
+// probe tries to connect, again and again with the same two sockets, which open makes: that takes a thread into the sandbox's network namespace.
 type probe struct {
 	sockets *socketMaker
 	netns   *os.File
 	port    int
-	// fds are the sockets of IPv4 and IPv6; -1: none yet.
+	// fds are the sockets of IPv4 and IPv6; -1: none.
 	fds [2]int
 }
 
+// open makes the sockets, while there is time: nobody can listen yet.
+func (p *probe) open(ctx context.Context) (err error) {
+	if p.fds[0], err = p.sockets.socket(ctx, p.netns, unix.AF_INET); err != nil {
+		return err
+	}
+	// A kernel may lack the other family.
+	p.fds[1], _ = p.sockets.socket(ctx, p.netns, unix.AF_INET6)
+	return ctx.Err()
+}
+
 // try returns a connection if somebody listens, on one of the two families; -1: nobody.
-func (p *probe) try(ctx context.Context, six bool) (int, error) {
-	i, family, to := 0, unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: p.port, Addr: [4]byte{127, 0, 0, 1}})
+func (p *probe) try(six bool) int {
+	i, to := 0, unix.Sockaddr(&unix.SockaddrInet4{Port: p.port, Addr: [4]byte{127, 0, 0, 1}})
 	if six {
-		i, family, to = 1, unix.AF_INET6, &unix.SockaddrInet6{Port: p.port, Addr: [16]byte{15: 1}}
+		i, to = 1, &unix.SockaddrInet6{Port: p.port, Addr: [16]byte{15: 1}}
 	}
 	if p.fds[i] < 0 {
-		fd, err := p.sockets.socket(ctx, p.netns, family)
-		switch {
-		case err != nil && six && ctx.Err() == nil:
-			// A kernel without it.
-			return -1, nil
-		case err != nil:
-			return -1, err
-		}
-		p.fds[i] = fd
+		return -1
 	}
 	// After a refusal the socket may try again; a try that is under way has the next one say EALREADY.
 	err := unix.Connect(p.fds[i], to)
@@ -99,11 +100,11 @@ func (p *probe) try(ctx context.Context, six bool) (int, error) {
 		err = unix.Connect(p.fds[i], to)
 	}
 	if err != nil && !errors.Is(err, unix.EISCONN) {
-		return -1, nil
+		return -1
 	}
 	fd := p.fds[i]
 	p.fds[i] = -1
-	return fd, nil
+	return fd
 }
 
 func (p *probe) close() {

@@ -51,6 +51,9 @@ func TestSpecHolds(t *testing.T) {
 				t.Errorf("%s: %s can be written", name, path)
 			}
 		}
+		if _, err := d.plan(d.newBox("ins_1", "", 0), s, &artifact{}, spec, names{}); err != nil {
+			t.Fatal(err)
+		}
 		if l.Seccomp == nil || l.Seccomp.DefaultAction != specs.ActErrno || len(l.Seccomp.Syscalls) == 0 {
 			t.Errorf("%s: no list of system calls: %+v", name, l.Seccomp)
 		}

@@ -243,7 +243,7 @@ func TestCgroupV1(t *testing.T) {
 	if err := c.thaw("ins"); err != nil || read(t, root, "freezer/p/ins/freezer.state") != "THAWED" {
 		t.Errorf("not thawed: %v", err)
 	}
-	if !c.accountsSwap() {
+	if !c.can().swap {
 		t.Error("swap is accounted")
 	}
 	if err := c.inheritCPUs(filepath.Join(root, "cpuset"), "/p/ins"); err != nil || read(t, root, "cpuset/p/ins/cpuset.cpus") != "1\n" || read(t, root, "cpuset/p/ins/cpuset.mems") != "0\n" {
@@ -312,7 +312,7 @@ func TestCgroupV2(t *testing.T) {
 	if read(t, root, "a/p/ins/cgroup.freeze") != "0" || read(t, root, "a/p/ins/cgroup.kill") != "1" {
 		t.Error("not thawed and killed")
 	}
-	if !c.accountsSwap() || !reflect.DeepEqual(c.children(), []string{"ins"}) {
+	if !c.can().swap || !reflect.DeepEqual(c.children(), []string{"ins"}) {
 		t.Errorf("%q", c.children())
 	}
 	// The root of v2 has no file of processors, its children may.

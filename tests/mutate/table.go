@@ -282,7 +282,7 @@ var mutations = []mutation{
 	},
 	{
 		"every system call allowed",
-		"runtime/containerd/spec.go", "spec.Linux.Seccomp = seccomp.DefaultProfile(spec)", "_ = seccomp.DefaultProfile", "./runtime/containerd",
+		"runtime/containerd/create.go", "spec.Linux.Seccomp = seccomp.DefaultProfile(spec)", "_ = seccomp.DefaultProfile", "./runtime/containerd",
 	},
 	{
 		"the node's processes in sight",
