@@ -32,6 +32,8 @@ type Config struct {
 	Pool Pool
 	// Fleet says how fast a pool grows and shrinks.
 	Fleet fleet.Policy
+	// Near, if set, is given every command before it is published. True: the worker that it is for has it, and the bus need not carry it.
+	Near func(*bus.Command) bool
 }
 
 // What is done by itself to use fewer nodes.

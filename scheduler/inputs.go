@@ -89,6 +89,19 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 	return end, nil
 }
 
+// Hear takes what a gateway of this process demands, as from the bus. It is false where it does not: then the bus has to carry it.
+func (s *Scheduler) Hear(d *bus.Demand) bool {
+	if !s.hears.Load() {
+		return false
+	}
+	select {
+	case s.demand <- func(now time.Time) []reconcile.Effect { return s.core.Demand(now, *d) }:
+		return true
+	default:
+		return false
+	}
+}
+
 func handle[T any](ctx context.Context, s *Scheduler, to chan<- input, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
 	v, err := bus.Decode[T](m.Data)
 	if err != nil {

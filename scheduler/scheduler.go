@@ -33,6 +33,8 @@ type Scheduler struct {
 	demand chan input
 	write  chan reconcile.Effect
 	ready  chan struct{}
+	// hears says that the demand is listened to.
+	hears atomic.Bool
 	// sequence counts the commands to each node; out sends them.
 	sequence map[functions.NodeID]uint64
 	out      bus.Publisher
@@ -74,6 +76,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return err
 	}
 	defer unsubscribe()
+	s.hears.Store(true)
+	defer s.hears.Store(false)
 	g.Go(func() error { s.loop(gctx); return nil })
 	g.Go(func() error { s.beat(gctx); return nil })
 	g.Go(func() error { s.writer(gctx); return nil })
@@ -187,9 +191,11 @@ func (s *Scheduler) send(c *bus.Command) {
 	node := c.Node
 	s.sequence[node]++
 	c.Boot, c.Sequence, c.Epoch = s.bus.Boot(), s.sequence[node], s.cfg.Epoch
-	if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), c); err != nil {
-		s.log.Error("sending a command failed", "action", c.Action, "inst", c.Instance, "node", node, "err", err)
-		return
+	if s.cfg.Near == nil || !s.cfg.Near(c) {
+		if err := s.out.Publish(s.bus.Conn(), bus.CommandSubject(node), c); err != nil {
+			s.log.Error("sending a command failed", "action", c.Action, "inst", c.Instance, "node", node, "err", err)
+			return
+		}
 	}
 	s.log.Debug("command", "action", c.Action, "inst", c.Instance, "node", node, "reason", c.Reason)
 }

@@ -11,7 +11,7 @@ import (
 
 const architecture = runtime.GOARCH
 
-// command takes one command. It returns at once: what takes time runs in the instance's goroutine.
+// command takes one command from the bus.
 func (w *Worker) command(data []byte) {
 	now := time.Now()
 	c, err := bus.Decode[bus.Command](data)
@@ -19,6 +19,20 @@ func (w *Worker) command(data []byte) {
 		w.log.Error("a command was not understood", "err", err)
 		return
 	}
+	w.take(c, now)
+}
+
+// Hear takes a command of a scheduler of this process, as from the bus. It is false where it does not: then the bus has to carry it.
+func (w *Worker) Hear(c *bus.Command) bool {
+	if c.Node != w.cfg.Node || !w.hears.Load() {
+		return false
+	}
+	w.take(*c, time.Now())
+	return true
+}
+
+// take takes one command. It returns at once: what takes time runs in the instance's goroutine.
+func (w *Worker) take(c bus.Command, now time.Time) {
 	whole := c.Action == bus.ActionReport && c.Instance == ""
 	if c.Node != w.cfg.Node || !whole && c.Action != bus.ActionPrepare && !c.Instance.Valid() {
 		w.log.Error("a command is for somebody else", "node", c.Node, "inst", c.Instance)

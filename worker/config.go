@@ -58,6 +58,8 @@ type Config struct {
 	Refused func(remote string, err error)
 	// TLS makes the configuration of that listener, which lets gateways in only; refused is to be told why others are not. Required with Listen.
 	TLS func(refused func(error)) *tls.Config
+	// Near, if set, is given every endpoint table before it is published. True: the one gateway has it, and the bus need not carry it.
+	Near func(*bus.EndpointTable) bool
 	// Logs bounds the instances' logs; its directories are filled in.
 	Logs logs.Config
 }

@@ -202,6 +202,9 @@ func (o *outbox) flushReports(b batch) {
 func (o *outbox) table(t bus.EndpointTable) {
 	o.tables++
 	t.Envelope, t.Listener = o.envelope(o.tables), o.w.listener.announcement()
+	if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {
+		return
+	}
 	if err := o.out.Publish(o.w.bus.Conn(), bus.EndpointsSubject(o.w.cfg.Node), &t); err != nil {
 		o.w.log.Warn("the endpoint table was not published", "err", err)
 	}

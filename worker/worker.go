@@ -46,6 +46,8 @@ type Worker struct {
 	artifacts *artifacts
 	prefetch  *prefetch
 	ready     chan struct{}
+	// hears says that commands are taken.
+	hears atomic.Bool
 	// listener is nil where no gateway comes from elsewhere; set by Run before anything else.
 	listener *listener
 
@@ -151,6 +153,8 @@ func (w *Worker) serve(ctx, inner context.Context) error {
 	}
 	defer unsubscribe()
 	w.out.everything()
+	w.hears.Store(true)
+	defer w.hears.Store(false)
 	close(w.ready)
 	select {
 	case <-ctx.Done():

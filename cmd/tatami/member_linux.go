@@ -50,10 +50,10 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 	}, log); err != nil {
 		return nil, err
 	}
-	if err := m.newWorker(); err != nil {
+	if err := m.newWorker(nil); err != nil {
 		return nil, err
 	}
-	if err := m.newInvoker(); err != nil {
+	if err := m.newInvoker(nil); err != nil {
 		return nil, err
 	}
 	if err := m.shareToken(ctx); err != nil {

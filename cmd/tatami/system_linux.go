@@ -66,27 +66,34 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	}, log); err != nil {
 		return nil, err
 	}
-	if err := s.newWorker(); err != nil {
+	// Here are the only gateway and the only scheduler: what they and the worker beside them say to each other need not take the way over the bus,
+	// which a start from zero would take three times.
+	if err := s.newWorker(func(t *bus.EndpointTable) bool { return s.invoker.Hear(t) }); err != nil {
 		return nil, err
 	}
-	if err := s.newInvoker(); err != nil {
+	if err := s.newInvoker(func(d *bus.Demand) bool { return s.scheduler.Hear(d) }); err != nil {
 		return nil, err
 	}
 	pool, err := cfg.pool(log)
 	if err != nil {
 		return nil, err
 	}
-	if s.scheduler, err = scheduler.New(scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter, Pool: pool, Fleet: cfg.fleet()}, s.bus, log); err != nil {
+	scfg := scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter, Pool: pool, Fleet: cfg.fleet()}
+	if s.worker != nil {
+		scfg.Near = s.worker.Hear
+	}
+	if s.scheduler, err = scheduler.New(scfg, s.bus, log); err != nil {
 		return nil, err
 	}
 	return s, s.newGateway()
 }
 
-// newWorker makes this process's own worker, unless it is to have none, and the reach to those that join.
-func (s *system) newWorker() (err error) {
+// newWorker makes this process's own worker, unless it is to have none, and the reach to those that join. near is the worker's; nil for none.
+func (s *system) newWorker(near func(*bus.EndpointTable) bool) (err error) {
 	reach := remote.Config{Node: s.bus.Identity().Node, Locate: s.locate}
 	if !s.cfg.NoWorker {
 		cfg := s.cfg.worker(s.bus.Identity().Node)
+		cfg.Near = near
 		if s.driver, err = s.cfg.driver(cfg, cgroupName(s.cfg.NodeName), s.bus.Artifacts(), s.log); err != nil {
 			return err
 		}
@@ -103,9 +110,9 @@ func (s *system) newWorker() (err error) {
 	return nil
 }
 
-// newInvoker makes the data path.
-func (s *system) newInvoker() (err error) {
-	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard}, s.bus, s.workers, s.log); err != nil {
+// newInvoker makes the data path. near is the invoker's; nil for none.
+func (s *system) newInvoker(near func(*bus.Demand) bool) (err error) {
+	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard, Near: near}, s.bus, s.workers, s.log); err != nil {
 		return err
 	}
 	s.workers.Notify(s.invoker.Lose, func(functions.NodeID) { s.invoker.Ask() })

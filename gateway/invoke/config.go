@@ -20,6 +20,8 @@ type Config struct {
 	MaxWaiting int
 	// Tables, if set, is given every endpoint table of a worker before its endpoints are used.
 	Tables func(*bus.EndpointTable)
+	// Near, if set, is given every statement of the demand before it is published. True: the one scheduler has it, and the bus need not carry it.
+	Near func(*bus.Demand) bool
 }
 
 func (c Config) withDefaults() Config {

@@ -24,7 +24,9 @@ type demand struct {
 	// sequence, pass and out are the publisher's.
 	sequence uint64
 	out      bus.Publisher
-	pass     pass
+	// near is Config's.
+	near func(*bus.Demand) bool
+	pass pass
 }
 
 func newDemand(b *bus.Bus, reg *registry, log *slog.Logger) *demand {
@@ -98,6 +100,9 @@ func (d *demand) publish(msg *bus.Demand) {
 	id := d.bus.Identity().Node
 	msg.Gateway = string(id)
 	msg.Envelope = bus.Envelope{Schema: bus.Schema, Boot: d.bus.Boot(), Node: id, Sequence: d.sequence, Epoch: bus.Epoch}
+	if d.near != nil && d.near(msg) {
+		return
+	}
 	if err := d.out.Publish(d.bus.Conn(), bus.SubjectDemand, msg); err != nil {
 		d.log.Error("the demand was not sent", "err", err)
 	}

@@ -54,10 +54,14 @@ func (e *endpoints) message(m *nats.Msg) {
 		e.log.Error("an endpoint table names another node than its subject", "subject", m.Subject, "node", t.Node)
 		return
 	}
+	e.take(&t)
+}
+
+func (e *endpoints) take(t *bus.EndpointTable) {
 	if e.tables != nil {
-		e.tables(&t)
+		e.tables(t)
 	}
-	e.apply(&t, time.Now())
+	e.apply(t, time.Now())
 }
 
 // lose lets go of the instances of a node that is out of reach. Its next table is asked for in full.

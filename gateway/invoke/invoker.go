@@ -44,6 +44,7 @@ func New(cfg Config, b *bus.Bus, workers Workers, log *slog.Logger) (*Invoker, e
 		inv.reg.drop(f)
 	}, log)
 	inv.demand = newDemand(b, inv.reg, log)
+	inv.demand.near = cfg.Near
 	inv.pending.bus = b
 	return inv, nil
 }
@@ -66,11 +67,23 @@ func (inv *Invoker) Lose(node functions.NodeID) {
 func (inv *Invoker) Ask() { inv.tell((*endpoints).want) }
 
 func (inv *Invoker) tell(news func(*endpoints)) {
-	select {
-	case inv.news <- news:
-	default:
+	if !inv.told(news) {
 		inv.log.Error("news of workers come faster than they are heeded")
 	}
+}
+
+func (inv *Invoker) told(news func(*endpoints)) bool {
+	select {
+	case inv.news <- news:
+		return true
+	default:
+		return false
+	}
+}
+
+// Hear takes the endpoint table of a worker of this process, as from the bus. It is false where it does not: then the bus has to carry it.
+func (inv *Invoker) Hear(t *bus.EndpointTable) bool {
+	return inv.told(func(e *endpoints) { e.take(t) })
 }
 
 // Run follows the tables and tells the demand until ctx ends. Requests under way are not its: whoever serves them ends them first.

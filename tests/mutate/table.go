@@ -373,6 +373,22 @@ var mutations = []mutation{
 		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay",
 	},
 	{
+		"an endpoint table that no other gateway is told",
+		"worker/outbox.go", "if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {", "if o.w.cfg.Near != nil && (o.w.cfg.Near(&t) || true) {", "./worker",
+	},
+	{
+		"a command that reaches no other node",
+		"scheduler/scheduler.go", "if s.cfg.Near == nil || !s.cfg.Near(c) {", "if s.cfg.Near == nil || !s.cfg.Near(c) && false {", "./scheduler",
+	},
+	{
+		"a demand taken by a scheduler that does not work",
+		"scheduler/inputs.go", "if !s.hears.Load() {", "if s == nil {", "./scheduler",
+	},
+	{
+		"a command taken by a worker that does not work",
+		"worker/command.go", "if c.Node != w.cfg.Node || !w.hears.Load() {", "if c.Node != w.cfg.Node {", "./worker",
+	},
+	{
 		"room for a body that is never given back",
 		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay",
 	},
