@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// patience is how long what was written after a silence waits to be read: a function that starts writes, too, and has the processors first.
+	patience = 10 * time.Millisecond
 	// rest is the pause after a round, so that a flood of small writes becomes few events.
 	rest = 2 * time.Millisecond
 	// throttleRest is the pause while nothing but throttled files are left.
@@ -29,12 +31,16 @@ func (l *Logs) loop(ctx context.Context, w *fsnotify.Watcher) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
+		late := time.Duration(0)
 		select {
 		case <-ctx.Done():
 			return
 		case ev, ok := <-w.Events:
 			if !ok {
 				return
+			}
+			if !l.pending() {
+				late = patience
 			}
 			l.note(ev)
 		case err := <-w.Errors:
@@ -49,6 +55,13 @@ func (l *Logs) loop(ctx context.Context, w *fsnotify.Watcher) {
 			l.sweep(now)
 			continue
 		case <-pause.C:
+		}
+		if late > 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(late):
+			}
 		}
 		l.gather(w)
 		d := rest
