@@ -292,21 +292,24 @@ func (c *cgroups) in(tree, id string) string { return filepath.Join(tree, c.pare
 // remove takes the sandbox's cgroups away.
 func (c *cgroups) remove(id string) error {
 	for _, tree := range c.trees() {
-		dir := c.in(tree, id)
-		begun := time.Now()
-		for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-			err := removeTree(dir)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, syscall.EBUSY) || time.Since(begun) > removeTime {
-				return err
-			}
-			c.kill(id)
-			time.Sleep(wait)
+		if err := removeBusy(c.in(tree, id), func() { c.kill(id) }); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// removeBusy takes a directory of cgroups away once what is in it has ended.
+func removeBusy(dir string, kill func()) error {
+	begun := time.Now()
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		err := removeTree(dir)
+		if !errors.Is(err, syscall.EBUSY) || time.Since(begun) > removeTime {
+			return err
+		}
+		kill()
+		time.Sleep(wait)
+	}
 }
 
 func removeTree(dir string) error {

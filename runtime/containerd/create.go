@@ -160,6 +160,8 @@ type plan struct {
 	uid, gid uint32
 	// files makes what the mounts name.
 	files func() error
+	// low has what makes it give way to functions.
+	low bool
 }
 
 // plan says how the OCI runtime makes a sandbox with the specification.
@@ -202,9 +204,10 @@ func (d *Driver) createTask(ctx context.Context, b *box, p plan) error {
 		// Without a scheme the shim appends to the files; with file:// it would lead both into one.
 		Stdout: b.info.Stdout, Stderr: b.info.Stderr,
 	}
+	shim := 0
 	if d.engine != nil {
 		request.TaskApiAddress, request.TaskApiVersion = d.cfg.shimAddress(id), shimVersion
-		all.Go(func() error { return d.startShim(id) })
+		all.Go(func() (err error) { shim, err = d.startShim(id, p.low); return err })
 	}
 	if err := all.Wait(); err != nil {
 		return err
@@ -212,6 +215,11 @@ func (d *Driver) createTask(ctx context.Context, b *box, p plan) error {
 	created, err := d.client.TaskService().Create(ctx, request)
 	if err != nil {
 		return err
+	}
+	if p.low && shim != 0 {
+		if err := d.cgroup.comeBack(shim); err != nil {
+			return fmt.Errorf("have the shim give way no more: %w", err)
+		}
 	}
 	if err := b.hold(int(created.Pid)); err != nil || !b.gvisor {
 		return err

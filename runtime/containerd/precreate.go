@@ -36,8 +36,8 @@ const precreatedScratch = 4 * functions.MiB
 // gives them up, and the right to ever have them.
 var beginning = []string{"CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN"}
 
-// precreate makes a container for instances like that of the specification.
-func (d *Driver) precreate(ctx context.Context, s sandbox.Spec, art *artifact) (_ *box, err error) {
+// precreate makes a container for instances like that of the specification. Where low says so, it gives way to functions meanwhile.
+func (d *Driver) precreate(ctx context.Context, s sandbox.Spec, art *artifact, low bool) (_ *box, err error) {
 	ctx, cancel := context.WithTimeout(ctx, precreateTime)
 	defer cancel()
 	s.ID, s.Record = functions.NewInstanceID(), nil
@@ -76,6 +76,12 @@ func (d *Driver) precreate(ctx context.Context, s sandbox.Spec, art *artifact) (
 		process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 	}
 	spec.Process = &process
+	if cpu := spec.Linux.Resources.CPU; low && cpu.Shares != nil {
+		less := *cpu
+		less.Shares = new(min(*cpu.Shares, defaultShares/makingPart))
+		spec.Linux.Resources.CPU = &less
+	}
+	p.low = low
 	return b, d.createTask(ctx, b, p)
 }
 
@@ -154,6 +160,11 @@ func (d *Driver) instruct(b *box, s sandbox.Spec, spec *specs.Spec, told names) 
 		Instance: s.ID, Artifact: b.digest, Port: b.port, Created: b.info.Created, Record: s.Record, Process: p,
 	}); err != nil {
 		return fmt.Errorf("record the attachment: %w", err)
+	}
+	// It was made with less.
+	share := &specs.LinuxCPU{Shares: spec.Linux.Resources.CPU.Shares}
+	if err := d.cgroup.limit(b.sid, &specs.LinuxResources{CPU: share}); err != nil {
+		return fmt.Errorf("give the function its share of the processors: %w", err)
 	}
 	if err := sc.name(told); err != nil {
 		return err

@@ -52,6 +52,8 @@ type precreated struct {
 
 	mu     sync.Mutex
 	opened bool
+	// low says that what makes them can give way to functions.
+	low bool
 	// kinds has the one that was started last first.
 	kinds []*kind
 	// making is the kind of which one is being made, and made is closed when that is over.
@@ -106,9 +108,13 @@ func (p *precreated) open() {
 	if p.most == 0 {
 		return
 	}
+	_, err := p.d.cgroup.home()
+	if err = errors.Join(err, p.d.cgroup.setupAside()); err != nil {
+		p.d.log.Warn("containers are made ahead at no lower share of the processors than functions have", "err", err)
+	}
 	ctx, cancel := context.WithCancel(p.d.scope(p.d.ctx))
 	p.mu.Lock()
-	p.opened, p.cancel = true, cancel
+	p.opened, p.cancel, p.low = true, cancel, err == nil
 	p.mu.Unlock()
 	p.task.Go(func() { p.run(ctx) })
 }
@@ -124,6 +130,9 @@ func (p *precreated) drain() {
 	}
 	p.removeAll(kinds)
 	p.task.Wait()
+	if err := p.d.cgroup.removeAside(); err != nil {
+		p.d.log.Warn("the cgroup for the making of containers stays", "err", err)
+	}
 }
 
 // drop removes what waits for starts of the artifact, and returns when there is none and none is being made.
@@ -304,11 +313,13 @@ func (p *precreated) next(now time.Time) (_ *kind, gone []*box, pause time.Durat
 func (p *precreated) make(ctx context.Context, k *kind) {
 	p.mu.Lock()
 	spec, art := k.spec, k.art
+	// Where one could not be made, what runs may have left no time for it.
+	low := p.low && k.pause == 0
 	p.mu.Unlock()
 	var b *box
 	err := errForgotten
 	if p.d.known(spec.Artifact.Digest) == art {
-		b, err = p.d.precreate(ctx, spec, art)
+		b, err = p.d.precreate(ctx, spec, art, low)
 	}
 	p.mu.Lock()
 	kept := err == nil && slices.Contains(p.kinds, k)

@@ -156,3 +156,24 @@ func TestPrecreatedBound(t *testing.T) {
 		}
 	}
 }
+
+// What makes containers ahead finds its way to the low share and back on either version of the kernel's interface.
+func TestAside(t *testing.T) {
+	t.Parallel()
+	lines := "12:cpu,cpuacct:/a\n2:cpuset:/b\n1:name=systemd:/c\n0::/d\n"
+	for _, c := range []struct {
+		v2              bool
+		in, share, file string
+	}{{false, "/a", "64", "cpu/p-making/cpu.shares"}, {true, "/d", "6", "p-making/cpu.weight"}} {
+		g := &cgroups{root: tree(t, map[string]string{c.file: ""}), parent: "/p", v2: c.v2}
+		if got, err := g.placeIn(lines); err != nil || got != c.in {
+			t.Errorf("v2 %v: this process is in %q, %v", c.v2, got, err)
+		}
+		if _, err := g.placeIn("3:cpuset:/\n"); err == nil {
+			t.Error("a process without a cgroup has a place")
+		}
+		if err := g.setupAside(); err != nil || read(t, g.root, c.file) != c.share {
+			t.Errorf("v2 %v: %v", c.v2, err)
+		}
+	}
+}

@@ -43,21 +43,22 @@ func (d *Driver) groupShims(ctx context.Context) error {
 	return nil
 }
 
-// startShim starts the sandbox's shim, which outlives this process. It can be connected to at once: it inherits a socket that listens.
-func (d *Driver) startShim(id string) error {
+// startShim starts the sandbox's shim, which outlives this process, and returns its number. It can be connected to at once: it inherits a socket
+// that listens. Where low says so, it and what it starts give way to functions until it comes back.
+func (d *Driver) startShim(id string, low bool) (int, error) {
 	path := d.cfg.shimSocket(id)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer l.Close()
 	l.SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
-		return err
+		return 0, err
 	}
 	socket, err := l.File()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer socket.Close()
 
@@ -66,15 +67,28 @@ func (d *Driver) startShim(id string) error {
 	cmd.Env = append(shimEnv(os.Environ()), envShim+"=1", "GOMAXPROCS=2", "TTRPC_ADDRESS="+d.cfg.engineSocket()+".ttrpc")
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if low {
+		aside, err := d.cgroup.openAside()
+		if err != nil {
+			return 0, err
+		}
+		if aside != nil {
+			defer aside.Close()
+			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(aside.Fd())
+		}
+	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the shim: %w", err)
+		return 0, fmt.Errorf("start the shim: %w", err)
 	}
 	// Only to take its exit status when it ends, which may be long after Close: nobody waits for this.
 	go func() { _ = cmd.Wait() }()
 	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.log.Debug("the shim's OOM score is not adjusted", "inst", id, "err", err)
 	}
-	return nil
+	if low {
+		return cmd.Process.Pid, d.cgroup.stepAside(cmd.Process.Pid)
+	}
+	return cmd.Process.Pid, nil
 }
 
 // shimEnv leaves out what is ours: tokens, and what the service manager gave to this process.

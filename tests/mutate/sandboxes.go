@@ -31,6 +31,18 @@ var sandboxes = []mutation{
 		"runtime/containerd/adopt.go", "if c.Labels[labelPrecreated] != \"\" {", "if c.Labels[labelPrecreated] == \"-\" {", "./runtime/containerd TestPrecreatedKilled",
 	},
 	{
+		"made ahead: a container that gives way for good",
+		"runtime/containerd/precreate.go", "share := &specs.LinuxCPU{Shares: spec.Linux.Resources.CPU.Shares}", "share := &specs.LinuxCPU{}", "./runtime/containerd TestPrecreatedGivesWay",
+	},
+	{
+		"made ahead: a container's shim that gives way for good",
+		"runtime/containerd/create.go", "if p.low && shim != 0 {", "if p.low && shim < 0 {", "./runtime/containerd TestPrecreatedGivesWay",
+	},
+	{
+		"made ahead: a container that does not give way",
+		"runtime/containerd/create.go", "d.startShim(id, p.low)", "d.startShim(id, false)", "./runtime/containerd TestPrecreatedGivesWay",
+	},
+	{
 		"made ahead: a container without its socket",
 		"runtime/attach/init/start.go", "if w.Request.Listen != 0 {", "if w.Request.Listen > 1<<16 {", "./runtime/containerd TestConformancePrecreated$/^Activation",
 	},
