@@ -126,7 +126,7 @@ func (w *Worker) commandStop(c bus.Command) {
 		return
 	}
 	if in.askEnd(e) {
-		w.out.departed(in, functions.InstanceDraining, c.Reason)
+		w.out.stopped(in, c.Reason)
 	} else {
 		w.out.changed(in)
 	}

@@ -29,10 +29,12 @@ type outbox struct {
 }
 
 type batch struct {
-	added     []*instance
-	removed   []bus.Departure
-	changed   map[*instance]struct{}
-	gone      []bus.InstanceReport
+	added   []*instance
+	removed []bus.Departure
+	changed map[*instance]struct{}
+	gone    []bus.InstanceReport
+	// ending are those of which the state may wait: their end follows at once, as a rule, and says as much.
+	ending    map[*instance]struct{}
 	fullTable bool
 	full      bool
 	// alive says that there is to be a report, even one that names no instance.
@@ -44,7 +46,8 @@ type batch struct {
 const (
 	// perMessage bounds what may carry log lines in one message.
 	perMessage = 64
-	// beginPause is how long the news that an instance is starting may wait for other news: most are ready before that.
+	// beginPause is how long the news that an instance is starting, or ending while it is idle, may wait for other news: most are ready, or gone, before
+	// that.
 	beginPause = 100 * time.Millisecond
 )
 
@@ -76,9 +79,20 @@ func (o *outbox) begun(in *instance) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.addLocked(func(b *batch) { b.changed[in] = struct{}{} })
+	o.wakeLater()
+}
+
+// wakeLater wakes the publisher within beginPause; o.mu is held.
+func (o *outbox) wakeLater() {
 	if o.timer == nil {
-		o.timer = time.AfterFunc(beginPause, o.signal)
+		o.timer = time.AfterFunc(beginPause, func() { o.add(func(b *batch) { b.late() }) })
 	}
+}
+
+// late has nothing wait any longer.
+func (b *batch) late() {
+	maps.Copy(b.changed, b.ending)
+	b.ending = nil
 }
 
 // ready publishes a new endpoint, then its state.
@@ -95,6 +109,21 @@ func (o *outbox) departed(in *instance, state functions.InstanceState, reason st
 		b.removed = append(b.removed, bus.Departure{Instance: in.id(), State: state, Reason: reason})
 		b.changed[in] = struct{}{}
 	})
+}
+
+// stopped takes the endpoint of an idle instance back, and tells its state within beginPause, unless it is gone by then.
+func (o *outbox) stopped(in *instance, reason string) {
+	o.mu.Lock()
+	o.addLocked(func(b *batch) {
+		b.removed = append(b.removed, bus.Departure{Instance: in.id(), State: functions.InstanceDraining, Reason: reason})
+		if b.ending == nil {
+			b.ending = map[*instance]struct{}{}
+		}
+		b.ending[in] = struct{}{}
+	})
+	o.wakeLater()
+	o.mu.Unlock()
+	o.signal()
 }
 
 func (o *outbox) changed(in *instance) { o.add(func(b *batch) { b.changed[in] = struct{}{} }) }
@@ -140,13 +169,22 @@ func (o *outbox) flush() {
 	o.mu.Lock()
 	b := o.pending
 	o.pending = batch{}
-	if o.timer != nil {
+	table := *o.w.table.Load()
+	maps.DeleteFunc(b.ending, func(in *instance, _ struct{}) bool { return table[in.id()] != in })
+	if b.full || b.alive || len(b.changed) > 0 {
+		// They cost no message of their own.
+		b.late()
+	}
+	if o.pending.ending = b.ending; len(b.ending) == 0 && o.timer != nil {
 		o.timer.Stop()
 		o.timer = nil
 	}
 	o.mu.Unlock()
 	o.flushTables(b)
 	o.flushReports(b)
+	if err := o.out.Send(o.w.bus.Conn()); err != nil {
+		o.w.log.Warn("what the node has to tell was not published", "err", err)
+	}
 }
 
 func (o *outbox) flushTables(b batch) {
@@ -205,7 +243,7 @@ func (o *outbox) table(t bus.EndpointTable) {
 	if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {
 		return
 	}
-	if err := o.out.Publish(o.w.bus.Conn(), bus.EndpointsSubject(o.w.cfg.Node), &t); err != nil {
+	if err := o.out.Add(bus.EndpointsSubject(o.w.cfg.Node), &t); err != nil {
 		o.w.log.Warn("the endpoint table was not published", "err", err)
 	}
 }
@@ -223,7 +261,7 @@ func (o *outbox) tell(r bus.Report, list bool) {
 		}
 		o.listed = all
 	}
-	if err := o.out.Publish(o.w.bus.Conn(), bus.ReportSubject(o.w.cfg.Node), &r); err != nil {
+	if err := o.out.Add(bus.ReportSubject(o.w.cfg.Node), &r); err != nil {
 		o.w.log.Warn("the report was not published", "err", err)
 	}
 }

@@ -24,3 +24,14 @@ func TestDifference(t *testing.T) {
 		}
 	}
 }
+
+// The state of an idle instance that is stopped waits for its end, or for what has to be told anyway.
+func TestAnEndWaitsForItsNews(t *testing.T) {
+	t.Parallel()
+	in := &instance{}
+	b := batch{changed: map[*instance]struct{}{}, ending: map[*instance]struct{}{in: {}}}
+	b.late()
+	if _, told := b.changed[in]; !told || len(b.ending) != 0 {
+		t.Errorf("%d are told, %d wait", len(b.changed), len(b.ending))
+	}
+}

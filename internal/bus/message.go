@@ -22,26 +22,54 @@ func Publish(b interface{ Conn() *nats.Conn }, subject string, msg any) error {
 type Publisher struct {
 	room bytes.Buffer
 	json *json.Encoder
+	// added are the messages in the room, in their order.
+	added []addedMessage
+}
+
+// addedMessage is what a publisher sends on a subject: its room up to the end, from the end of the message before.
+type addedMessage struct {
+	subject string
+	end     int
 }
 
 // Publish sends a message on a subject over the connection, at most once.
 func (p *Publisher) Publish(c *nats.Conn, subject string, msg any) error {
+	if err := p.Add(subject, msg); err != nil {
+		return err
+	}
+	return p.Send(c)
+}
+
+// Add makes a message ready, which Send sends.
+func (p *Publisher) Add(subject string, msg any) error {
 	if p.json == nil {
 		p.json = json.NewEncoder(&p.room)
 	}
-	p.room.Reset()
+	before := p.room.Len()
 	if err := p.json.Encode(msg); err != nil {
+		p.room.Truncate(before)
 		return fmt.Errorf("encoding a message for %s: %w", subject, err)
 	}
-	// The connection copies what it is given.
-	err := c.Publish(subject, p.room.Bytes())
-	if p.room.Cap() > usualMessage {
+	p.added = append(p.added, addedMessage{subject, p.room.Len()})
+	return nil
+}
+
+// Send sends over the connection what was added, each message at most once, with nothing in between: where that is possible they cost one write, at the
+// other side one read, and each of those on the way is woken once.
+func (p *Publisher) Send(c *nats.Conn) (err error) {
+	at := 0
+	for _, m := range p.added {
+		// The connection copies what it is given.
+		if perr := c.Publish(m.subject, p.room.Bytes()[at:m.end]); perr != nil && err == nil {
+			err = fault.Wrap(fault.CodeUnavailable, perr, "publishing on %s", m.subject)
+		}
+		at = m.end
+	}
+	p.added = p.added[:0]
+	if p.room.Reset(); p.room.Cap() > usualMessage {
 		p.room = bytes.Buffer{}
 	}
-	if err != nil {
-		return fault.Wrap(fault.CodeUnavailable, err, "publishing on %s", subject)
-	}
-	return nil
+	return err
 }
 
 // usualMessage is how much room a publisher keeps.

@@ -10,6 +10,14 @@ type mutation struct {
 
 var mutations = []mutation{
 	{
+		"a state that waits for ever",
+		"worker/outbox.go", "\tmaps.Copy(b.changed, b.ending)\n", "", "./worker",
+	},
+	{
+		"a message that takes the one before with it",
+		"internal/bus/message.go", "\t\tat = m.end\n", "", "./internal/bus",
+	},
+	{
 		"a view that stays silent when the server is gone that feeds it",
 		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus",
 	},
