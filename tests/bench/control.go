@@ -25,7 +25,9 @@ type controlPlan struct {
 	// joined has the workers join as those of other machines do: from another process, each over a connection of its own, with TLS and what it may say
 	// and hear.
 	joined bool
-	// rate is of the open loop in cold starts a second, for so long a round; clients are those of the closed loop.
+	// share is how much of the processors another process takes meanwhile, in turns as short and as many as those of workers; 1 is one processor.
+	share float64
+	// rate is of the open loop in cold starts a second, for so long a round, beside another one at double of it; clients are those of the closed loop.
 	rate    float64
 	length  time.Duration
 	clients int
@@ -44,10 +46,10 @@ func controlMain(args []string) int {
 	flags.IntVar(&p.connections, "connections", 1000, "connections of the workers to the bus, which share them where there are fewer")
 	flags.BoolVar(&p.joined, "joined", false, "measure workers in the server's process, and then as many that join from another process over TLS on TCP, each with a connection of its own; their figures' names end with _joined")
 	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
-	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop")
+	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop; another one has double of it")
 	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")
 	flags.IntVar(&p.clients, "clients", 500, "clients of the closed loop")
-	profile := flags.String("cpuprofile", "", "file for a CPU profile of the rounds, labelled by part")
+	profile := flags.String("cpuprofile", "", "file for a CPU profile of the rounds, labelled by part; that of the workers' own process, where they have one, goes beside it, as FILE.workers")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -75,46 +77,51 @@ func controlMain(args []string) int {
 	return 0
 }
 
-// benchControls measures workers in the server's process, or, where they join, first those and then the ones that join.
+// benchControls measures workers in the server's process, or, where they join, first those, then the ones that join, and then those in the process
+// once more, while another process takes as much of the processors as the joined ones' did: workers of other machines would take nothing.
 func benchControls(ctx context.Context, p controlPlan, profile string) ([]figure, error) {
 	if !p.joined {
-		return benchControl(ctx, p, profile)
+		all, _, err := benchControl(ctx, p, profile)
+		return all, err
 	}
 	within := p
 	within.joined = false
 	fmt.Println("control: in the server's process:")
-	all, err := benchControl(ctx, within, "")
+	all, _, err := benchControl(ctx, within, "")
 	if err != nil {
 		return nil, err
 	}
 	fmt.Println("control: joined from another process on the same processors, each over TLS on a connection of its own:")
-	joined, err := benchControl(ctx, p, profile)
+	joined, share, err := benchControl(ctx, p, profile)
 	if err != nil {
 		return nil, err
 	}
-	for i := range joined {
-		f := &joined[i]
+	within.share = share
+	fmt.Printf("control: in the server's process, while another one takes %.2f processors, as the joined workers' did:\n", share)
+	shared, _, err := benchControl(ctx, within, "")
+	if err != nil {
+		return nil, err
+	}
+	alone := all
+	for i, f := range joined {
 		f.Metric += "_joined"
-		if all[i].Value <= 0 {
-			all = append(all, *f)
-			continue
-		}
-		all = append(all, beside(f.Bench, f.Metric, f.Unit, f.Value, "in-process", all[i].Value, f.samples))
-		fmt.Printf("control: %s is %.2f times that in the server's process\n", f.Metric, f.Value/all[i].Value)
+		all = append(all, beside(f.Bench, f.Metric, f.Unit, f.Value, "in-process", alone[i].Value, f.samples),
+			beside(f.Bench, f.Metric, f.Unit, f.Value, "in-process-shared", shared[i].Value, f.samples))
 	}
 	return all, nil
 }
 
-// benchControl takes turns with an open loop at the plan's rate, whose latency counts, and a closed one, whose rate counts.
-func benchControl(ctx context.Context, p controlPlan, profile string) (all []figure, err error) {
+// benchControl takes turns with open loops at the plan's rate and double of it, whose latency counts, and a closed one, whose rate counts.
+// It returns, too, how much of the processors the workers' own process took in the open loop at the plan's rate.
+func benchControl(ctx context.Context, p controlPlan, profile string) (all []figure, share float64, err error) {
 	if float64(p.functions) < p.rate*p.length.Seconds() {
-		return nil, fmt.Errorf("%d functions are too few for %s at %.0f a second", p.functions, p.length, p.rate)
+		return nil, 0, fmt.Errorf("%d functions are too few for %s at %.0f a second", p.functions, p.length, p.rate)
 	}
 	fmt.Printf("control: %d workers on %d connections, %d functions; added latency is from the time a call is due to its answer, less what its sandbox took, which waits for %s: filling…\n",
 		p.nodes, min(p.connections, p.nodes), p.functions, sandboxTime)
 	w, err := newControlWorld(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() {
 		if cerr := w.close(); err == nil {
@@ -122,69 +129,58 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 		}
 	}()
 	if _, err := w.closedLoop(ctx, min(p.functions, 2*p.nodes), 100); err != nil {
-		return nil, fmt.Errorf("warming up: %w", err)
+		return nil, 0, fmt.Errorf("warming up: %w", err)
 	}
 	if profile != "" {
 		f, err := os.Create(profile)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		defer f.Close()
 		if err := pprof.StartCPUProfile(f); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		defer pprof.StopCPUProfile()
+		if err := w.workers.profile(profile + ".workers"); err != nil {
+			return nil, 0, err
+		}
 	}
-	var closed, p50, p99, over, late, cpu []float64
-	var together []time.Duration
-	collected := 0
+	var closed []float64
+	offers := p.offers()
 	for range rounds {
+		for _, f := range offers {
+			if err := f.round(ctx, w); err != nil {
+				return nil, 0, err
+			}
+		}
 		if err := w.settle(ctx); err != nil {
-			return nil, err
-		}
-		// Whether a collection falls into a round would be chance: the last loop has one.
-		runtime.GC()
-		o, err := w.openLoop(ctx, p.rate, p.length)
-		if err != nil {
-			return nil, err
-		}
-		late = append(late, millis(at(o.late, 0.99)))
-		p50, p99, cpu = append(p50, millis(at(o.added, 0.5))), append(p99, millis(at(o.added, 0.99))), append(cpu, o.cpuEach())
-		over, together = append(over, o.over(0.99)), append(together, o.added...)
-		if o.collections > 0 {
-			collected++
-		}
-		fmt.Printf("control: of that, each by itself, p50 and p99: until called %s, until the scheduler knew %s, until the worker did %s, the sandbox over its time %s, until answered %s\n",
-			o.step(0), o.step(1), o.step(2), o.step(3), o.step(4))
-		if err := w.settle(ctx); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		c, err := w.closedLoop(ctx, p.functions, p.clients)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		closed = append(closed, c.rate())
-		fmt.Printf("control: open loop at %.0f/s: added p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms (over %s: p99 %.2f ms), %.0f µs of CPU a cold start%s, %d collections, idle timers late by p50 %.2f ms, p99 %.2f ms; closed loop of %d: %.0f/s, over %s p50 %.1f ms, %.0f µs\n",
-			p.rate, millis(at(o.added, 0.5)), millis(at(o.added, 0.99)), millis(at(o.added, 0.999)), sandboxTime, o.over(0.99), o.cpuEach(), o.awayEach(), o.collections,
-			millis(at(o.late, 0.5)), millis(at(o.late, 0.99)), p.clients, c.rate(), sandboxTime, c.over(0.5), c.cpuEach())
+		fmt.Printf("control: closed loop of %d: %.0f/s, over %s p50 %.1f ms, %.0f µs of CPU a cold start%s, %d collections\n",
+			p.clients, c.rate(), sandboxTime, c.over(0.5), c.cpuEach(), c.awayEach(), c.collections)
 	}
 	amid, err := w.collected(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	slices.Sort(together)
-	fmt.Printf("control: of all rounds together added p99 %.2f ms; the garbage collector ran in the open loops of %d of %d\n", millis(at(together, 0.99)), collected, rounds)
+	for _, f := range offers {
+		f.tell()
+	}
 	fmt.Printf("control: with a collection in its midst a loop of %s has added p50 %.2f ms, p99 %.2f ms; at this rate one comes every %s\n",
 		p.length, millis(at(amid.added, 0.5)), millis(at(amid.added, 0.99)), amid.until.Round(time.Second))
-	fmt.Printf("control: medians: added p50 %.2f ms, p99 %.2f ms (over %s: p99 %.2f ms), where timers that do nothing are late by %.2f ms, and %.0f µs of CPU a cold start at %.0f/s; the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n",
-		median(p50), median(p99), sandboxTime, median(over), median(late), median(cpu), p.rate, median(closed), dirigent, runtime.NumCPU())
-	return []figure{
+	fmt.Printf("control: the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n", median(closed), dirigent, runtime.NumCPU())
+	demanded, double := offers[0], offers[1]
+	return append(append([]figure{
 		{Bench: "scheduler", Metric: "control_plane_cold_per_s", Value: median(closed), Unit: "1/s", samples: rounds * p.functions},
-		{Bench: "scheduler", Metric: "control_plane_added_p99_ms", Value: median(p99), Unit: "ms", samples: rounds * int(p.rate*p.length.Seconds())},
 		{Bench: "scheduler", Metric: "control_plane_added_p99_collecting_ms", Value: millis(at(amid.added, 0.99)), Unit: "ms", samples: len(amid.added)},
-		{Bench: "scheduler", Metric: "control_plane_over_40ms_p99_ms", Value: median(over), Unit: "ms", samples: rounds * int(p.rate*p.length.Seconds())},
-		{Bench: "scheduler", Metric: "control_plane_timer_p99_ms", Value: median(late), Unit: "ms", samples: rounds * int(p.length/timerEvery)},
-	}, nil
+		{Bench: "scheduler", Metric: "control_plane_over_40ms_p99_ms", Value: median(demanded.over), Unit: "ms", samples: len(demanded.together)},
+		{Bench: "scheduler", Metric: "control_plane_timer_p99_ms", Value: median(demanded.late), Unit: "ms", samples: rounds * int(p.length/timerEvery)},
+	}, demanded.figures("")...), double.figures(fmt.Sprintf("_r%.0f", double.rate))...), median(demanded.away), nil
 }
 
 // outcome is what a loop did.
@@ -200,6 +196,8 @@ type outcome struct {
 	// steps are how long each call took from its time until it was made, until the scheduler knew of it, until the worker did, beyond the sandbox's
 	// time until that was over, and until it was answered; each sorted by itself, of the open loop only.
 	steps [5][]time.Duration
+	// drawn is the rate at which the open loop's calls were due.
+	drawn float64
 	// wall and cpu are of the whole loop, the clients' part included, and the workers' where they are in the same process; away is what others took.
 	wall, cpu, away time.Duration
 }
@@ -225,6 +223,9 @@ func at(sorted []time.Duration, q float64) time.Duration {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// held is the rate at which an open loop's calls were answered, without the time of the last one's sandbox.
+func (o *outcome) held() float64 { return float64(len(o.took)) / (o.wall - sandboxTime).Seconds() }
 
 func (o *outcome) rate() float64 { return float64(len(o.took)) / o.wall.Seconds() }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,8 +32,8 @@ const awayVerb = "control-workers"
 type awayWorkers struct {
 	*ledger
 	cmd *exec.Cmd
-	// end has the process end.
-	end io.Closer
+	// end has the process end; the first line written into it has it begin its profile.
+	end io.WriteCloser
 }
 
 // newAwayWorkers has the plan's workers join the bus from another process.
@@ -80,6 +81,12 @@ func (w *awayWorkers) close() {
 
 // noted is the ledger.
 func (w *awayWorkers) noted() *ledger { return w.ledger }
+
+// profile has the process write a CPU profile of what is left of its time.
+func (w *awayWorkers) profile(file string) error {
+	_, err := fmt.Fprintln(w.end, file)
+	return err
+}
 
 // cpu is the time that the process took of processors.
 func (w *awayWorkers) cpu() time.Duration {
@@ -155,14 +162,30 @@ func workAway(url, tokenFile, dir, file string, nodes, count int) error {
 	fmt.Println("joined")
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.run(ctx) })
-	g.Go(func() error {
-		_, err := io.Copy(io.Discard, os.Stdin)
-		return errors.Join(errEnd, err)
-	})
+	g.Go(func() error { return errors.Join(errEnd, profileFrom(os.Stdin)) })
 	if err := g.Wait(); !errors.Is(err, errEnd) {
 		return err
 	}
 	return nil
+}
+
+// profileFrom writes a CPU profile into the file that the input names, if it does, until the input ends.
+func profileFrom(in io.Reader) error {
+	said := bufio.NewScanner(in)
+	if !said.Scan() {
+		return said.Err()
+	}
+	f, err := os.Create(said.Text())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	_, err = io.Copy(io.Discard, in)
+	return err
 }
 
 // errEnd says that the server's process wants no more.

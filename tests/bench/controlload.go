@@ -115,6 +115,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	}
 	slices.Sort(added)
 	o.added, o.steps, o.away = added, steps, w.workers.cpu()-away
+	o.drawn = float64(len(due)) / due[len(due)-1].Seconds()
 	return o, err
 }
 
@@ -181,7 +182,7 @@ func (w *controlWorld) watchTimers(ctx context.Context) (end func() []time.Durat
 
 // closedLoop has clients each of which starts a further function when its last one answered, until each function was started once.
 func (w *controlWorld) closedLoop(ctx context.Context, functions, clients int) (outcome, error) {
-	t := newTally(functions)
+	t, away := newTally(functions), w.workers.cpu()
 	var next atomic.Int64
 	var all sync.WaitGroup
 	for range clients {
@@ -196,5 +197,7 @@ func (w *controlWorld) closedLoop(ctx context.Context, functions, clients int) (
 		})
 	}
 	all.Wait()
-	return t.end()
+	o, err := t.end()
+	o.away = w.workers.cpu() - away
+	return o, err
 }

@@ -73,8 +73,15 @@ type fakeNode struct {
 	tables, reports uint64
 	listed          int
 	state, room     []byte
+	sends           []fakeSend
 	changed         jsonList
 	spare           fakeBatch
+}
+
+// fakeSend is a message in the room, up to the end from the end of the one before.
+type fakeSend struct {
+	subject string
+	end     int
 }
 
 // fakeBatch is what is to be published, as in the worker's outbox.
@@ -82,7 +89,9 @@ type fakeBatch struct {
 	// added, removed and gone are lists in JSON, of endpoints, departures and last reports.
 	added, removed, gone jsonList
 	changed              map[functions.InstanceID]struct{}
-	fullTable, report    bool
+	// ending are those of which the state may wait.
+	ending            map[functions.InstanceID]struct{}
+	fullTable, report bool
 	// alive says that there is to be a report, even one that names no instance.
 	alive bool
 	// list says that the report is to list the artifacts.
@@ -91,14 +100,21 @@ type fakeBatch struct {
 
 func (b *fakeBatch) init() {
 	if b.changed == nil {
-		b.changed = map[functions.InstanceID]struct{}{}
+		b.changed, b.ending = map[functions.InstanceID]struct{}{}, map[functions.InstanceID]struct{}{}
 	}
+}
+
+// late has nothing wait any longer.
+func (b *fakeBatch) late() {
+	maps.Copy(b.changed, b.ending)
+	clear(b.ending)
 }
 
 // emptied is the batch with nothing in it and its room kept.
 func (b *fakeBatch) emptied() fakeBatch {
 	clear(b.changed)
-	return fakeBatch{added: b.added[:0], removed: b.removed[:0], gone: b.gone[:0], changed: b.changed}
+	clear(b.ending)
+	return fakeBatch{added: b.added[:0], removed: b.removed[:0], gone: b.gone[:0], changed: b.changed, ending: b.ending}
 }
 
 // newFakeWorkers connects the plan's workers, which start what is deployed.
@@ -132,6 +148,9 @@ func (w *fakeWorkers) noted() *ledger { return w.ledger }
 
 // cpu is zero: they take the server's.
 func (w *fakeWorkers) cpu() time.Duration { return 0 }
+
+// profile has nothing to write: the profile of this process has them.
+func (w *fakeWorkers) profile(string) error { return nil }
 
 func (w *fakeWorkers) close() {
 	for _, end := range w.hangUp {
@@ -236,10 +255,15 @@ func (n *fakeNode) start(c fakeCommand, now time.Time) {
 	m.commanded.Store(now.UnixNano())
 	n.pending.init()
 	n.pending.changed[in.id] = struct{}{}
-	if n.timer == nil {
-		n.timer = time.AfterFunc(beginPause, n.signal)
-	}
+	n.wakeLater()
 	time.AfterFunc(sandboxTime-time.Since(now), func() { n.becomeReady(in, rev.digest) })
+}
+
+// wakeLater wakes the publisher for what can wait; n.mu is held.
+func (n *fakeNode) wakeLater() {
+	if n.timer == nil {
+		n.timer = time.AfterFunc(beginPause, func() { n.add(func(b *fakeBatch) { b.late() }) })
+	}
 }
 
 func (n *fakeNode) becomeReady(in *fakeInstance, digest string) {
@@ -265,12 +289,14 @@ func (n *fakeNode) end(in *fakeInstance, reason string, now time.Time) {
 	in.state, in.reason, in.since = functions.InstanceDraining, reason, now
 	n.addLocked(func(b *fakeBatch) {
 		b.removed.add(in.departure)
-		b.changed[in.id] = struct{}{}
+		b.ending[in.id] = struct{}{}
 	})
+	n.wakeLater()
 	time.AfterFunc(stopTime, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		delete(n.insts, in.id)
+		delete(n.pending.ending, in.id)
 		n.all.live.Add(-1)
 		in.state, in.since = functions.InstanceStopped, time.Now()
 		n.addLocked(func(b *fakeBatch) { b.gone.add(in.report) })
@@ -282,7 +308,12 @@ func (n *fakeNode) flush() error {
 	b := n.pending
 	n.pending = n.spare
 	defer func() { n.spare = b.emptied() }()
-	if n.timer != nil {
+	if b.report || b.alive || len(b.changed) > 0 {
+		b.late()
+	}
+	n.pending.init()
+	maps.Copy(n.pending.ending, b.ending)
+	if len(b.ending) == 0 && n.timer != nil {
 		n.timer.Stop()
 		n.timer = nil
 	}
@@ -304,39 +335,35 @@ func (n *fakeNode) flush() error {
 	artifacts := n.artifacts
 	n.mu.Unlock()
 	if b.fullTable || len(b.added)+len(b.removed) > 0 {
-		if err := n.table(&b); err != nil {
-			return err
-		}
+		n.table(&b)
 	}
 	if len(b.gone) > 0 {
-		if err := n.report(b.gone, false, nil, true); err != nil {
-			return err
+		n.report(b.gone, false, nil, true)
+	}
+	switch {
+	case b.report:
+		came := artifacts[n.listed:]
+		if n.listed = len(artifacts); b.list {
+			came = artifacts
 		}
+		n.report(changed, true, came, !b.list)
+	case len(changed) > 0 || b.alive:
+		n.report(changed, false, nil, true)
 	}
-	if !b.report && len(changed) == 0 && !b.alive {
-		return nil
-	}
-	if !b.report {
-		return n.report(changed, false, nil, true)
-	}
-	came := artifacts[n.listed:]
-	if n.listed = len(artifacts); b.list {
-		came = artifacts
-	}
-	return n.report(changed, true, came, !b.list)
+	return n.send()
 }
 
-func (n *fakeNode) table(b *fakeBatch) error {
+func (n *fakeNode) table(b *fakeBatch) {
 	n.tables++
 	out := n.envelope(n.tables)
 	out = strconv.AppendBool(append(out, `,"full":`...), b.fullTable)
 	out = append(append(append(out, `,"endpoints":[`...), b.added...), ']')
 	out = append(append(append(out, `,"removed":[`...), b.removed...), "]}"...)
-	return n.send(bus.EndpointsSubject(n.id), out)
+	n.say(bus.EndpointsSubject(n.id), out)
 }
 
 // report tells of the instances in the list, and of artifacts: of all that there are, or where others are kept of those that came.
-func (n *fakeNode) report(instances jsonList, full bool, artifacts []string, kept bool) error {
+func (n *fakeNode) report(instances jsonList, full bool, artifacts []string, kept bool) {
 	const state = `,"state":{"name":"%s","architecture":"amd64","capacity":%[2]s,"allocatable":%[2]s,"cpuUsedMillis":100,"memoryUsedBytes":1073741824`
 	const size = `{"cpuMillis":16000,"memoryBytes":68719476736,"instances":500}`
 	if n.state == nil {
@@ -361,19 +388,30 @@ func (n *fakeNode) report(instances jsonList, full bool, artifacts []string, kep
 		out = append(out, `,"artifactsKept":true`...)
 	}
 	out = append(append(append(out, `},"instances":[`...), instances...), "]}"...)
-	return n.send(bus.ReportSubject(n.id), out)
+	n.say(bus.ReportSubject(n.id), out)
 }
 
 // envelope begins a message.
 func (n *fakeNode) envelope(sequence uint64) []byte {
-	return fmt.Appendf(n.room[:0], `{"schema":%d,"boot":"%s","node":"%s","sequence":%d,"epoch":%d`, bus.Schema, n.name, n.id, sequence, bus.Epoch)
+	return fmt.Appendf(n.room, `{"schema":%d,"boot":"%s","node":"%s","sequence":%d,"epoch":%d`, bus.Schema, n.name, n.id, sequence, bus.Epoch)
 }
 
-func (n *fakeNode) send(subject string, out []byte) error {
+// say makes the message ready that ends the room.
+func (n *fakeNode) say(subject string, out []byte) {
 	n.room = out
-	if err := n.nc.Publish(subject, out); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		return err
+	n.sends = append(n.sends, fakeSend{subject, len(out)})
+}
+
+// send sends what was made ready, as a bus.Publisher does.
+func (n *fakeNode) send() error {
+	at := 0
+	for _, s := range n.sends {
+		if err := n.nc.Publish(s.subject, n.room[at:s.end]); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			return err
+		}
+		at = s.end
 	}
+	n.room, n.sends = n.room[:0], n.sends[:0]
 	return nil
 }
 

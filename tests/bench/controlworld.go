@@ -31,6 +31,8 @@ type waiting interface {
 	noted() *ledger
 	// cpu is what they took of processors besides this process.
 	cpu() time.Duration
+	// profile has a process of their own, if they have one, write a CPU profile into the file from now on.
+	profile(file string) error
 	close()
 }
 
@@ -44,6 +46,8 @@ type controlWorld struct {
 	refs    []functions.Ref
 	stop    context.CancelFunc
 	parts   *errgroup.Group
+	// idler is another process that takes a share of the processors; nil where there is none.
+	idler *idler
 }
 
 func newControlWorld(ctx context.Context, p controlPlan) (*controlWorld, error) {
@@ -55,6 +59,12 @@ func newControlWorld(ctx context.Context, p controlPlan) (*controlWorld, error) 
 	running, stop := context.WithCancel(ctx)
 	w.stop = stop
 	w.parts, running = errgroup.WithContext(running)
+	if p.share > 0 {
+		if w.idler, err = newIdler(p.share); err != nil {
+			_ = w.close()
+			return nil, err
+		}
+	}
 	if err := w.start(running, p); err != nil {
 		_ = w.close()
 		return nil, err
@@ -189,6 +199,9 @@ func (w *controlWorld) settle(ctx context.Context) error {
 func (w *controlWorld) close() error {
 	w.stop()
 	err := w.parts.Wait()
+	if w.idler != nil {
+		w.idler.close()
+	}
 	if w.workers != nil {
 		w.workers.close()
 	}

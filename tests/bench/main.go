@@ -44,6 +44,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == awayVerb {
 		os.Exit(awayMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == idlerVerb {
+		os.Exit(idlerMain(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "control" {
 		os.Exit(controlMain(os.Args[2:]))
 	}
