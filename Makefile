@@ -132,7 +132,7 @@ bench-overload: deps-test build ## A function that is asked for five times what 
 	timeout 300 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only overload
 
 .PHONY: bench-cluster
-bench-cluster: deps-test build ## One joined worker, two and three: work, packing, and what a hop to another process costs, and the scheduler with 1,000 workers that joined beside 1,000 in its process (about 8 minutes); appends to out/bench.jsonl
+bench-cluster: deps-test build ## One joined worker, two and three: work, packing, and what a hop to another process costs, and the scheduler with 1,000 workers that joined beside 1,000 in its process (about 11 minutes); appends to out/bench.jsonl
 	@echo 'time limit: 16 minutes'
 	@mkdir -p out
 	timeout 480 $(GO) run ./tests/bench -tatami bin/tatami -out out/bench.jsonl -only cluster
