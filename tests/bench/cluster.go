@@ -22,11 +22,12 @@ const (
 	workPath = "/fn/busy/spin?steps=4000000"
 	// fillSpec is a function that wants more instances than fit anywhere.
 	fillSpec = "cpu: 60m\nmemory: 16Mi\nephemeral: 1Mi\nscale: {min: 60, max: 60, keepAlive: 1h}\n"
-	// workPhase is how long each load lasts.
-	workPhase = 2 * time.Second
 	// settleTime is how long the number of instances must not have changed.
 	settleTime = 2 * time.Second
 )
+
+// workPhase is how long each load lasts.
+var workPhase = 2 * time.Second
 
 // joinedServer is a server without instances of its own, and the workers that joined it.
 type joinedServer struct {

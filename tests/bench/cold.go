@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-const coldPerRound = 8
+// coldPerRound is how many samples of each way there are in a round.
+var coldPerRound = 8
 
 // coldWay is one way in which starts from zero are served, and what was measured of it.
 type coldWay struct {

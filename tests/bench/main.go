@@ -58,6 +58,7 @@ func main() {
 	flag.DurationVar(&overloadFor, "overload", overloadFor, "how long the overload lasts")
 	flag.IntVar(&flatFunctions, "functions", flatFunctions, "functions deployed for the second measurement of the warm path; 0: none")
 	only := flag.String("only", "", "benches to run, with commas: warm, cold (or a part of it: cold.spaced, cold.many, cold.activation, cold.egress, cold.interpreters), frozen, queue, noisy, overload, cluster (or a part of it: cluster.growth, cluster.packing, cluster.hop) (default all)")
+	flag.BoolFunc("trial", "the least of everything, to see that it runs: no figure of it counts", func(string) error { shorten(); return nil })
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -15,12 +15,14 @@ const (
 	noisySpec       = "namespace: noisy\ncpu: 250m\nmemory: 128Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h}\n"
 	quietSpec       = "namespace: quiet\ncpu: 500m\nmemory: 128Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h}\n"
 	// The other namespace's calls sleep for quietSleep ms. It asks for quietRate of them a second, in an open loop: quietConns are several times
-	// what that needs. The p99 of a phase is that of quietRate x noisyPhase calls.
+	// what that needs.
 	quietSleep = 10
 	quietRate  = 500
 	quietConns = 32
-	noisyPhase = 8 * time.Second
 )
+
+// noisyPhase is how long each load lasts: the p99 of one is that of quietRate x noisyPhase calls.
+var noisyPhase = 8 * time.Second
 
 // benchNoisy measures the p99 of a namespace's warm calls while another one asks for many times its quota, and while it does not, by turns.
 func benchNoisy(ctx context.Context, binary string) (figures []figure, err error) {

@@ -23,11 +23,12 @@ import (
 )
 
 const (
-	acceptCallers  = 64
-	acceptPerRound = 20_000
-	alwaysPerRound = 3_000
-	bodySize       = 512
+	acceptCallers = 64
+	bodySize      = 512
 )
+
+// acceptPerRound is how many invocations are accepted in a round, alwaysPerRound how many messages JetStream syncs one by one.
+var acceptPerRound, alwaysPerRound = 20_000, 3_000
 
 // benchQueue measures the queue in process: acceptance with everything on, barrier included, by 64 callers and by one, and completion
 // (fetch, run a function that does nothing, store the result, barrier, ack), beside the same work done by JetStream alone.

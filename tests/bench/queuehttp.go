@@ -97,11 +97,13 @@ const (
 	containerSlots = 100
 	// depthEvery is how often the state of the function is asked for while nothing is measured, depthLeast and depthMost the waits between two looks at
 	// its depth.
-	depthEvery    = 20 * time.Millisecond
-	depthLeast    = 5 * time.Millisecond
-	depthMost     = 200 * time.Millisecond
-	containerTime = 4 * time.Second
+	depthEvery = 20 * time.Millisecond
+	depthLeast = 5 * time.Millisecond
+	depthMost  = 200 * time.Millisecond
 )
+
+// containerTime is how long the calls beside which completion is told last.
+var containerTime = 4 * time.Second
 
 // containerRounds measures, with the same real container, calls over 32 connections and the completion of what lies in the queue.
 func containerRounds(ctx context.Context, binary string, add func(string, float64)) error {

@@ -15,7 +15,7 @@ import (
 const warmSpec = "cpu: 1500m\nmemory: 256Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h}\n"
 
 // warmPhase is how long each load lasts.
-const warmPhase = 2 * time.Second
+var warmPhase = 2 * time.Second
 
 // warmMetrics are measured of each contender, in the order in which they are printed.
 var warmMetrics = []struct{ metric, unit string }{
