@@ -29,6 +29,10 @@ func TestBadFunctions(t *testing.T) {
 		}
 	}
 
+	// It ends ten seconds later, when it is killed: the last of what follows looks.
+	s.Deploy("deaf", "probe", "env: {PROBE_START: ignore-sigterm}\nscale: {min: 1}\n")
+	s.Must("delete", "deaf", "--yes")
+
 	deploys := []struct{ name, spec, want string }{
 		{"exits", "env: {PROBE_START: exit}\n", "exited with code"},
 		{"never-listens", "env: {PROBE_START: never-listen}\nreadiness: {timeout: 2s}\n", "not ready within 2s"},
@@ -155,8 +159,6 @@ func TestBadFunctions(t *testing.T) {
 		good("a client that vanished half way")
 	})
 	t.Run("ignores SIGTERM", func(t *testing.T) {
-		s.Deploy("deaf", "probe", "env: {PROBE_START: ignore-sigterm}\nscale: {min: 1}\n")
-		s.Must("delete", "deaf", "--yes")
 		eventually(t, 40*time.Second, "it ends all the same", func() bool { return len(instances(t, s, "deaf")) == 0 })
 	})
 }
