@@ -115,16 +115,19 @@ func green(ctx context.Context, dir string, of []mutation) error {
 	var plain []string
 	seen := map[string]bool{}
 	for _, m := range of {
-		switch {
-		case seen[m.tests]:
-		case !m.needsRoot():
-			plain = append(plain, m.tests)
-		default:
-			if out, err := m.test(ctx, dir); err != nil {
-				return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
+		if !m.needsRoot() {
+			if pkg, _, _ := strings.Cut(m.tests, ":"); !slices.Contains(plain, pkg) {
+				plain = append(plain, pkg)
 			}
+			continue
+		}
+		if seen[m.tests] {
+			continue
 		}
 		seen[m.tests] = true
+		if out, err := m.test(ctx, dir); err != nil {
+			return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
+		}
 	}
 	if len(plain) == 0 {
 		return nil
@@ -198,14 +201,16 @@ func (m *mutation) needsRoot() bool {
 
 // test runs the mutation's tests.
 func (m *mutation) test(ctx context.Context, dir string) (string, error) {
-	pkg, one, named := strings.Cut(m.tests, " ")
-	switch {
-	case named:
+	if pkg, one, named := strings.Cut(m.tests, " "); named {
 		return goTest(ctx, dir, "-tags", "e2e", "-run", "^"+one+"$", pkg)
-	case m.needsRoot():
-		return goTest(ctx, dir, "-tags", "e2e", pkg)
 	}
-	return goTest(ctx, dir, pkg)
+	if pkg, one, named := strings.Cut(m.tests, ":"); named {
+		return goTest(ctx, dir, "-timeout", "1m", "-run", "^"+one+"$", pkg)
+	}
+	if m.needsRoot() {
+		return goTest(ctx, dir, "-tags", "e2e", m.tests)
+	}
+	return goTest(ctx, dir, m.tests)
 }
 
 func goTest(ctx context.Context, dir string, args ...string) (string, error) {

@@ -1,7 +1,7 @@
 package main
 
-// mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice: its short ones, or of its
-// end-to-end tests the one that is named behind the package.
+// mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice: its short ones, or the one of them
+// that is named behind the package and a colon, or of its end-to-end tests the one that is named behind the package and a space.
 type mutation struct {
 	name           string
 	file, old, new string
@@ -51,97 +51,97 @@ var mutations = []mutation{
 	},
 	{
 		"a 202 before it is on disk",
-		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./gateway/queue",
+		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./gateway/queue:TestAFailedSyncStopsTheQueue",
 	},
 	{
 		"a result acknowledged before it is on disk",
-		"gateway/queue/finish.go", "if !q.sync(h, streams...) {\n\t\treturn\n\t}", "_ = streams", "./gateway/queue",
+		"gateway/queue/finish.go", "if !q.sync(h, streams...) {\n\t\treturn\n\t}", "_ = streams", "./gateway/queue:TestWhatIsNotOnDiskIsNotAcknowledged",
 	},
 	{
 		"a plain result acknowledged before it is on disk",
-		"gateway/queue/ending.go", "e.q.bus.BarrierThen(e.synced, e.q.bus.Results().Stream())", "e.synced(nil)", "./gateway/queue",
+		"gateway/queue/ending.go", "e.q.bus.BarrierThen(e.synced, e.q.bus.Results().Stream())", "e.synced(nil)", "./gateway/queue:TestWhatIsNotOnDiskIsNotAcknowledged",
 	},
 	{
 		"a retry acknowledged before it is on disk",
-		"gateway/queue/finish.go", "if !q.sync(h, bus.StreamInvocations) {\n\t\treturn\n\t}", "", "./gateway/queue",
+		"gateway/queue/finish.go", "if !q.sync(h, bus.StreamInvocations) {\n\t\treturn\n\t}", "", "./gateway/queue:TestWhatIsNotOnDiskIsNotAcknowledged",
 	},
 	{
 		"a schedule that a kill left behind another",
-		"gateway/queue/restore.go", "if count > 1 {", "if count > 2 {", "./gateway/queue",
+		"gateway/queue/restore.go", "if count > 1 {", "if count > 2 {", "./gateway/queue:TestAKillBetweenAScheduleAndTheEndOfTheOneBefore",
 	},
 	{
 		"an attempt that outlives the end of the process's work",
-		"gateway/queue/queue.go", "\tq.endSpans()\n", "", "./gateway/queue",
+		"gateway/queue/queue.go", "\tq.endSpans()\n", "", "./gateway/queue:TestADirectAttemptIsCut",
 	},
 	{
 		"an attempt of whose end nobody is told",
-		"gateway/queue/span.go", "\tif s.by != nil {\n\t\tgo s.by.Gone()\n\t}\n", "", "./gateway/queue",
+		"gateway/queue/span.go", "\tif s.by != nil {\n\t\tgo s.by.Gone()\n\t}\n", "", "./gateway/queue:TestADirectAttemptIsCut",
 	},
 	{
 		"an attempt that a request's header names",
-		"gateway/invoke/wire.go", "o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)", "false", "./gateway/invoke",
+		"gateway/invoke/wire.go", "o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)", "false", "./gateway/invoke:TestRoundTripAs",
 	},
 	{
 		"a terminal record that is not looked for",
-		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./gateway/queue",
+		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./gateway/queue:TestALostAcknowledgementOfARetry",
 	},
 	{
 		"a terminal record that overwrites another",
-		"internal/bus/table.go", "nats.Header{jetstream.ExpectedLastSubjSeqHeader: {\"0\"}}", "nats.Header{}", "./gateway/queue",
+		"internal/bus/table.go", "nats.Header{jetstream.ExpectedLastSubjSeqHeader: {\"0\"}}", "nats.Header{}", "./gateway/queue:TestTheFirstTerminalRecordStands",
 	},
 	{
 		"one retry too many",
-		"gateway/queue/finish.go", "if inv.Attempt > retries {", "if inv.Attempt > retries+1 {", "./gateway/queue",
+		"gateway/queue/finish.go", "if inv.Attempt > retries {", "if inv.Attempt > retries+1 {", "./gateway/queue:TestWhatFailsIsTriedAgainAndThenDies",
 	},
 	{
 		"a dead invocation without its letter",
-		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./gateway/queue",
+		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./gateway/queue:TestWhatEndedIsNotRunAgain",
 	},
 	{
 		"an end whose record goes nowhere",
-		"gateway/queue/finish.go", "onward, ok := q.handRecordOn(h, inv, rec, first)", "onward, ok := []*functions.Invocation(nil), true\n\t_ = first", "./gateway/queue",
+		"gateway/queue/finish.go", "onward, ok := q.handRecordOn(h, inv, rec, first)", "onward, ok := []*functions.Invocation(nil), true\n\t_ = first", "./gateway/queue:TestARecordIsHandedOnAfterACrash",
 	},
 	{
 		"a delivery that is not on disk when its cause is acknowledged",
-		"gateway/queue/finish.go", "if len(onward) > 0 {\n\t\tstreams", "if len(onward) > 0 && rec.Status < 0 {\n\t\tstreams", "./gateway/queue",
+		"gateway/queue/finish.go", "if len(onward) > 0 {\n\t\tstreams", "if len(onward) > 0 && rec.Status < 0 {\n\t\tstreams", "./gateway/queue:TestWhatIsNotOnDiskIsNotAcknowledged",
 	},
 	{
 		"a delivery that is made again after a crash",
 		"gateway/queue/destination.go",
 		"\tm.Header[bus.HeaderAttempt] = []string{\"1\"}\n\tknown := false\n\tok = q.insist(h, \"handing the record on\", func(ctx context.Context) error {\n\t\tvar err error\n\t\tif !first {",
-		"\tknown := false\n\tok = q.insist(h, \"handing the record on\", func(ctx context.Context) error {\n\t\tvar err error\n\t\tif !first && m == nil {", "./gateway/queue",
+		"\tknown := false\n\tok = q.insist(h, \"handing the record on\", func(ctx context.Context) error {\n\t\tvar err error\n\t\tif !first && m == nil {", "./gateway/queue:TestARecordIsHandedOnAfterACrash",
 	},
 	{
 		"destinations in a circle without an end",
-		"gateway/queue/attempt.go", "case inv.Hops > functions.MaxHops:", "case inv.Hops > 10*functions.MaxHops:", "./gateway/queue",
+		"gateway/queue/attempt.go", "case inv.Hops > functions.MaxHops:", "case inv.Hops > 10*functions.MaxHops:", "./gateway/queue:TestDestinationsInACircleEnd",
 	},
 	{
 		"an instance that goes on with what was cancelled",
-		"gateway/queue/cancel.go", "if !gaveUp {", "if gaveUp || s.h != nil {", "./gateway/queue",
+		"gateway/queue/cancel.go", "if !gaveUp {", "if gaveUp || s.h != nil {", "./gateway/queue:TestACancelledAttemptThatGoesOnIsStopped",
 	},
 	{
 		"a redrive that runs on what is live",
-		"gateway/queue/attempt.go", "ref := q.runsOn(inv); ref != l.ref", "ref := inv.Ref(); ref != l.ref", "./gateway/queue",
+		"gateway/queue/attempt.go", "ref := q.runsOn(inv); ref != l.ref", "ref := inv.Ref(); ref != l.ref", "./gateway/queue:TestARedriveAgainstARevision",
 	},
 	{
 		"a kept request whose body is gone",
-		"gateway/queue/finish.go", "!dead && rec.Request == nil {", "!dead {", "./gateway/queue",
+		"gateway/queue/finish.go", "!dead && rec.Request == nil {", "!dead {", "./gateway/queue:TestAReplayComparesAndChangesNothing",
 	},
 	{
 		"a batch of which all is done",
-		"gateway/queue/batch.go", "if named {", "if named && resp.StatusCode > 299 {", "./gateway/queue",
+		"gateway/queue/batch.go", "if named {", "if named && resp.StatusCode > 299 {", "./gateway/queue:TestABatchOfEvents",
 	},
 	{
 		"an attempt whose message is not held",
-		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue",
+		"gateway/queue/held.go", "_ = q.bus.Conn().Publish(r, inProgress)", "_ = r", "./gateway/queue:TestALongAttemptIsNotDeliveredAgain",
 	},
 	{
 		"a key that is no record before its message",
-		"gateway/queue/keyed.go", "q.bus.Keys().Put(ctx, hash, &rec, 0)", "uint64(0), error(nil)", "./gateway/queue",
+		"gateway/queue/keyed.go", "q.bus.Keys().Put(ctx, hash, &rec, 0)", "uint64(0), error(nil)", "./gateway/queue:TestACallIsMadeOnceUnderItsKey",
 	},
 	{
 		"a call made again whose outcome is unknown",
-		"gateway/queue/once.go", "case !again:", "case !again && cur.State == functions.KeyUnknown:", "./gateway/queue",
+		"gateway/queue/once.go", "case !again:", "case !again && cur.State == functions.KeyUnknown:", "./gateway/queue:TestACallThatAKillBrokeOffIsUnknown",
 	},
 	{
 		"power loss: a 202 before it is on disk",
@@ -165,11 +165,11 @@ var mutations = []mutation{
 	},
 	{
 		"a second name that goes before what followed is on disk",
-		"internal/bus/spares.go", "if s.latest[stream] {", "if s.latest[stream] && s.durable == nil {", "./internal/bus",
+		"internal/bus/spares.go", "if s.latest[stream] {", "if s.latest[stream] && s.durable == nil {", "./internal/bus:TestABlockThatIsGoneIsPutBack",
 	},
 	{
 		"a letter that goes before what was made of it is on disk",
-		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err := ctx.Err(); err != nil {", "./gateway/queue",
+		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err := ctx.Err(); err != nil {", "./gateway/queue:TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk",
 	},
 	{
 		"power loss: a schedule that goes before its message is on disk",
@@ -193,36 +193,36 @@ var mutations = []mutation{
 	},
 	{
 		"a barrier that syncs nothing",
-		"internal/bus/barrier.go", "err = s.sync(b.sync)", "_ = s", "./internal/bus",
+		"internal/bus/barrier.go", "err = s.sync(b.sync)", "_ = s", "./internal/bus:TestBarrierSyncsWhatMayBeUnsyncedAndNothingElse",
 	},
 	{
 		"a barrier that shares the sync under way",
 		"internal/bus/barrier.go", "\t\tb.next = newBatch()\n\t\tb.mu.Unlock()\n\t\tif len(cur.streams) > 0 {\n\t\t\tcur.err = b.commit(cur)\n\t\t}\n",
-		"\t\tb.mu.Unlock()\n\t\tif len(cur.streams) > 0 {\n\t\t\tcur.err = b.commit(cur)\n\t\t}\n\t\tb.mu.Lock()\n\t\tb.next = newBatch()\n\t\tb.mu.Unlock()\n", "./internal/bus",
+		"\t\tb.mu.Unlock()\n\t\tif len(cur.streams) > 0 {\n\t\t\tcur.err = b.commit(cur)\n\t\t}\n\t\tb.mu.Lock()\n\t\tb.next = newBatch()\n\t\tb.mu.Unlock()\n", "./internal/bus:TestBarrierSharesASyncAndComesAfterTheCall",
 	},
 	{
 		"a new directory entry that is not synced",
-		"internal/bus/barrier.go", "if !entered {", "if !entered && len(found) == 0 {", "./internal/bus",
+		"internal/bus/barrier.go", "if !entered {", "if !entered && len(found) == 0 {", "./internal/bus:TestBarrierSyncsWhatMayBeUnsyncedAndNothingElse",
 	},
 	{
 		"a replaced block whose name is not on disk",
-		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./internal/bus",
+		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./internal/bus:TestBarrierSyncsTheEntryOfAReplacedBlock",
 	},
 	{
 		"a block that was replaced and is not put back",
-		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./internal/bus",
+		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./internal/bus:TestAReplacedBlockIsPutBack",
 	},
 	{
 		"silence that is taken for an end",
-		"internal/bus/stored.go", "return next, false, ctx.Err()", "return next, false, nil", "./internal/bus",
+		"internal/bus/stored.go", "return next, false, ctx.Err()", "return next, false, nil", "./internal/bus:TestSilenceIsNoEnd",
 	},
 	{
 		"a newer schema that is read",
-		"internal/bus/identity.go", "if id.Schema > Schema {", "if id.Schema > Schema+1 {", "./internal/bus",
+		"internal/bus/identity.go", "if id.Schema > Schema {", "if id.Schema > Schema+1 {", "./internal/bus:TestIdentityIsWrittenOnceAndHeld",
 	},
 	{
 		"a worker that admits beyond its slots",
-		"worker/slots.go", "if w&slotsOpen == 0 || w&slotsCount >= s.limit {", "if w&slotsOpen == 0 {", "./worker",
+		"worker/slots.go", "if w&slotsOpen == 0 || w&slotsCount >= s.limit {", "if w&slotsOpen == 0 {", "./worker:TestSlots",
 	},
 	{
 		"an instance stopped while it runs something",
@@ -238,7 +238,7 @@ var mutations = []mutation{
 	},
 	{
 		"a lease beyond the slots",
-		"gateway/invoke/instance.go", "return i.held >= i.ep.Slots", "return i.held > i.ep.Slots", "./gateway/invoke",
+		"gateway/invoke/instance.go", "return i.held >= i.ep.Slots", "return i.held > i.ep.Slots", "./gateway/invoke:TestOrderAndSlots",
 	},
 	{
 		"a connection's headers passed on",
@@ -270,7 +270,7 @@ var mutations = []mutation{
 	},
 	{
 		"headers that may take for ever",
-		"gateway/gateway.go", "ReadHeaderTimeout: g.cfg.HeaderTimeout, ", "", "./gateway",
+		"gateway/gateway.go", "ReadHeaderTimeout: g.cfg.HeaderTimeout, ", "", "./gateway:TestSlowClients",
 	},
 	{
 		"connections without a bound",
