@@ -135,6 +135,15 @@ func (l *listener) endAll() {
 
 // upgrade takes the connection over from the server.
 func upgrade(w http.ResponseWriter, r *http.Request, protocol string, header ...string) (net.Conn, *bufio.Reader, error) {
+	conn, br, err := takeOver(w, r, protocol)
+	if err == nil {
+		err = switchTo(conn, protocol, header...)
+	}
+	return conn, br, err
+}
+
+// takeOver takes the connection from the server, and answers nothing.
+func takeOver(w http.ResponseWriter, r *http.Request, protocol string) (net.Conn, *bufio.Reader, error) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), protocol) {
 		return nil, nil, fault.New(fault.CodeInvalidRequest, "an upgrade to %s is wanted here", protocol).WithField("Upgrade")
 	}
@@ -143,14 +152,18 @@ func upgrade(w http.ResponseWriter, r *http.Request, protocol string, header ...
 		return nil, nil, fault.Wrap(fault.CodeInvalidRequest, err, "an upgrade needs HTTP/1.1")
 	}
 	_ = conn.SetDeadline(time.Time{})
+	return conn, brw.Reader, nil
+}
+
+// switchTo tells the other side that the connection speaks the protocol from now on. It closes one that does not take that.
+func switchTo(conn net.Conn, protocol string, header ...string) error {
 	_ = conn.SetWriteDeadline(time.Now().Add(writePatience))
-	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s\r\n", protocol, strings.Join(header, ""))
-	if err != nil {
+	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s\r\n", protocol, strings.Join(header, "")); err != nil {
 		conn.Close()
-		return nil, nil, err
+		return err
 	}
 	_ = conn.SetWriteDeadline(time.Time{})
-	return conn, brw.Reader, nil
+	return nil
 }
 
 // refuse answers with the error, where the connection is still the server's.
@@ -210,7 +223,7 @@ func (s *session) leave(conns ...net.Conn) {
 
 func (l *listener) session(w http.ResponseWriter, r *http.Request) {
 	id := rand.Text()
-	conn, br, err := upgrade(w, r, bus.UpgradeSession, bus.HeaderSession+": "+id+"\r\n")
+	conn, br, err := takeOver(w, r, bus.UpgradeSession)
 	if err != nil {
 		l.refuse(w, err)
 		return
@@ -235,6 +248,11 @@ func (l *listener) session(w http.ResponseWriter, r *http.Request) {
 		l.log.Info("a gateway's session has ended", "remote", conn.RemoteAddr().String(), "slots", held)
 	}()
 	if closed {
+		return
+	}
+	// The gateway may name the session as soon as it knows it.
+	if err := switchTo(conn, bus.UpgradeSession, bus.HeaderSession+": "+id+"\r\n"); err != nil {
+		l.refuse(w, err)
 		return
 	}
 	if err := l.talk(s, br); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
