@@ -53,6 +53,11 @@ func TestARestartAdopts(t *testing.T) {
 	if n := len(w.driver.all()); n != 5 {
 		t.Fatalf("%d sandboxes are left, want 5", n)
 	}
+	// Behind all that it has told.
+	if err := bus.Publish(w.bus, bus.ReportSubject(w.cfg.Node), bus.Report{State: bus.NodeState{Name: "the end"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.await(0, "the end", func(m message) bool { return m.report != nil && m.report.State.Name == "the end" })
 	for _, m := range w.messages() {
 		if m.report != nil && m.report.State.Departed {
 			t.Error("it says that it has left for good, though instances stay")

@@ -355,7 +355,11 @@ func (w *Worker) subscribe() (unsubscribe func(), err error) {
 	for _, h := range []handler{
 		{bus.CommandSubject(w.cfg.Node), w.command},
 		{bus.SubjectReportsWanted, func([]byte) { w.out.wanted() }},
-		{bus.SubjectEndpointsWanted, func([]byte) { w.out.endpoints() }},
+		{bus.SubjectEndpointsWanted, func(node []byte) {
+			if len(node) == 0 || string(node) == string(w.cfg.Node) {
+				w.out.endpoints()
+			}
+		}},
 	} {
 		sub, err := w.bus.Conn().Subscribe(h.subject, func(m *nats.Msg) { h.take(m.Data) })
 		if err != nil {

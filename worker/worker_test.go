@@ -528,6 +528,23 @@ func TestWhoAsksGetsEverything(t *testing.T) {
 	if e := w.messages()[i].table.Endpoints; len(e) != 1 || e[0].Instance != id {
 		t.Errorf("table %+v", e)
 	}
+	// Another node's table is not this one's: each time it is asked itself it answers once.
+	const rounds = 20
+	n = len(w.messages())
+	for at := n; at < n+rounds; at++ {
+		for _, node := range []functions.NodeID{functions.NewNodeID(), w.cfg.Node} {
+			if err := w.bus.Conn().Publish(bus.SubjectEndpointsWanted, []byte(node)); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.bus.Conn().Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.await(at, "its own full table", func(m message) bool { return m.table != nil && m.table.Full })
+	}
+	if got := len(w.messages()) - n; got != rounds {
+		t.Errorf("%d questions were answered with %d messages", rounds, got)
+	}
 	// Each subject's sequence has no gap.
 	var tables, reports uint64
 	for _, m := range w.messages() {
@@ -557,12 +574,8 @@ func TestTheEndOfTheWorkerDrains(t *testing.T) {
 	}
 	w.worker.Release(w.cfg.Node, busy)
 	w.end()
-	all := w.messages()
-	last := len(all) - 1
-	for all[last].report == nil {
-		last--
-	}
-	if r := all[last].report; !r.State.Departed || !r.Full || len(r.Instances) != 0 {
+	last := w.await(0, "departed", func(m message) bool { return m.report != nil && m.report.State.Departed && m.report.Full })
+	if r := w.messages()[last].report; len(r.Instances) != 0 {
 		t.Errorf("the last report is %+v", r)
 	}
 	for _, id := range []functions.InstanceID{busy, stuck} {

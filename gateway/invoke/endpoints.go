@@ -38,9 +38,12 @@ func newEndpoints(b *bus.Bus, reg *registry, w Workers, log *slog.Logger) *endpo
 }
 
 // want asks every worker for its whole table.
-func (e *endpoints) want() {
-	if err := e.bus.Conn().Publish(bus.SubjectEndpointsWanted, nil); err != nil {
-		e.log.Error("the endpoint tables were not asked for", "err", err)
+func (e *endpoints) want() { e.wantOf("") }
+
+// wantOf asks one worker for its whole table. Were all asked where one table has a gap, their answers would make further gaps where the bus is slow.
+func (e *endpoints) wantOf(node functions.NodeID) {
+	if err := e.bus.Conn().Publish(bus.SubjectEndpointsWanted, []byte(node)); err != nil {
+		e.log.Error("the endpoint tables were not asked for", "node", node, "err", err)
 	}
 }
 
@@ -116,7 +119,7 @@ func (e *endpoints) apply(t *bus.EndpointTable, now time.Time) {
 	}
 	// Whatever was missed is in the whole table; what this one says holds anyway.
 	if !n.whole {
-		e.want()
+		e.wantOf(t.Node)
 	}
 }
 

@@ -590,6 +590,10 @@ func TestEndpointTables(t *testing.T) {
 		resp.Body.Close()
 		return resp.Status
 	}
+	asked := make(chan *nats.Msg, 100)
+	if _, err := b.bus.Conn().ChanSubscribe(bus.SubjectEndpointsWanted, asked); err != nil {
+		t.Fatal(err)
+	}
 	// The message about the instance is lost; the next one, about nothing, shows the gap.
 	b.node.mu.Lock()
 	lost := functions.NewInstanceID()
@@ -601,6 +605,15 @@ func TestEndpointTables(t *testing.T) {
 	b.node.publish(t, bus.EndpointTable{})
 	if got := get(); got != "200 OK" {
 		t.Errorf("after a gap: %s", got)
+	}
+	// Only the node whose table has the gap is asked.
+	select {
+	case m := <-asked:
+		if string(m.Data) != string(b.node.id) {
+			t.Errorf("after a gap %q was asked", m.Data)
+		}
+	case <-time.After(patience):
+		t.Error("nobody was asked")
 	}
 	// A new boot, with another instance and without the first.
 	b.node.mu.Lock()

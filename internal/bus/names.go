@@ -69,7 +69,8 @@ const (
 	SubjectReports = "tatami.report.*"
 	// SubjectEndpoints matches every worker's endpoint tables.
 	SubjectEndpoints = "tatami.endpoints.*"
-	// SubjectEndpointsWanted asks every worker for its whole endpoint table; the table comes on the worker's own subject. No payload.
+	// SubjectEndpointsWanted asks the worker whose node the payload names, or every worker where there is none, for its whole endpoint table; the
+	// table comes on the worker's own subject.
 	SubjectEndpointsWanted = "tatami.wanted.endpoints"
 	// SubjectReportsWanted asks every worker for a full report on its own subject. No payload.
 	SubjectReportsWanted = "tatami.wanted.reports"

@@ -163,9 +163,13 @@ func (w *fakeWorkers) run(ctx context.Context) error {
 	i := 0
 	for _, n := range w.nodes {
 		for subject, take := range map[string]nats.MsgHandler{
-			bus.CommandSubject(n.id):   n.command,
-			bus.SubjectReportsWanted:   func(*nats.Msg) { n.add(func(b *fakeBatch) { b.report, b.list = true, true }) },
-			bus.SubjectEndpointsWanted: func(*nats.Msg) { n.add(func(b *fakeBatch) { b.fullTable = true }) },
+			bus.CommandSubject(n.id): n.command,
+			bus.SubjectReportsWanted: func(*nats.Msg) { n.add(func(b *fakeBatch) { b.report, b.list = true, true }) },
+			bus.SubjectEndpointsWanted: func(m *nats.Msg) {
+				if len(m.Data) == 0 || string(m.Data) == string(n.id) {
+					n.add(func(b *fakeBatch) { b.fullTable = true })
+				}
+			},
 		} {
 			if _, err := n.nc.Subscribe(subject, take); err != nil {
 				return err

@@ -381,6 +381,14 @@ var mutations = []mutation{
 		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay",
 	},
 	{
+		"a gap for which every worker is asked",
+		"gateway/invoke/endpoints.go", "e.wantOf(t.Node)", "e.want()", "./gateway/invoke:TestEndpointTables",
+	},
+	{
+		"a worker that answers for another",
+		"worker/worker.go", "if len(node) == 0 || string(node) == string(w.cfg.Node) {", "if true {", "./worker:TestWhoAsksGetsEverything",
+	},
+	{
 		"an endpoint table that no other gateway is told",
 		"worker/outbox.go", "if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {", "if o.w.cfg.Near != nil && (o.w.cfg.Near(&t) || true) {", "./worker",
 	},
