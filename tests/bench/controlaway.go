@@ -50,6 +50,8 @@ func newAwayWorkers(b *bus.Bus, p controlPlan, dir string) (_ *awayWorkers, err 
 	w.cmd = exec.Command(self, awayVerb, "-url", b.ListenURL(), "-token-file", filepath.Join(b.DataDir(), bus.WorkerTokenFile), "-dir", dir, "-ledger", file,
 		"-nodes", strconv.Itoa(p.nodes), "-functions", strconv.Itoa(p.functions))
 	w.cmd.Stderr = os.Stderr
+	// Workers on machines of their own would not collect the garbage of a thousand on the server's processors.
+	w.cmd.Env = append(os.Environ(), "GOGC=off", "GOMEMLIMIT=4GiB")
 	if w.end, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
