@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -37,6 +38,8 @@ type Config struct {
 	// MaxConnections is how many connections the public listener holds: for one more, the one that has been idle longest gives way, and
 	// where none is idle the new one is refused with 503. Default a third of the files that the process may open, at most 65,536.
 	MaxConnections int
+	// Awake is told when connections and requests come to the public listener. May be nil.
+	Awake *awake.Keeper
 }
 
 func (c Config) withDefaults() Config {

@@ -110,7 +110,7 @@ func (g *Gateway) front(base context.Context, in *guests) *http1.Server {
 			return strings.HasPrefix(target, functionPrefix)
 		},
 		Note: in.note, Base: context.WithValue(base, drainKey{}, &g.draining), MaxHeader: g.cfg.MaxHeader, HeaderTimeout: g.cfg.HeaderTimeout,
-		IdleTimeout: g.cfg.IdleTimeout, WriteTimeout: g.cfg.WriteTimeout,
+		IdleTimeout: g.cfg.IdleTimeout, WriteTimeout: g.cfg.WriteTimeout, Awake: g.cfg.Awake,
 	}, in, g.public, g.log)
 }
 
@@ -149,6 +149,7 @@ func bounded(h http.Handler) http.Handler {
 
 // servePublic counts what the server forgets: connections that changed their protocol.
 func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) {
+	g.cfg.Awake.Touch()
 	if len(r.Header["Upgrade"]) > 0 && invoke.UpgradeOf(r.Header) != "" {
 		g.upgrades.add(1)
 		defer g.upgrades.add(-1)

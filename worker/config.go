@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/worker/logs"
@@ -60,6 +61,8 @@ type Config struct {
 	TLS func(refused func(error)) *tls.Config
 	// Near, if set, is given every endpoint table before it is published. True: the one gateway has it, and the bus need not carry it.
 	Near func(*bus.EndpointTable) bool
+	// Awake is told when bytes move between gateways elsewhere and instances. May be nil.
+	Awake *awake.Keeper
 	// Logs bounds the instances' logs; its directories are filled in.
 	Logs logs.Config
 }

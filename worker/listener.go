@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -279,6 +280,7 @@ func (l *listener) talk(s *session, br *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
+		l.w.cfg.Awake.Touch()
 		line, err := bus.ParseSlotLine(b)
 		if err != nil {
 			return err
@@ -336,31 +338,44 @@ func (l *listener) tunnel(w http.ResponseWriter, r *http.Request) {
 	defer conn.Close()
 	defer s.leave(conn, inst)
 	if s.join(conn, inst) {
-		splice(conn, br, inst)
+		l.splice(conn, br, inst)
 	}
 }
 
 // splice passes bytes on both ways until both sides have ended theirs, or one breaks.
-func splice(gateway net.Conn, ahead *bufio.Reader, inst net.Conn) {
+func (l *listener) splice(gateway net.Conn, ahead *bufio.Reader, inst net.Conn) {
 	var back sync.WaitGroup
-	back.Go(func() { pass(gateway, inst) })
+	back.Go(func() { l.pass(gateway, inst) })
 	// What came together with the request's head.
 	if n := ahead.Buffered(); n > 0 {
 		if _, err := io.CopyN(inst, ahead, int64(n)); err != nil {
 			_ = gateway.Close()
 		}
 	}
-	pass(inst, gateway)
+	l.pass(inst, gateway)
 	back.Wait()
 }
 
 // pass copies until src ends, and says so to dst; where that cannot be, both are closed.
-func pass(dst, src net.Conn) {
-	_, err := io.Copy(dst, src)
+func (l *listener) pass(dst, src net.Conn) {
+	_, err := io.Copy(dst, &heard{src, l.w.cfg.Awake})
 	if half, ok := dst.(interface{ CloseWrite() error }); err != nil || !ok || half.CloseWrite() != nil {
 		_ = dst.Close()
 		_ = src.Close()
 	}
+}
+
+// heard tells when something was read.
+type heard struct {
+	from  io.Reader
+	awake *awake.Keeper
+}
+
+// Read reads.
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.from.Read(p)
+	h.awake.Touch()
+	return n, err
 }
 
 func (l *listener) logs(w http.ResponseWriter, r *http.Request) {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/heap"
 	"github.com/tatami-faas/tatami/internal/obs"
@@ -53,10 +54,12 @@ type nodeConfig struct {
 	DockerConfig   string
 	UserNamespaces bool
 	GVisor         bool
-	StayAwake      bool
-	EgressRange    string
-	EgressAllow    []string
-	EgressDNS      []string
+	StayAwake      string
+	// keeper is StayAwake's, from keepAwake on.
+	keeper      *awake.Keeper
+	EgressRange string
+	EgressAllow []string
+	EgressDNS   []string
 }
 
 // leastHeapTarget is what a process needs to do anything else than collect garbage.
@@ -85,7 +88,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
 	f.BoolVar(&c.UserNamespaces, "user-namespaces", true, "run images that ask for root as root of a user namespace, where this machine can; else as user 65532")
 	f.BoolVar(&c.GVisor, "gvisor", true, "run functions that ask for gVisor, where runsc is installed; else they go to other nodes")
-	f.BoolVar(&c.StayAwake, "stay-awake", true, "keep the processors from sleeping during the milliseconds in which a function starts")
+	f.StringVar(&c.StayAwake, "stay-awake", "auto", "when the processors of this machine do not sleep: calls (while calls go through, and functions start), starts, never, or auto (calls on small virtual machines whose kernel does not see to it)")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
@@ -120,6 +123,9 @@ func (c *nodeConfig) validate() error {
 	}
 	if _, err := c.egress(); err != nil {
 		return err
+	}
+	if _, _, err := awake.Choose(c.StayAwake, awake.Machine{}); err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--stay-awake").WithField("stay-awake")
 	}
 	if c.FreezeAfter < 0 {
 		return fault.New(fault.CodeInvalidRequest, "--freeze-after: %s is negative", c.FreezeAfter).WithField("freeze-after")
@@ -172,6 +178,21 @@ func (c *nodeConfig) setRuntime(log *slog.Logger) {
 	procs.Apply(procs.Choose(runtime.GOMAXPROCS(0), os.Getenv), log)
 }
 
+// keepAwake makes the keeper of the processors; the function returned ends it, when nothing uses it any more.
+func (c *nodeConfig) keepAwake(log *slog.Logger) (end func()) {
+	policy, why, err := awake.Choose(c.StayAwake, awake.Look(os.DirFS("/")))
+	c.keeper = awake.New(policy)
+	if err == nil {
+		err = c.keeper.Open(awake.LatencyFile)
+	}
+	if err != nil {
+		log.Info("processors may sleep while functions start and calls go through", "err", err)
+	} else {
+		log.Debug("processors are kept awake", "while", policy.String(), "why", why)
+	}
+	return c.keeper.Close
+}
+
 // makeDirs makes the directories. The control socket in the run directory has a mode of its own: others must get as far as the socket.
 func (c *nodeConfig) makeDirs() error {
 	for dir, mode := range map[string]os.FileMode{c.DataDir: 0o700, c.RunDir: 0o711} {
@@ -200,8 +221,8 @@ func (c *nodeConfig) worker(node functions.NodeID) worker.Config {
 		Grant:        functions.Resources{CPU: c.GrantCPU, Memory: c.GrantMemory},
 		Reserve:      functions.Resources{CPU: c.ReserveCPU, Memory: c.ReserveMemory},
 		DrainTimeout: c.DrainTimeout, KeepInstances: c.KeepInstances,
-		FreezeAfter: freezeAfter,
-		Waiting:     containerd.PoolCost(c.SandboxPool, c.memory()).Add(containerd.PrecreatedMost(c.Precreated, c.memory())),
+		FreezeAfter: freezeAfter, Awake: c.keeper,
+		Waiting: containerd.PoolCost(c.SandboxPool, c.memory()).Add(containerd.PrecreatedMost(c.Precreated, c.memory())),
 	}
 }
 
@@ -230,7 +251,7 @@ func (c *nodeConfig) driver(w worker.Config, cgroup string, blobs containerd.Blo
 	return containerd.New(containerd.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir, Address: c.ContainerdAddress, ParentCgroup: "/" + cgroup,
 		NodeName: string(w.Node), Allocatable: allocatable, DockerConfig: c.DockerConfig, SandboxPool: c.SandboxPool, Precreated: c.Precreated, Memory: c.memory(),
-		Egress: out, UserNamespaces: c.UserNamespaces, GVisor: c.GVisor, StayAwake: c.StayAwake,
+		Egress: out, UserNamespaces: c.UserNamespaces, GVisor: c.GVisor, Awake: c.keeper,
 	}, blobs, log)
 }
 

@@ -126,6 +126,7 @@ func newServerCmd(a *app) *cobra.Command {
 // runServer runs a server of a cluster until ctx ends.
 func runServer(ctx context.Context, cfg serverConfig, log *slog.Logger, stdout io.Writer) error {
 	cfg.setRuntime(log)
+	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ func sweep(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout io.Wr
 	defer release()
 	cfg.SandboxPool = 0
 	cfg.setRuntime(log)
+	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

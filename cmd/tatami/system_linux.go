@@ -112,7 +112,7 @@ func (s *system) newWorker(near func(*bus.EndpointTable) bool) (err error) {
 
 // newInvoker makes the data path. near is the invoker's; nil for none.
 func (s *system) newInvoker(near func(*bus.Demand) bool) (err error) {
-	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard, Near: near}, s.bus, s.workers, s.log); err != nil {
+	if s.invoker, err = invoke.New(invoke.Config{MaxBody: s.cfg.MaxBody, Tables: s.workers.Heard, Near: near, Awake: s.cfg.keeper}, s.bus, s.workers, s.log); err != nil {
 		return err
 	}
 	s.workers.Notify(s.invoker.Lose, func(functions.NodeID) { s.invoker.Ask() })
@@ -177,7 +177,7 @@ func (s *system) newGateway() (err error) {
 func (s *system) gatewayConfig() gateway.Config {
 	return gateway.Config{
 		PublicAddr: s.cfg.PublicAddr, ControlAddr: s.cfg.ControlAddr, ControlSocket: filepath.Join(s.cfg.RunDir, "control.sock"),
-		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout,
+		Domain: s.cfg.Domain, MaxBody: s.cfg.MaxBody, MaxConnections: s.cfg.MaxConnections, DrainTimeout: s.cfg.DrainTimeout, Awake: s.cfg.keeper,
 	}
 }
 

@@ -40,6 +40,7 @@ func newUpCmd(a *app) *cobra.Command {
 // up runs the system until ctx ends.
 func up(ctx context.Context, cfg upConfig, log *slog.Logger, stdout io.Writer) error {
 	cfg.setRuntime(log)
+	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

@@ -101,6 +101,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 		return err
 	}
 	cfg.setRuntime(log)
+	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
 		return err
 	}

@@ -211,6 +211,7 @@ func (c *conn) tryRead(fd uintptr) bool {
 		}
 		return false
 	}
+	c.s.cfg.Awake.Touch()
 	c.work, c.got, c.err = w, n, err
 	w.end += n
 	return true

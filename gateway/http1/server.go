@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/awake"
 )
 
 // Config says what the server takes and how long it waits. Durations of 0 are no bound.
@@ -31,6 +32,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a client may take for the rest of an answer whose handler has returned.
 	WriteTimeout time.Duration
+	// Awake is told when connections and requests come. May be nil.
+	Awake *awake.Keeper
 }
 
 // Server serves ordinary requests. It is made by New.
@@ -106,6 +109,7 @@ func (s *Server) Serve() error {
 			continue
 		}
 		pause = 0
+		s.cfg.Awake.Touch()
 		c := newConn(s, nc)
 		if c == nil {
 			if !s.handover.give(nc) {

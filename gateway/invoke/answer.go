@@ -154,6 +154,7 @@ func (c *call) copyBody(resp *http.Response) error {
 			x.moved()
 		}
 		if n > 0 {
+			c.inv.cfg.Awake.Touch()
 			if _, werr := c.w.Write((*buf)[:n]); werr != nil {
 				return &errWrite{werr}
 			}

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -22,6 +23,8 @@ type Config struct {
 	Tables func(*bus.EndpointTable)
 	// Near, if set, is given every statement of the demand before it is published. True: the one scheduler has it, and the bus need not carry it.
 	Near func(*bus.Demand) bool
+	// Awake is told when bytes move between clients and instances, and when an instance will have to start. May be nil.
+	Awake *awake.Keeper
 }
 
 func (c Config) withDefaults() Config {

@@ -167,7 +167,10 @@ func (x *exchange) expire() {
 }
 
 // moved notes that a byte moved.
-func (x *exchange) moved() { x.lastMove.Store(int64(time.Since(x.start))) }
+func (x *exchange) moved() {
+	x.lastMove.Store(int64(time.Since(x.start)))
+	x.inv.cfg.Awake.Touch()
+}
 
 // stream puts the idle limit in the place of the timeout.
 func (x *exchange) stream() {
@@ -418,6 +421,7 @@ func (x *exchange) readHead(c *upconn, o *outgoing) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
+		x.inv.cfg.Awake.Touch()
 		if x.client == nil {
 			// Whoever has no client to pass the answer on to may keep it, when the connection's is that of the next call.
 			kept := *resp

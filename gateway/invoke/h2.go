@@ -122,6 +122,7 @@ func (x *exchange) roundTripH2(ctx context.Context, l *Lease, o *outgoing) (*htt
 	h.mu.Lock()
 	h.answered = true
 	h.mu.Unlock()
+	x.inv.cfg.Awake.Touch()
 	if err != nil {
 		if up.saidHTTP1.Load() {
 			err = fmt.Errorf("%w: it answered in HTTP/1", err)

@@ -77,6 +77,7 @@ func (inv *Invoker) lease(ctx context.Context, l *Lease, f *function, class Clas
 }
 
 func (inv *Invoker) wait(ctx context.Context, l *Lease, f *function, w *waiter, begun, deadline time.Time, limit functions.Duration) error {
+	inv.cfg.Awake.Expect()
 	inv.need(f)
 	var expired <-chan time.Time
 	if !deadline.IsZero() {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/runtime/egress"
 )
 
@@ -55,8 +56,8 @@ type Config struct {
 	UserNamespaces bool
 	// GVisor offers gVisor's sandboxes, where runsc is installed.
 	GVisor bool
-	// StayAwake keeps the machine's processors from sleeping while functions start, where the kernel takes such a wish.
-	StayAwake bool
+	// Awake is told when functions start. May be nil.
+	Awake *awake.Keeper
 	// Egress says what sandboxes with egress may reach. Name and State are the driver's to set.
 	Egress egress.Config
 	// Memory is the node's, in bytes; 0: unknown. It bounds a pool that sizes itself.

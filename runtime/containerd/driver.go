@@ -65,7 +65,6 @@ type Driver struct {
 	// filter is the seccomp filter of every sandbox of our own making.
 	filter func() ([]byte, error)
 	ids    idRanges
-	awake  awake
 	// awaited is how many functions are waited for until they listen.
 	awaited atomic.Int64
 	// noRoot says why images that name root run as another user; empty where they are root of a user namespace. It does not change once
@@ -178,11 +177,6 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 		return err
 	}
 	d.sockets.start()
-	if d.cfg.StayAwake {
-		if err := d.awake.open(latencyFile); err != nil {
-			d.log.Info("processors may sleep while functions start", "err", err)
-		}
-	}
 	ctx = d.scope(ctx)
 	if d.engine != nil {
 		if err := d.groupShims(ctx); err != nil {
@@ -244,7 +238,6 @@ func (d *Driver) Close() error {
 	d.drainPools()
 	d.keepers.close()
 	d.sockets.close()
-	d.awake.close()
 	if err := d.egress.Close(); err != nil {
 		d.log.Warn("the host's network settings are not as they were", "err", err)
 	}

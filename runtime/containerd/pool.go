@@ -194,13 +194,13 @@ func (d *Driver) startBegins(b *box, s sandbox.Spec, art *artifact) (made func()
 	if !s.GVisor {
 		d.poolOf(art).asked(s.Egress)
 	}
-	d.awake.count(1)
+	d.cfg.Awake.Count(1)
 	for _, p := range d.pools() {
 		p.count(1)
 	}
 	return func() {
 		b.settles(sync.OnceFunc(func() {
-			d.awake.count(-1)
+			d.cfg.Awake.Count(-1)
 			for _, p := range d.pools() {
 				p.count(-1)
 			}
