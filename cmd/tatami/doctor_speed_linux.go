@@ -13,6 +13,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	v1 "github.com/tatami-faas/tatami/gateway/api/v1"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/runtime/containerd"
 )
 
@@ -209,17 +210,37 @@ func (s speed) governor() v1.Check {
 	return okCheck("processor", "its governor holds nothing back")
 }
 
-// sleep looks at whether idle processors can be kept awake while a function starts.
+// sleep looks at whether idle processors can be kept awake while a function starts and while calls go through, and whether the kernel sees to it.
 func (s speed) sleep() v1.Check {
-	const name = "idle processors"
-	if s.read("sys/devices/system/cpu/cpuidle/current_governor") == "" {
+	const name, slow = "idle processors", "each step of a call and of a start waits for one to wake up"
+	m := awake.Look(os.DirFS(s.root))
+	switch {
+	case m.Governor == "":
 		return okCheck(name, "the kernel does not tell how deeply they sleep")
+	case !m.Heeds() && m.Virtual:
+		return warning(name, "they sleep, and the kernel has no driver for them that would keep them awake: "+slow,
+			"where the hypervisor is KVM, sudo modprobe cpuidle_haltpoll force=1")
+	case !m.Heeds():
+		return okCheck(name, "the kernel has no driver for them that would keep them awake")
 	}
-	if _, err := os.Stat(filepath.Join(s.root, "dev/cpu_dma_latency")); err != nil {
-		return warning(name, "they sleep, and /dev/cpu_dma_latency, which keeps them awake while a function starts, is missing: each step of a start waits for one to wake up",
-			"make it visible to this process, as in a container with --device /dev/cpu_dma_latency")
+	if _, err := os.Stat(filepath.Join(s.root, awake.LatencyFile)); err != nil {
+		return warning(name, "they sleep, and "+awake.LatencyFile+", which keeps them awake, is missing: "+slow,
+			"make it visible to this process, as in a container with --device "+awake.LatencyFile)
 	}
-	return okCheck(name, "they are kept awake while a function starts (--stay-awake)")
+	policy, why, err := awake.Choose(awake.Auto, m)
+	if err != nil {
+		return warning(name, err.Error(), "report it")
+	}
+	while := map[awake.Policy]string{awake.Calls: "while functions start and calls go through", awake.Starts: "while functions start"}[policy]
+	said := fmt.Sprintf("they are kept awake %s (--stay-awake=auto is %s here): %s", while, policy, why)
+	const on = "echo 200000 | sudo tee /sys/module/haltpoll/parameters/guest_halt_poll_ns, and for good haltpoll.guest_halt_poll_ns=200000 on the kernel's command line"
+	switch {
+	case !m.PollingOff():
+		return okCheck(name, "%s", said)
+	case policy == awake.Calls:
+		return okCheck(name, "%s; the kernel's own halt polling, which costs less, is off, and goes on with: %s", said, on)
+	}
+	return warning(name, said+"; and the kernel's own halt polling is off", on)
 }
 
 // data looks at where images lie.

@@ -50,6 +50,26 @@ func fast(t *testing.T, files map[string]string) speed {
 	return s
 }
 
+// idle is what a machine of two processors tells of them, and further files that are there.
+func idle(governor, driver, flag, polling string, more ...string) map[string]string {
+	files := map[string]string{
+		"sys/devices/system/cpu/cpuidle/current_governor":   governor + "\n",
+		"sys/devices/system/cpu/cpuidle/current_driver":     driver + "\n",
+		"sys/module/haltpoll/parameters/guest_halt_poll_ns": polling + "\n",
+		"sys/devices/system/cpu/online":                     "0-1\n",
+		"proc/cpuinfo":                                      "flags\t\t: fpu " + flag + " lahf_lm\n",
+	}
+	for _, name := range more {
+		files[name] = ""
+	}
+	return files
+}
+
+func with(files map[string]string, name, text string) map[string]string {
+	files[name] = text
+	return files
+}
+
 func TestSpeedChecks(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -96,12 +116,36 @@ func TestSpeedChecks(t *testing.T) {
 			warned: map[string]string{"processor": "powersave on 2 processors"},
 		},
 		"processors that may sleep": {
-			files:  map[string]string{"sys/devices/system/cpu/cpuidle/current_governor": "menu\n"},
+			files:  idle("menu", "intel_idle", "", ""),
 			warned: map[string]string{"idle processors": "--device /dev/cpu_dma_latency"},
 		},
-		"processors that are kept awake": {
-			files: map[string]string{"sys/devices/system/cpu/cpuidle/current_governor": "menu\n", "dev/cpu_dma_latency": ""},
-			said:  map[string]string{"idle processors": "--stay-awake"},
+		"processors that are kept awake while functions start": {
+			files: idle("menu", "intel_idle", "", "", "dev/cpu_dma_latency"),
+			said:  map[string]string{"idle processors": "while functions start (--stay-awake=auto is starts here): this is no virtual machine"},
+		},
+		"processors that are kept awake while calls go through": {
+			files: idle("menu", "intel_idle", "hypervisor", "", "dev/cpu_dma_latency"),
+			said:  map[string]string{"idle processors": "calls go through (--stay-awake=auto is calls here): in this virtual machine"},
+		},
+		"a kernel that could keep them awake itself": {
+			files: idle("haltpoll", "haltpoll", "hypervisor", "0", "dev/cpu_dma_latency"),
+			said:  map[string]string{"idle processors": "is off, and goes on with: echo 200000"},
+		},
+		"a kernel that could, and nobody else does": {
+			files:  with(idle("haltpoll", "haltpoll", "hypervisor", "0", "dev/cpu_dma_latency"), "sys/devices/system/cpu/online", "0-31"),
+			warned: map[string]string{"idle processors": "haltpoll.guest_halt_poll_ns=200000"},
+		},
+		"a kernel that keeps them awake itself": {
+			files: idle("haltpoll", "haltpoll", "hypervisor", "200000", "dev/cpu_dma_latency"),
+			said:  map[string]string{"idle processors": "the kernel looks for work for 200 us"},
+		},
+		"a virtual machine without a driver for them": {
+			files:  idle("menu", "none", "hypervisor", "", "dev/cpu_dma_latency"),
+			warned: map[string]string{"idle processors": "modprobe cpuidle_haltpoll"},
+		},
+		"a machine without a driver for them": {
+			files: idle("menu", "none", "", "", "dev/cpu_dma_latency"),
+			said:  map[string]string{"idle processors": "no driver"},
 		},
 		"little memory": {files: map[string]string{"proc/meminfo": "MemAvailable: 4000 kB\n"}, warned: map[string]string{"memory": "--sandbox-pool"}},
 		"nothing can be read": {

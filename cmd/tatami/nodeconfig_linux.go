@@ -55,8 +55,9 @@ type nodeConfig struct {
 	UserNamespaces bool
 	GVisor         bool
 	StayAwake      string
-	// keeper is StayAwake's, from keepAwake on.
+	// keeper is StayAwake's, and keptAwake what is told of it, from keepAwake on.
 	keeper      *awake.Keeper
+	keptAwake   string
 	EgressRange string
 	EgressAllow []string
 	EgressDNS   []string
@@ -185,10 +186,10 @@ func (c *nodeConfig) keepAwake(log *slog.Logger) (end func()) {
 	if err == nil {
 		err = c.keeper.Open(awake.LatencyFile)
 	}
+	c.keptAwake = fmt.Sprintf("stay awake: %s; %s", policy, why)
 	if err != nil {
+		c.keptAwake = fmt.Sprintf("may sleep while functions start and calls go through: %v", err)
 		log.Info("processors may sleep while functions start and calls go through", "err", err)
-	} else {
-		log.Debug("processors are kept awake", "while", policy.String(), "why", why)
 	}
 	return c.keeper.Close
 }

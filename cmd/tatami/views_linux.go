@@ -116,6 +116,7 @@ func (s *system) checks(ctx context.Context) []v1.Check {
 		}
 		out = append(out, c)
 	}
+	out = append(out, okCheck("processors", "%s", s.cfg.keptAwake))
 	if url := s.bus.ListenURL(); url != "" {
 		out = append(out, okCheck("workers", "may join at %s", url))
 	}

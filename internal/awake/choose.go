@@ -96,6 +96,11 @@ func (m Machine) Polls() bool {
 	return m.Driver == "haltpoll" && m.Governor == "haltpoll" && m.Polling > 0
 }
 
+// PollingOff reports whether the kernel would do that, and was told not to.
+func (m Machine) PollingOff() bool {
+	return m.Driver == "haltpoll" && m.Governor == "haltpoll" && m.Polling == 0
+}
+
 // Heeds reports whether the kernel goes by a wish that processors do not sleep.
 func (m Machine) Heeds() bool { return m.Driver != "" && m.Driver != "none" }
 

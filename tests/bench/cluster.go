@@ -235,7 +235,7 @@ func clusterHop(ctx context.Context, binary string) (figures []figure, err error
 		}
 	}
 	m := measures{}
-	if err := m.rounds(ctx, []warmWay{{"local", here.Public, "/fn/warm", 0}, {"remote", there.Public, "/fn/warm", 0}}); err != nil {
+	if err := m.rounds(ctx, []warmWay{{name: "local", addr: here.Public, path: "/fn/warm"}, {name: "remote", addr: there.Public, path: "/fn/warm"}}); err != nil {
 		return nil, err
 	}
 	for _, w := range warmMetrics {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-const warmSpec = "cpu: 1500m\nmemory: 256Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h}\n"
+const warmSpec = "cpu: 1500m\nmemory: 256Mi\nconcurrency: 100\nscale: {min: 1, max: 1, keepAlive: 1h, awake: true}\n"
 
 // warmPhase is how long each load lasts.
 var warmPhase = 2 * time.Second
@@ -28,11 +28,26 @@ type warmWay struct {
 	name, addr, path string
 	// netns is a process in whose network namespace the client runs; 0 for the machine's own.
 	netns int
+	// awake says that processors are kept awake meanwhile, brief that it takes half the time.
+	awake, brief bool
 }
 
-// benchWarm measures calls to one running instance: directly and through nginx, both from inside its network namespace, through the standard
-// library's ReverseProxy and a bare hop that reach the instance as the gateway does, and through the gateway; then the gateway again with many
-// functions deployed.
+// load runs the load generator on it for a phase.
+func (w warmWay) load(ctx context.Context, o loadOptions) (r loadResult, err error) {
+	if o.d, o.netns = warmPhase, w.netns; w.brief {
+		o.d /= 2
+	}
+	if !w.awake {
+		return load(ctx, w.addr, w.path, o)
+	}
+	err = whileAwake(func() error {
+		r, err = load(ctx, w.addr, w.path, o)
+		return err
+	})
+	return r, err
+}
+
+// benchWarm measures calls to one running instance, then the gateway again with many functions deployed.
 func benchWarm(ctx context.Context, binary string) (figures []figure, err error) {
 	s, err := startServer(ctx, binary)
 	if err != nil {
@@ -46,32 +61,14 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := startReverseProxy(pid)
+	tatami := warmWay{name: "tatami", addr: s.Public, path: "/fn/warm"}
+	direct := warmWay{name: "direct", addr: "127.0.0.1:8080", path: "/", netns: pid}
+	m, ways, err := warmBeside(ctx, binary, tatami, direct)
 	if err != nil {
-		return nil, err
-	}
-	defer proxy.Close()
-	between, err := startHop(pid)
-	if err != nil {
-		return nil, err
-	}
-	defer between.stop()
-	front, err := startNginx(ctx, pid)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = front.stopAfter(err) }()
-
-	tatami := warmWay{"tatami", s.Public, "/fn/warm", 0}
-	m := measures{}
-	if err := m.rounds(ctx, []warmWay{
-		{"direct", "127.0.0.1:8080", "/", pid}, {"nginx", fmt.Sprintf("127.0.0.1:%d", nginxPort), "/", pid}, {"reverseproxy", proxy.addr, "/", 0},
-		{"hop", between.listener.Addr().String(), "/", 0}, tatami,
-	}); err != nil {
 		return nil, err
 	}
 	for _, w := range warmMetrics {
-		for _, base := range []string{"direct", "nginx", "reverseproxy", "hop"} {
+		for _, base := range ways {
 			figures = append(figures, beside("warm", w.metric, w.unit, median(m["tatami"][w.metric]), base, median(m[base][w.metric]), rounds))
 		}
 	}
@@ -81,12 +78,8 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 	if err := s.deployMany(ctx, "warm", flatFunctions-1); err != nil {
 		return nil, err
 	}
-	// An instance that was idle for so long may be frozen: only a call through the gateway wakes it.
-	if _, _, err := s.get(ctx, "/fn/warm"); err != nil {
-		return nil, err
-	}
 	many := measures{}
-	if err := many.rounds(ctx, []warmWay{{"direct", "127.0.0.1:8080", "/", pid}, tatami}); err != nil {
+	if err := many.rounds(ctx, []warmWay{direct, tatami}); err != nil {
 		return nil, err
 	}
 	for _, w := range warmMetrics {
@@ -98,6 +91,52 @@ func benchWarm(ctx context.Context, binary string) (figures []figure, err error)
 		}
 	}
 	return figures, nil
+}
+
+// warmBeside measures the gateway beside other ways to the instance: directly and through nginx, both from inside its network namespace, and through the
+// standard library's ReverseProxy and a bare hop, which reach it as the gateway does. On an equal footing, too: all but ReverseProxy with the
+// processors kept awake, as the gateway has them where that pays, and a gateway that lets them sleep. It returns the names of these ways.
+func warmBeside(ctx context.Context, binary string, tatami, direct warmWay) (m measures, names []string, err error) {
+	proxy, err := startReverseProxy(direct.netns)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer proxy.Close()
+	between, err := startHop(direct.netns)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer between.stop()
+	front, err := startNginx(ctx, direct.netns)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = front.stopAfter(err) }()
+	sleepy, err := startServer(ctx, binary, "--stay-awake=never", "--sandbox-pool=0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = sleepy.stopAfter(err) }()
+	if err := sleepy.deploy(ctx, "warm", "plain", warmSpec); err != nil {
+		return nil, nil, err
+	}
+
+	nginx := warmWay{name: "nginx", addr: fmt.Sprintf("127.0.0.1:%d", nginxPort), path: "/", netns: direct.netns}
+	bare := warmWay{name: "hop", addr: between.listener.Addr().String(), path: "/"}
+	ways := []warmWay{
+		direct, nginx, {name: "reverseproxy", addr: proxy.addr, path: "/"}, bare, {name: "stay-awake-never", addr: sleepy.Public, path: tatami.path, brief: true},
+	}
+	if canBeAwake() {
+		for _, w := range []warmWay{direct, nginx, bare} {
+			w.name, w.awake, w.brief = w.name+"-awake", true, true
+			ways = append(ways, w)
+		}
+	}
+	for _, w := range ways {
+		names = append(names, w.name)
+	}
+	m = measures{}
+	return m, names, m.rounds(ctx, append(ways, tatami))
 }
 
 // measures holds the samples of each contender's metrics.
@@ -121,7 +160,7 @@ func (m measures) rounds(ctx context.Context, contenders []warmWay) error {
 		rate := 0.3 * median(m[contenders[0].name]["rps_c1"])
 		for i := range contenders {
 			c := contenders[(i+round)%len(contenders)]
-			r, err := load(ctx, c.addr, c.path, loadOptions{conns: 4, d: warmPhase, rate: rate, netns: c.netns})
+			r, err := c.load(ctx, loadOptions{conns: 4, rate: rate})
 			if err != nil {
 				return err
 			}
@@ -133,7 +172,7 @@ func (m measures) rounds(ctx context.Context, contenders []warmWay) error {
 
 // closed measures one contender, each connection asking again as soon as it is answered.
 func (m measures) closed(ctx context.Context, c warmWay) error {
-	r, err := load(ctx, c.addr, c.path, loadOptions{conns: 1, d: warmPhase, netns: c.netns})
+	r, err := c.load(ctx, loadOptions{conns: 1})
 	if err != nil {
 		return err
 	}
@@ -144,7 +183,7 @@ func (m measures) closed(ctx context.Context, c warmWay) error {
 	if err != nil {
 		return err
 	}
-	if r, err = load(ctx, c.addr, c.path, loadOptions{conns: 32, d: warmPhase, netns: c.netns}); err != nil {
+	if r, err = c.load(ctx, loadOptions{conns: 32}); err != nil {
 		return err
 	}
 	after, err := cpuBusy()
