@@ -44,10 +44,11 @@ func (a *answer) Watch(ctx context.Context, by Watcher) bool {
 	return true
 }
 
-// Unwatch ends what Watch began. The watcher may be told at the same time.
-func (a *answer) Unwatch() {
+// Unwatch ends what Watch began. It reports whether the watcher is told, or is about to be: if not, nobody knows it any more.
+func (a *answer) Unwatch() bool {
 	w := &a.c.watch
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.by = nil
-	w.mu.Unlock()
+	return w.ended
 }

@@ -24,7 +24,7 @@ func (t *teller) Gone() { t.once.Do(func() { close(t.told) }) }
 
 type watchable interface {
 	Watch(ctx context.Context, by http1.Watcher) bool
-	Unwatch()
+	Unwatch() bool
 }
 
 // Whoever watches is told when the client leaves or the server's context ends, until it no longer watches.
@@ -55,7 +55,9 @@ func TestWatch(t *testing.T) {
 				if !a.Watch(r.Context(), before) {
 					t.Error("the connection's context is not watched")
 				}
-				a.Unwatch()
+				if a.Unwatch() {
+					t.Error("told before the end")
+				}
 				a.Watch(r.Context(), now)
 				close(began)
 				<-now.told
@@ -67,7 +69,9 @@ func TestWatch(t *testing.T) {
 					t.Error("told who no longer watches")
 				default:
 				}
-				a.Unwatch()
+				if !a.Unwatch() {
+					t.Error("not told at the end")
+				}
 				// Who comes too late is told at once.
 				a.Watch(r.Context(), late)
 				<-late.told

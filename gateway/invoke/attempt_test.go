@@ -24,7 +24,10 @@ func (w *told) Watch(_ context.Context, by http1.Watcher) bool {
 	return true
 }
 
-func (w *told) Unwatch() { close(w.by) }
+func (w *told) Unwatch() bool {
+	close(w.by)
+	return true
+}
 
 // An attempt is named to the function once, whatever the request's header says, and the request's context may tell of its end by itself.
 func TestRoundTripAs(t *testing.T) {

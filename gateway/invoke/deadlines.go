@@ -39,17 +39,17 @@ func (d *deadlines) set(at time.Time) {
 	d.timer.Reset(time.Until(at))
 }
 
-// remove lets go of an exchange; one that is not held stays so.
-func (d *deadlines) remove(x *exchange) {
+// remove lets go of an exchange. It is false for one that is not held, which stays so: its deadline may just be ending it.
+func (d *deadlines) remove(x *exchange) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.unlink(x)
+	return d.unlink(x)
 }
 
 // unlink is remove; d.mu is held.
-func (d *deadlines) unlink(x *exchange) {
+func (d *deadlines) unlink(x *exchange) bool {
 	if x.limits == nil {
-		return
+		return false
 	}
 	if x.later != nil {
 		x.later.earlier = x.earlier
@@ -60,6 +60,7 @@ func (d *deadlines) unlink(x *exchange) {
 		d.first = x.later
 	}
 	x.limits, x.earlier, x.later = nil, nil, nil
+	return true
 }
 
 // ring ends the exchanges whose time is over, and sets the timer for the others.

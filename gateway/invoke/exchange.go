@@ -76,6 +76,8 @@ type exchange struct {
 	sent  *bodySend
 	// reusable says that the connection may serve another request once the answer is read.
 	reusable bool
+	// alone says that the exchange has ended and nobody else knows it any more.
+	alone bool
 }
 
 // watch begins to hold the exchange to its deadline and to ctx.
@@ -97,7 +99,8 @@ func (x *exchange) watch(ctx context.Context, start, deadline time.Time) {
 // watched is a client, or the context of a request without one, that tells of its end itself, as http1's does.
 type watched interface {
 	Watch(ctx context.Context, by http1.Watcher) bool
-	Unwatch()
+	// Unwatch reports whether the watcher may still be told.
+	Unwatch() bool
 }
 
 // passer is a client that takes an answer's fields as they came, as http1's does.
@@ -219,13 +222,7 @@ func (x *exchange) finish(complete bool) {
 		x.timer.Stop()
 	}
 	x.mu.Unlock()
-	x.fn.limits.remove(x)
-	if x.watched != nil {
-		x.watched.Unwatch()
-	}
-	if x.stopCtx != nil {
-		x.stopCtx()
-	}
+	x.alone = x.letGo()
 	if x.h2 != nil {
 		x.lease.inst.up.doneH2()
 	}
@@ -238,6 +235,18 @@ func (x *exchange) finish(complete bool) {
 		return
 	}
 	c.close()
+}
+
+// letGo ends the watch over the exchange and reports whether nobody knows it any more: who once had a part in it may be about to look at it again.
+func (x *exchange) letGo() bool {
+	alone := x.fn.limits.remove(x) && x.timer == nil && x.sent == nil && x.h2 == nil
+	if x.watched != nil {
+		alone = !x.watched.Unwatch() && alone
+	}
+	if x.stopCtx != nil {
+		alone = x.stopCtx() && alone
+	}
+	return alone
 }
 
 // bodyGrace is how long a body that is still being sent may take to end after a complete answer.

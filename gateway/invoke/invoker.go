@@ -28,6 +28,7 @@ type Invoker struct {
 	news    chan func(*endpoints)
 	bufs    copyBufs
 	lent    bufferPool
+	calls   callPool
 	ready   chan struct{}
 	once    sync.Once
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -39,6 +40,24 @@ type call struct {
 	status  int
 }
 
+// callPool holds calls that have ended.
+type callPool struct{ pool sync.Pool }
+
+func (p *callPool) get() *call {
+	if c, ok := p.pool.Get().(*call); ok {
+		return c
+	}
+	return &call{}
+}
+
+// put keeps a call whose exchange nobody knows any more; another one is left to the collector.
+func (p *callPool) put(c *call) {
+	if c.x == &c.first && c.first.alone {
+		*c = call{}
+		p.pool.Put(c)
+	}
+}
+
 // ServeFunction carries a request to the function and its answer back. Path is the part of the request's path that belongs to the
 // function, escaped as it came, beginning with '/'. It answers faults itself; an answer that breaks off aborts the client's connection,
 // so that the client does not take it for a whole one (http.ErrAbortHandler).
@@ -48,7 +67,8 @@ func (inv *Invoker) ServeFunction(w http.ResponseWriter, r *http.Request, ref fu
 
 // ServeInvocation is ServeFunction under an id that the caller made; "" lets one be made.
 func (inv *Invoker) ServeInvocation(w http.ResponseWriter, r *http.Request, ref functions.Ref, path string, id functions.InvocationID) {
-	c := call{inv: inv, w: w, r: r, id: string(id), start: time.Now()}
+	c := inv.calls.get()
+	c.inv, c.w, c.r, c.id, c.start = inv, w, r, string(id), time.Now()
 	err := c.admit(ref, path)
 	if err == nil {
 		err = c.serve()
@@ -62,6 +82,7 @@ func (inv *Invoker) ServeInvocation(w http.ResponseWriter, r *http.Request, ref 
 	}
 	switch {
 	case err == nil:
+		inv.calls.put(c)
 	case c.written:
 		inv.log.Debug("an answer broke off", "fn", ref.String(), "inv", c.out.id, "err", err)
 		panic(http.ErrAbortHandler)

@@ -66,11 +66,12 @@ func (s *span) Watch(_ context.Context, by http1.Watcher) bool {
 	return true
 }
 
-// Unwatch ends what Watch began. The watcher may be told at the same time.
-func (s *span) Unwatch() {
+// Unwatch ends what Watch began. It reports whether the watcher is told, or is about to be.
+func (s *span) Unwatch() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.by = nil
-	s.mu.Unlock()
+	return s.err != nil
 }
 
 // spanOf begins the context of an attempt. It ends with the process's work, too, until the attempt is unstoppable.

@@ -151,9 +151,14 @@ func TestASpanThatHasEnded(t *testing.T) {
 		t.Error("it ended before its end")
 	}
 	s.Watch(s, watcher(nil))
-	s.Unwatch()
+	if s.Unwatch() {
+		t.Error("told before its end")
+	}
 	s.end()
 	s.end()
+	if !s.Unwatch() {
+		t.Error("not told at its end")
+	}
 	for _, wait := range waysToWait {
 		wait(s)
 	}

@@ -78,6 +78,14 @@ var mutations = []mutation{
 		"gateway/queue/span.go", "\tif s.by != nil {\n\t\tgo s.by.Gone()\n\t}\n", "", "./gateway/queue:TestADirectAttemptIsCut",
 	},
 	{
+		"a call that its client may still end is used for another one",
+		"gateway/invoke/exchange.go", "alone = !x.watched.Unwatch() && alone", "x.watched.Unwatch()", "./gateway/invoke:TestACallIsUsedAgain",
+	},
+	{
+		"a call that its deadline may still end is used for another one",
+		"gateway/invoke/exchange.go", "alone := x.fn.limits.remove(x) && x.timer", "x.fn.limits.remove(x)\n\talone := x.timer", "./gateway/invoke:TestACallIsUsedAgain",
+	},
+	{
 		"an attempt that a request's header names",
 		"gateway/invoke/wire.go", "o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)", "false", "./gateway/invoke:TestRoundTripAs",
 	},
