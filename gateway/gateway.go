@@ -109,7 +109,7 @@ func (g *Gateway) front(base context.Context, in *guests) *http1.Server {
 			}
 			return strings.HasPrefix(target, functionPrefix)
 		},
-		Note: in.note, Base: context.WithValue(base, drainKey{}, &g.draining), MaxHeader: g.cfg.MaxHeader, HeaderTimeout: g.cfg.HeaderTimeout,
+		Note: in.noted, Base: context.WithValue(base, drainKey{}, &g.draining), MaxHeader: g.cfg.MaxHeader, HeaderTimeout: g.cfg.HeaderTimeout,
 		IdleTimeout: g.cfg.IdleTimeout, WriteTimeout: g.cfg.WriteTimeout, Awake: g.cfg.Awake,
 	}, in, g.public, g.log)
 }

@@ -77,20 +77,35 @@ func (g *guests) SyscallConn() (syscall.RawConn, error) {
 func (g *guests) note(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateActive, http.StateIdle:
-		v, ok := g.all.Load(c)
-		if !ok {
-			return
-		}
-		in := v.(*guest)
-		if state == http.StateActive {
-			in.silent.Store(false)
-			in.idleSince.Store(0)
-		} else {
-			in.idleSince.Store(time.Now().UnixNano())
+		if v, ok := g.all.Load(c); ok {
+			v.(*guest).note(state)
 		}
 	case http.StateClosed, http.StateHijacked:
 		g.forget(c)
 	}
+}
+
+// noted is note for one connection, which is looked up once.
+func (g *guests) noted(c net.Conn) func(http.ConnState) {
+	v, _ := g.all.Load(c)
+	in, _ := v.(*guest)
+	return func(state http.ConnState) {
+		if in != nil && (state == http.StateActive || state == http.StateIdle) {
+			in.note(state)
+			return
+		}
+		g.note(c, state)
+	}
+}
+
+// note notes that the guest has begun a request, or has none under way.
+func (in *guest) note(state http.ConnState) {
+	if state == http.StateActive {
+		in.silent.Store(false)
+		in.idleSince.Store(0)
+		return
+	}
+	in.idleSince.Store(time.Now().UnixNano())
 }
 
 func (g *guests) forget(c net.Conn) bool {

@@ -37,6 +37,7 @@ type conn struct {
 	nc   net.Conn
 	sock *socket.Conn
 	raw  syscall.RawConn
+	note func(http.ConnState)
 	// state says what since is about, in nanoseconds since the server began; active, it is when the request's head began to come.
 	state atomic.Int32
 	since atomic.Int64
@@ -67,7 +68,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	if sock == nil {
 		return nil
 	}
-	c := &conn{s: s, nc: nc, sock: sock, raw: sock.Raw()}
+	c := &conn{s: s, nc: nc, sock: sock, raw: sock.Raw(), note: s.cfg.Note(nc)}
 	c.fill = c.tryRead
 	ctx, cancel := context.WithCancel(s.cfg.Base)
 	c.cancel, c.unwatch = cancel, context.AfterFunc(ctx, c.watch.end)
@@ -88,7 +89,7 @@ func (c *conn) serve() {
 		}
 		c.s.remove(c)
 		if closing {
-			c.s.cfg.Note(c.nc, http.StateClosed)
+			c.note(http.StateClosed)
 			_ = c.nc.Close()
 		}
 	}()
@@ -222,7 +223,7 @@ func (c *conn) respond() bool {
 	if !c.become(active) {
 		return false
 	}
-	c.s.cfg.Note(c.nc, http.StateActive)
+	c.note(http.StateActive)
 	w := c.work
 	a := &w.answer
 	a.reset(c, w)
@@ -244,7 +245,7 @@ func (c *conn) respond() bool {
 	if !c.pass(idle) {
 		return false
 	}
-	c.s.cfg.Note(c.nc, http.StateIdle)
+	c.note(http.StateIdle)
 	return true
 }
 

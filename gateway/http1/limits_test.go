@@ -298,7 +298,9 @@ func TestHandingOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	var states sync.Map
-	s = http1.New(http1.Config{Note: func(c net.Conn, state http.ConnState) { states.Store(c, state) }}, l, hello, nil)
+	s = http1.New(http1.Config{Note: func(c net.Conn) func(http.ConnState) {
+		return func(state http.ConnState) { states.Store(c, state) }
+	}}, l, hello, nil)
 	go func() { served <- s.Serve() }()
 	const said = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 	client, _ := dial(t, l.Addr().String(), said)

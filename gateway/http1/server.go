@@ -20,8 +20,9 @@ import (
 type Config struct {
 	// Takes reports whether a request for the host and the target is one for the handler; all others are handed over. Nil takes all.
 	Takes func(host, target string) bool
-	// Note is told what a connection does, as http.Server's ConnState is, but for the states of a connection that was handed over. May be nil.
-	Note func(net.Conn, http.ConnState)
+	// Note is asked at the beginning of a connection who is told what it does, as http.Server's ConnState is, but for the states of a connection that
+	// was handed over. May be nil.
+	Note func(net.Conn) func(http.ConnState)
 	// Base is what the contexts of requests are made from. Default context.Background.
 	Base context.Context
 	// MaxHeader is the longest head that is read here, in bytes; net/http says what is too long. Default, and at most, 8 KiB.
@@ -70,7 +71,7 @@ func New(cfg Config, l net.Listener, h http.Handler, log *slog.Logger) *Server {
 		cfg.MaxHeader = inSize
 	}
 	if cfg.Note == nil {
-		cfg.Note = func(net.Conn, http.ConnState) {}
+		cfg.Note = func(net.Conn) func(http.ConnState) { return func(http.ConnState) {} }
 	}
 	return &Server{
 		cfg: cfg, listener: l, handover: newHandover(l.Addr()), handler: h, log: log, began: time.Now(), conns: map[*conn]struct{}{},
