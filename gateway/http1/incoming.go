@@ -17,6 +17,10 @@ type Incoming struct {
 	fields []Field
 	resp   http.Response
 	body   sizedBody
+	// last is the ordinary head read last, said and plain what it was found to say: many an answer begins as the one before.
+	last  string
+	said  []Field
+	plain http.Response
 }
 
 // Read reads the head of the answer to r and returns the answer, whose body must be read before the next Read. An ordinary answer has no
@@ -69,28 +73,42 @@ func (in *Incoming) Header() http.Header {
 
 // head reads an ordinary head and returns its length; 0 where there is none.
 func (in *Incoming) head(b []byte) int {
+	if n := len(in.last); n > 0 && len(b) >= n && string(b[:n]) == in.last {
+		in.fields, in.resp = append(in.fields[:0], in.said...), in.plain
+		return n
+	}
 	end := bytes.Index(b, endOfHead)
 	if end < 0 {
 		return 0
 	}
-	line, rest, ok := cutLine(string(b[:end+2]))
-	if !ok {
+	head := string(b[:end+len(endOfHead)])
+	if !in.parse(head[:end+2]) {
 		return 0
+	}
+	in.last, in.said, in.plain = head, append(in.said[:0], in.fields...), in.resp
+	return len(head)
+}
+
+// parse reads the lines of an ordinary head; false where it is none.
+func (in *Incoming) parse(head string) bool {
+	line, rest, ok := cutLine(head)
+	if !ok {
+		return false
 	}
 	const version, digits = "HTTP/1.1 ", 3
 	status, ok := strings.CutPrefix(line, version)
 	if !ok || len(status) <= digits || status[digits] != ' ' || !only(status, inValue) {
-		return 0
+		return false
 	}
 	code := 0
 	for _, c := range []byte(status[:digits]) {
 		if c < '0' || c > '9' {
-			return 0
+			return false
 		}
 		code = code*10 + int(c-'0')
 	}
 	if !bodyAllowed(code) {
-		return 0
+		return false
 	}
 	if in.fields == nil {
 		in.fields = make([]Field, 0, usualHeaders)
@@ -102,14 +120,11 @@ func (in *Incoming) head(b []byte) int {
 	for rest != "" {
 		var f Field
 		if f, rest, ok = cutField(rest); !ok || !in.special(f) {
-			return 0
+			return false
 		}
 		in.fields = append(in.fields, f)
 	}
-	if in.resp.ContentLength < 0 {
-		return 0
-	}
-	return end + len(endOfHead)
+	return in.resp.ContentLength >= 0
 }
 
 // special heeds the fields that say something of the connection or the body. It is false for those that make an answer unusual.

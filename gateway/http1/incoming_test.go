@@ -77,6 +77,32 @@ func sameAnswer(t *testing.T, text string) {
 	}
 }
 
+// An answer that begins as the one before says the same, whatever became of that one; one that begins alike and goes on otherwise does not.
+func TestAnswersAlike(t *testing.T) {
+	t.Parallel()
+	const head, other = "HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 1\r\n\r\n", "HTTP/1.1 201 Created\r\nX: 2\r\nContent-Length: 2\r\n\r\n"
+	const longer = "HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 1\r\nX: 3\r\n\r\n"
+	br := bufio.NewReader(strings.NewReader(head + "a" + head + "b" + longer + "c" + head + "d" + other + "ef" + other + "gh"))
+	var in Incoming
+	for i, want := range []string{"200 OK 1 1 a", "200 OK 1 1 b", "200 OK 1 1 3 c", "200 OK 1 1 d", "201 Created 2 2 ef", "201 Created 2 2 gh"} {
+		resp, err := in.Read(br, &http.Request{Method: "GET"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := resp.Status
+		for _, f := range in.Fields() {
+			got += " " + f.Value
+		}
+		body, err := io.ReadAll(resp.Body)
+		if got += " " + string(body); err != nil || got != want {
+			t.Errorf("answer %d is %q, want %q: %v", i, got, want, err)
+		}
+		// Both are the caller's to change.
+		clear(in.Fields())
+		resp.Header, resp.Status, resp.ContentLength = http.Header{}, "changed", -1
+	}
+}
+
 // Whatever comes, it is read as net/http reads it.
 func FuzzIncoming(f *testing.F) {
 	for _, a := range answers {

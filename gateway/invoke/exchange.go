@@ -76,6 +76,8 @@ type exchange struct {
 	sent  *bodySend
 	// reusable says that the connection may serve another request once the answer is read.
 	reusable bool
+	// ended is when the connection was kept for another request; zero where it was not.
+	ended time.Time
 	// alone says that the exchange has ended and nobody else knows it any more.
 	alone bool
 }
@@ -231,7 +233,8 @@ func (x *exchange) finish(complete bool) {
 	}
 	if complete && !cut && x.reusable && c.br.Buffered() == 0 {
 		x.inv.lent.take(c)
-		x.lease.inst.up.put(c, time.Now())
+		x.ended = time.Now()
+		x.lease.inst.up.put(c, x.ended)
 		return
 	}
 	c.close()

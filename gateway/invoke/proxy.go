@@ -202,16 +202,18 @@ func (c *call) serve() error {
 // attempt makes the exchange on the leased instance.
 func (c *call) attempt(ctx context.Context, deadline time.Time) (err error) {
 	l := &c.lease
-	suspect := false
-	defer func() {
-		c.ended = time.Now()
-		l.release(c.ended, suspect)
-	}()
 	x := &c.first
 	if c.x != nil {
 		x = &exchange{}
 	}
 	c.x = x
+	suspect := false
+	defer func() {
+		if c.ended = x.ended; c.ended.IsZero() {
+			c.ended = time.Now()
+		}
+		l.release(c.ended, suspect)
+	}()
 	x.inv, x.fn, x.limit, x.idle = c.inv, c.fn, c.rt.live.Config.Timeout, c.rt.live.Config.IdleTimeout
 	x.client = c.w
 	x.passer, _ = c.w.(passer)

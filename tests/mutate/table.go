@@ -86,6 +86,10 @@ var mutations = []mutation{
 		"gateway/invoke/exchange.go", "alone := x.fn.limits.remove(x) && x.timer", "x.fn.limits.remove(x)\n\talone := x.timer", "./gateway/invoke:TestACallIsUsedAgain",
 	},
 	{
+		"an answer that is taken for the one before",
+		"gateway/http1/incoming.go", "string(b[:n]) == in.last", "bytes.HasPrefix(b, []byte(in.last[:9]))", "./gateway/http1:TestAnswersAlike",
+	},
+	{
 		"an attempt that a request's header names",
 		"gateway/invoke/wire.go", "o.attempt != 0 && (k == HeaderInvocationID || k == HeaderAttempt)", "false", "./gateway/invoke:TestRoundTripAs",
 	},
