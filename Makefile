@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PURE := scheduler/{placement,autoscale,keepalive,fleet,state,reconcile}/*.go
 # The packages that hold tests on real containers or mounts.
-E2E := ./tests/e2e/... ./tests/bench ./tests/power ./runtime/attach ./runtime/containerd ./runtime/egress
+E2E := ./tests/e2e/... ./tests/bench ./tests/power ./runtime/attach ./runtime/containerd ./runtime/egress ./runtime/listens
 
 .PHONY: help
 help: ## List the targets

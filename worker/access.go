@@ -112,6 +112,11 @@ func (w *Worker) Logs(ctx context.Context, q bus.LogQuery, fn func(bus.LogLine) 
 			q.Ref = last.Ref()
 		}
 	}
+	for _, in := range w.sorted() {
+		if in.id() == q.Instance || in.record.Ref() == q.Ref {
+			in.captured()
+		}
+	}
 	in := logs.Query{Ref: q.Ref, Instance: q.Instance, Revision: q.Revision, Since: q.Since, Tail: q.Tail, Follow: q.Follow, Live: q.Live}
 	return w.logs.Query(ctx, in, func(l logs.Line) error {
 		return fn(bus.LogLine{Time: l.Time, Instance: l.Instance, Revision: l.Revision, Stream: string(l.Stream), Text: l.Text})

@@ -42,6 +42,8 @@ type instance struct {
 	phases functions.Phases
 	pid    int
 	end    *end
+	// capture has its output captured from now on, once; nil while it has no sandbox.
+	capture func()
 	// unavailable says that it could not start for want of something that was away.
 	unavailable bool
 }
@@ -75,6 +77,16 @@ func (in *instance) sandbox() sandbox.Sandbox {
 		return b.Sandbox
 	}
 	return nil
+}
+
+// captured returns once the instance's output is being captured, if it has a sandbox.
+func (in *instance) captured() {
+	in.mu.Lock()
+	capture := in.capture
+	in.mu.Unlock()
+	if capture != nil {
+		capture()
+	}
 }
 
 // setState is for states within the life of the instance; the last one is told by the worker's gone.

@@ -24,6 +24,9 @@ import (
 const (
 	// failureGrace is the longest grace of a process that never became ready.
 	failureGrace = 2 * time.Second
+	// captureLate is how long the output of an instance that starts waits to be captured: until then the function has the processors first. What it
+	// writes meanwhile, the sandbox's side keeps.
+	captureLate = 25 * time.Millisecond
 	// turnTime is how long an instance that starts may keep others from starting once its process runs.
 	turnTime = 25 * time.Millisecond
 	// failureLines is how many of its last lines a failed instance reports, each cut to failureLine bytes.
@@ -176,14 +179,17 @@ func (w *Worker) attach(in *instance, sb sandbox.Sandbox) {
 	info := sb.Info()
 	in.mu.Lock()
 	in.pid = info.PID
+	in.capture = sync.OnceFunc(func() {
+		r := &in.record
+		src := logs.Source{Instance: in.id(), Ref: r.Ref(), Revision: r.Revision, Stdout: info.Stdout, Stderr: info.Stderr}
+		// After the machine went down, what its instances had written is gone with them.
+		if err := w.logs.Attach(src); err != nil && (exitOf(sb) == nil || !errors.Is(err, fs.ErrNotExist)) {
+			w.log.Error("the instance's output cannot be captured", "fn", r.Ref().String(), "inst", in.id(), "err", err)
+		}
+	})
 	in.mu.Unlock()
 	in.box.Store(&sandboxBox{sb})
-	r := &in.record
-	src := logs.Source{Instance: in.id(), Ref: r.Ref(), Revision: r.Revision, Stdout: info.Stdout, Stderr: info.Stderr}
-	// After the machine went down, what its instances had written is gone with them.
-	if err := w.logs.Attach(src); err != nil && (exitOf(sb) == nil || !errors.Is(err, fs.ErrNotExist)) {
-		w.log.Error("the instance's output cannot be captured", "fn", r.Ref().String(), "inst", in.id(), "err", err)
-	}
+	time.AfterFunc(captureLate, in.capture)
 }
 
 // endStart is the end of an instance that never became ready.
@@ -281,12 +287,14 @@ func (w *Worker) awaitDrained(in *instance, sb sandbox.Sandbox) string {
 
 // leave ends the worker's part in an instance that goes on.
 func (w *Worker) leave(in *instance) {
+	in.captured()
 	w.logs.Leave(in.id())
 	w.log.Info("instance left running", "fn", in.record.Ref().String(), "inst", in.id())
 }
 
 // stop ends the process and removes the sandbox. It does not give up while the worker runs: what cannot be removed still takes its room.
 func (w *Worker) stop(in *instance, sb sandbox.Sandbox, grace time.Duration) {
+	in.captured()
 	for attempt := range 1 << 30 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(in.startCtx), grace+stopPatience)
 		err := sb.Stop(ctx, grace)

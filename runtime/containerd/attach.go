@@ -269,11 +269,11 @@ func (b *box) take(waiting *box) {
 	b.carry(waiting.sid)
 	b.own, b.keeper, b.gvisor = waiting.own, waiting.keeper, waiting.gvisor
 	waiting.mu.Lock()
-	process, netns := waiting.process, waiting.netns
-	waiting.process, waiting.netns = nil, nil
+	process, netns, ear := waiting.process, waiting.netns, waiting.ear
+	waiting.process, waiting.netns, waiting.ear = nil, nil, nil
 	waiting.mu.Unlock()
 	b.mu.Lock()
-	b.process, b.netns = process, netns
+	b.process, b.netns, b.ear = process, netns, ear
 	b.ids, waiting.ids = waiting.ids, 0
 	b.mu.Unlock()
 	b.info.PID = waiting.info.PID
@@ -286,8 +286,8 @@ func (b *box) leave() *box {
 	b.own, b.keeper, b.gvisor = false, "", false
 	b.mu.Lock()
 	gone.ids, b.ids = b.ids, 0
-	gone.process, gone.netns = b.process, b.netns
-	b.process, b.netns = nil, nil
+	gone.process, gone.netns, gone.ear = b.process, b.netns, b.ear
+	b.process, b.netns, b.ear = nil, nil, nil
 	b.dropBoostLocked()
 	b.mu.Unlock()
 	b.carry(string(b.info.ID))

@@ -77,6 +77,8 @@ type box struct {
 	firstEnd *time.Timer
 	// netns and process keep the network namespace and the process's identity; nil when it does not run.
 	netns, process *os.File
+	// ear hears of its processes since before there was a function; nil: none does, or it is used.
+	ear *ear
 	// killed says that we sent SIGKILL.
 	killed, removed bool
 	// function is the process that Exec starts others like; nil where the container's own specification has it.
@@ -146,7 +148,8 @@ func (b *box) release() {
 			f.Close()
 		}
 	}
-	b.process, b.netns = nil, nil
+	b.ear.close()
+	b.process, b.netns, b.ear = nil, nil, nil
 }
 
 // signal reaches the very process that was held; one that has ended is no error.

@@ -78,6 +78,18 @@ func (c *cgroups) controlled() []string {
 	return controlled
 }
 
+// unified is a cgroup of version 2 that every sandbox is below; empty where there is none. Beside v1 sandboxes have none of their own.
+func (c *cgroups) unified() string {
+	if c.v2 {
+		return c.dir("", "")
+	}
+	var st unix.Statfs_t
+	if dir := filepath.Join(c.root, "unified"); unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return dir
+	}
+	return ""
+}
+
 func (c *cgroups) look() (all, controlled []string) {
 	if c.known != nil {
 		return c.known()

@@ -26,6 +26,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/runtime/egress"
+	"github.com/tatami-faas/tatami/runtime/listens"
 	"github.com/tatami-faas/tatami/runtime/sandbox"
 )
 
@@ -67,6 +68,8 @@ type Driver struct {
 	ids    idRanges
 	// awaited is how many functions are waited for until they listen.
 	awaited atomic.Int64
+	// listeners tells of functions that begin to listen; nil where nobody can.
+	listeners atomic.Pointer[listens.Watch]
 	// noRoot says why images that name root run as another user; empty where they are root of a user namespace. It does not change once
 	// the driver works.
 	noRoot string
@@ -177,6 +180,7 @@ func (d *Driver) Start(ctx context.Context) (err error) {
 		return err
 	}
 	d.sockets.start()
+	d.background(d.hearListeners)
 	ctx = d.scope(ctx)
 	if d.engine != nil {
 		if err := d.groupShims(ctx); err != nil {
@@ -290,6 +294,27 @@ func (d *Driver) background(f func()) {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.tasks.Go(f)
+	}
+}
+
+// hearListeners has the kernel tell of functions that begin to listen, until Close. Where it cannot, they are asked again and again.
+func (d *Driver) hearListeners() {
+	tree := d.cgroup.unified()
+	if tree == "" {
+		d.log.Info("functions are asked whether they listen: there is no cgroup of version 2")
+		return
+	}
+	w, err := listens.Open(tree)
+	if err != nil {
+		d.log.Info("functions are asked whether they listen: the kernel does not tell", "err", err)
+		return
+	}
+	d.listeners.Store(w)
+	stop := context.AfterFunc(d.ctx, func() { _ = w.Close() })
+	defer stop()
+	if err := w.Run(); err != nil {
+		d.listeners.Store(nil)
+		d.log.Warn("functions are asked whether they listen", "err", err)
 	}
 }
 

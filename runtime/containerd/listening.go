@@ -36,16 +36,24 @@ const (
 // AwaitListening returns once the function's port takes connections.
 func (b *box) AwaitListening(ctx context.Context) error {
 	b.mu.Lock()
-	netns := b.netns
+	netns, e := b.netns, b.ear
+	b.ear = nil
 	b.mu.Unlock()
+	defer e.close()
 	if netns == nil {
 		return fault.New(fault.CodeUnavailable, "the sandbox %s does not run", b.info.ID)
 	}
-	p := probe{sockets: b.d.sockets, netns: netns, port: b.port, fds: [2]int{-1, -1}}
-	defer p.close()
-	if err := p.open(ctx); err != nil {
-		return err
+	// One that has listened all the time has missed nothing.
+	heard := e.tells()
+	if e == nil {
+		var err error
+		if e, err = b.newEar(ctx, netns); err != nil {
+			return err
+		}
+		defer e.close()
 	}
+	p := probe{sockets: b.d.sockets, netns: netns, port: b.port, fds: [2]int{e.give(), -1}}
+	defer p.close()
 	waiting := min(b.d.awaited.Add(1), stepsMost)
 	defer b.d.awaited.Add(-1)
 	pause, err := newPacer(time.Duration(waiting)*stepTime, b.listens.expected())
@@ -54,18 +62,81 @@ func (b *box) AwaitListening(ctx context.Context) error {
 	}
 	defer pause.close()
 	for try := 1; ; try++ {
-		if open := p.try(try%otherFamily == 0); open >= 0 {
-			b.listens.took(time.Since(pause.begun))
-			b.served()
-			return b.keepFirst(open, firstTime)
+		if !heard || try > 1 {
+			if open := p.try(ctx, try%otherFamily == 0); open >= 0 {
+				return b.listening(open, pause)
+			}
 		}
-		if err := pause.wait(ctx, b.done); err != nil {
+		told, err := pause.wait(ctx, b.done, e.began)
+		if err != nil {
 			return err
+		}
+		if told {
+			// Most listen on both families, some on one.
+			if open := p.try(ctx, false); open >= 0 {
+				return b.listening(open, pause)
+			}
+			if open := p.try(ctx, true); open >= 0 {
+				return b.listening(open, pause)
+			}
 		}
 	}
 }
 
-// probe tries to connect, again and again with the same two sockets, which open makes: that takes a thread into the sandbox's network namespace.
+// listening notes that the function takes connections, and keeps the first one.
+func (b *box) listening(open int, since *pacer) error {
+	b.listens.took(time.Since(since.begun))
+	b.served()
+	return b.keepFirst(open, firstTime)
+}
+
+// ear hears of processes of a sandbox that begin to listen.
+type ear struct {
+	// socket, of the sandbox's network namespace, is for the first connection; -1: somebody has it.
+	socket int
+	// began tells; nil where nobody can.
+	began <-chan struct{}
+	end   func()
+}
+
+// newEar makes one. It takes a thread into the sandbox's network namespace.
+func (b *box) newEar(ctx context.Context, netns *os.File) (*ear, error) {
+	fd, err := b.d.sockets.socket(ctx, netns, unix.AF_INET)
+	if err != nil {
+		return nil, err
+	}
+	e := &ear{socket: fd}
+	// gVisor's processes listen in a kernel of their own.
+	if w := b.d.listeners.Load(); w != nil && !b.gvisor {
+		if e.began, e.end, err = w.Hear(fd); err != nil {
+			e.began, e.end = nil, nil
+		}
+	}
+	return e, nil
+}
+
+func (e *ear) tells() bool { return e != nil && e.began != nil }
+
+// give gives the socket away.
+func (e *ear) give() int {
+	fd := e.socket
+	e.socket = -1
+	return fd
+}
+
+func (e *ear) close() {
+	if e == nil {
+		return
+	}
+	if e.end != nil {
+		e.end()
+	}
+	if e.socket >= 0 {
+		unix.Close(e.give())
+	}
+}
+
+// probe tries to connect, again and again with the same two sockets. To make one takes a thread into the sandbox's network namespace.
 type probe struct {
 	sockets *socketMaker
 	netns   *os.File
@@ -74,24 +145,21 @@ type probe struct {
 	fds [2]int
 }
 
-// open makes the sockets, while there is time: nobody can listen yet.
-func (p *probe) open(ctx context.Context) (err error) {
-	if p.fds[0], err = p.sockets.socket(ctx, p.netns, unix.AF_INET); err != nil {
-		return err
-	}
-	// A kernel may lack the other family.
-	p.fds[1], _ = p.sockets.socket(ctx, p.netns, unix.AF_INET6)
-	return ctx.Err()
-}
-
 // try returns a connection if somebody listens, on one of the two families; -1: nobody.
-func (p *probe) try(six bool) int {
+func (p *probe) try(ctx context.Context, six bool) int {
 	i, to := 0, unix.Sockaddr(&unix.SockaddrInet4{Port: p.port, Addr: [4]byte{127, 0, 0, 1}})
 	if six {
 		i, to = 1, &unix.SockaddrInet6{Port: p.port, Addr: [16]byte{15: 1}}
 	}
 	if p.fds[i] < 0 {
-		return -1
+		// A kernel may lack the other family.
+		family := unix.AF_INET
+		if six {
+			family = unix.AF_INET6
+		}
+		if p.fds[i], _ = p.sockets.socket(ctx, p.netns, family); p.fds[i] < 0 {
+			return -1
+		}
 	}
 	// After a refusal the socket may try again; a try that is under way has the next one say EALREADY.
 	err := unix.Connect(p.fds[i], to)
@@ -185,21 +253,27 @@ func (p *pacer) after(passed time.Duration) time.Duration {
 	return min(max(passed/felt, p.step), slowPause)
 }
 
-// wait pauses. It returns an error when ctx has ended or the process has, told by done.
-func (p *pacer) wait(ctx context.Context, done <-chan struct{}) error {
+// wait pauses; began, where it is not nil, tells when that is over. It returns an error when ctx has ended or the process has, told by done.
+func (p *pacer) wait(ctx context.Context, done, began <-chan struct{}) (told bool, err error) {
 	pause := p.after(time.Since(p.begun))
+	if began != nil {
+		// Asking takes the function time. It is asked only since a moment may get lost where very many are told.
+		pause = slowPause
+	}
 	if pause <= finePause {
-		return p.tick(ctx, done, pause)
+		return false, p.tick(ctx, done, pause)
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return false, nil
+	case <-began:
+		return true, nil
 	case <-done:
-		return errEnded
+		return false, errEnded
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 

@@ -57,3 +57,27 @@ func TestListenTime(t *testing.T) {
 		}
 	}
 }
+
+// TestToldIsNotAsked: where the kernel tells, nobody asks until it has.
+func TestToldIsNotAsked(t *testing.T) {
+	t.Parallel()
+	p, err := newPacer(stepTime, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	began := make(chan struct{}, 1)
+	// Where this test itself is held up, the pause may be over as well.
+	for range 100 {
+		began <- struct{}{}
+		told, err := p.wait(t.Context(), nil, began)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told {
+			return
+		}
+		<-began
+	}
+	t.Error("the word is not heard")
+}

@@ -133,7 +133,11 @@ func (d *Driver) makeSpare(ctx context.Context, root string, mapped, urgent bool
 			return nil, err
 		}
 	}
-	return s, attach.SetUp(ctx, s.conn, inner)
+	if err := attach.SetUp(ctx, s.conn, inner); err != nil {
+		return nil, err
+	}
+	b.ear, err = b.newEar(ctx, b.netns)
+	return s, err
 }
 
 // enterUsers has the init set its sandbox up as the node's root, make a user namespace, and gives that one its users.

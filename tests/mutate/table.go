@@ -420,4 +420,24 @@ var mutations = []mutation{
 		"room for a body that is never given back",
 		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay",
 	},
+	{
+		"a function that is asked though the kernel tells when it listens",
+		"runtime/containerd/listening.go", "if began != nil {", "if false {", "./runtime/containerd:TestToldIsNotAsked",
+	},
+	{
+		"a function that listens and of which nobody is told",
+		"runtime/listens/watch.go", "asm.FnGetNetnsCookie.Call(),", "asm.Mov.Imm(asm.R0, 0),", "./runtime/listens TestWatch",
+	},
+	{
+		"output that is forgotten with a process that ends at once",
+		"worker/life.go", "\tin.captured()\n\tfor attempt", "\tfor attempt", "./worker:TestFailuresSayWhy",
+	},
+	{
+		"output asked for before it is captured",
+		"worker/access.go", "\t\t\tin.captured()\n", "", "./worker:TestOutputThatIsAskedFor",
+	},
+	{
+		"output of which only the first is written down",
+		"runtime/attach/init/keeper.go", "\t\tk.listen(syscall.EPOLL_CTL_MOD, o)\n", "", "./runtime/containerd TestConformanceAttach",
+	},
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"github.com/tatami-faas/tatami/runtime/attach/wire"
 )
@@ -17,11 +18,15 @@ const (
 	keeperListener = 3
 	keeperClient   = 4
 
-	sysPidfdOpen = 434
-	readSize     = 64 << 10
-	maxEvents    = 64
-	killedBase   = 128
-	openFiles    = 1 << 19
+	sysPidfdOpen   = 434
+	clockMonotonic = 1
+	readSize       = 64 << 10
+	maxEvents      = 64
+	killedBase     = 128
+	openFiles      = 1 << 19
+	// patience is how long, in milliseconds, what is written after as long a silence waits to be written down: a function that starts writes, too, and
+	// has the processors first.
+	patience = 10
 	// none stands for a descriptor that a new process does not get.
 	none = ^uintptr(0)
 )
@@ -32,6 +37,9 @@ type keeper struct {
 	null    int
 	clients map[int]bool
 	outputs map[int]*output
+	// late are the outputs that wait, the first one until due, a time of the kernel's clock in milliseconds.
+	late []*output
+	due  int64
 	// children are found by the descriptors of their processes.
 	children map[int]*child
 	buffer   []byte
@@ -50,6 +58,8 @@ type output struct {
 	path  string
 	file  int
 	ended bool
+	// last is when something of it was last written down.
+	last int64
 }
 
 func keep(path string) {
@@ -73,13 +83,14 @@ func keep(path string) {
 	k.welcome(keeperClient)
 	events := make([]syscall.EpollEvent, maxEvents)
 	for len(k.clients)+len(k.children) > 0 {
-		n, err := syscall.EpollWait(k.epoll, events, -1)
+		n, err := syscall.EpollWait(k.epoll, events, k.pause())
 		if err != nil && err != syscall.EINTR {
 			syscall.Exit(exitImpossible)
 		}
 		for i := range max(n, 0) {
 			k.serve(int(events[i].Fd))
 		}
+		k.copyLate()
 	}
 	_ = syscall.Unlink(path)
 }
@@ -98,7 +109,7 @@ func (k *keeper) serve(fd int) {
 	case k.clients[fd]:
 		k.request(fd)
 	case k.outputs[fd] != nil:
-		k.copy(k.outputs[fd])
+		k.hear(k.outputs[fd])
 	case k.children[fd] != nil:
 		k.reap(fd)
 	}
@@ -210,9 +221,67 @@ func (k *keeper) spawn(s *wire.Spawn, fds []int) wire.Spawned {
 		return wire.Spawned{Why: "start the process: " + err.Error()}
 	}
 	k.children[pidfd] = c
-	k.await(c.outputs[0].fd)
-	k.await(c.outputs[1].fd)
+	k.listen(syscall.EPOLL_CTL_ADD, c.outputs[0])
+	k.listen(syscall.EPOLL_CTL_ADD, c.outputs[1])
 	return wire.Spawned{PID: uint32(pid)}
+}
+
+// listen has the kernel tell, once, that there is something of the output to be read.
+func (k *keeper) listen(op int, o *output) {
+	_ = syscall.EpollCtl(k.epoll, op, o.fd, &syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLONESHOT, Fd: int32(o.fd)})
+}
+
+// hear has what can be read of the output written down: at once where it goes on and on, else a moment later.
+func (k *keeper) hear(o *output) {
+	now := milliseconds()
+	if now-o.last <= patience {
+		k.take(o, now)
+		return
+	}
+	if len(k.late) == 0 {
+		k.due = now + patience
+	}
+	k.late = append(k.late, o)
+}
+
+// copyLate writes down what has waited for long enough. Those that came after the first wait for less.
+func (k *keeper) copyLate() {
+	if len(k.late) == 0 {
+		return
+	}
+	now := milliseconds()
+	if now < k.due {
+		return
+	}
+	for i, o := range k.late {
+		if !o.ended {
+			k.take(o, now)
+		}
+		k.late[i] = nil
+	}
+	k.late = k.late[:0]
+}
+
+func (k *keeper) take(o *output, now int64) {
+	o.last = now
+	if k.copy(o); !o.ended {
+		k.listen(syscall.EPOLL_CTL_MOD, o)
+	}
+}
+
+// pause is how long nothing has to be done, in milliseconds; -1 where that has no end.
+func (k *keeper) pause() int {
+	if len(k.late) == 0 {
+		return -1
+	}
+	return int(max(0, k.due-milliseconds()))
+}
+
+// milliseconds is the time of a clock that nobody sets.
+func milliseconds() int64 {
+	var now syscall.Timespec
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&now)), 0)
+	return now.Nano() / 1e6
 }
 
 // copy writes down what can be read at once, up to the buffer's size, and reports whether there may be more.
