@@ -15,9 +15,11 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
 	"github.com/tatami-faas/tatami/internal/pki"
+	"github.com/tatami-faas/tatami/tests/wishes"
 	"github.com/tatami-faas/tatami/worker"
 )
 
@@ -411,4 +413,32 @@ func TestAWorkerThatLeavesItsInstancesAwaitsWhatRuns(t *testing.T) {
 	w.cfg.KeepInstances = false
 	w.run()
 	w.state(id, functions.InstanceReady)
+}
+
+// What gateways elsewhere say keeps the processors awake, and so do the bytes of tunnels.
+func TestGatewaysKeepProcessorsAwake(t *testing.T) {
+	t.Parallel()
+	keeper, told := wishes.New(t, awake.Calls)
+	w, at := newListening(t, func(c *worker.Config) { c.Awake = keeper })
+	id := w.serving(revision())
+	g := session(t, at)
+	tunnel := upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
+	told.None("an open tunnel")
+	g.say("A 1 " + string(id) + "\n")
+	told.Begins("a question for a slot")
+	told.Settle()
+	// Nobody answers half a request.
+	for _, part := range []string{"GET /a HTTP/1.1\r\n", "Host: f\r\n"} {
+		tunnel.say(part)
+		told.Begins("bytes for the instance")
+		told.Ends("a tunnel at rest")
+	}
+	tunnel.say("\r\n")
+	resp, err := http.ReadResponse(tunnel.br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	told.Begins("an answer")
+	told.Settle()
 }

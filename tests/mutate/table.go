@@ -440,4 +440,88 @@ var mutations = []mutation{
 		"output of which only the first is written down",
 		"runtime/attach/init/keeper.go", "\t\tk.listen(syscall.EPOLL_CTL_MOD, o)\n", "", "./runtime/containerd TestConformanceAttach",
 	},
+	{
+		"processors that sleep at a call's beginning",
+		"gateway/http1/conn.go", "\tc.s.cfg.Awake.Touch()\n", "", "./gateway/http1:TestRequestsKeepProcessorsAwake",
+	},
+	{
+		"processors that sleep at a new connection",
+		"gateway/http1/server.go", "\t\ts.cfg.Awake.Touch()\n", "", "./gateway/http1:TestRequestsKeepProcessorsAwake",
+	},
+	{
+		"a gateway whose front keeps nobody awake",
+		"gateway/gateway.go", ", Awake: g.cfg.Awake,", ",", "./gateway:TestCallsKeepProcessorsAwake",
+	},
+	{
+		"a call over HTTP/2 that keeps nobody awake",
+		"gateway/gateway.go", "\tg.cfg.Awake.Touch()\n", "", "./gateway:TestCallsKeepProcessorsAwake",
+	},
+	{
+		"an answer that keeps nobody awake",
+		"gateway/invoke/exchange.go", "\t\tx.inv.cfg.Awake.Touch()\n", "", "./gateway/invoke:TestPassingBytesKeepProcessorsAwake",
+	},
+	{
+		"an answer over HTTP/2 that keeps nobody awake",
+		"gateway/invoke/h2.go", "\tx.inv.cfg.Awake.Touch()\n", "", "./gateway/invoke:TestPassingBytesKeepProcessorsAwake",
+	},
+	{
+		"an answer's body that keeps nobody awake",
+		"gateway/invoke/answer.go", "\t\t\tc.inv.cfg.Awake.Touch()\n", "", "./gateway/invoke:TestPassingBytesKeepProcessorsAwake",
+	},
+	{
+		"a stream that keeps nobody awake",
+		"gateway/invoke/exchange.go", "\tx.inv.cfg.Awake.Touch()\n}", "}", "./gateway/invoke:TestBodiesAndUpgradesKeepProcessorsAwake",
+	},
+	{
+		"a call from zero that keeps nobody awake before its start",
+		"gateway/invoke/lease.go", "\tinv.cfg.Awake.Expect()\n", "", "./gateway/invoke:TestCallsFromZeroKeepProcessorsAwake",
+	},
+	{
+		"a joined worker that sleeps while it is asked for slots",
+		"worker/listener.go", "\t\tl.w.cfg.Awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
+	},
+	{
+		"a joined worker that sleeps while bytes pass",
+		"worker/listener.go", "\th.awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
+	},
+	{
+		"a joined worker whose processors nobody keeps awake",
+		"cmd/tatami/nodeconfig_linux.go", "FreezeAfter: freezeAfter, Awake: c.keeper,", "FreezeAfter: freezeAfter,", "./tests/e2e TestCallsKeepProcessorsAwake",
+	},
+	{
+		"a start that keeps nobody awake",
+		"runtime/containerd/pool.go", "\td.cfg.Awake.Count(1)\n", "", "./runtime/containerd:TestAStartKeepsProcessorsAwake",
+	},
+	{
+		"a start that keeps processors awake for ever",
+		"runtime/containerd/pool.go", "\t\t\td.cfg.Awake.Count(-1)\n", "", "./runtime/containerd:TestAStartKeepsProcessorsAwake",
+	},
+	{
+		"a call under way that keeps processors awake",
+		"internal/awake/spell.go", "s.state.CompareAndSwap(touched, quiet)", "s.state.Load() == touched", "./internal/awake",
+	},
+	{
+		"processors that are kept awake for each call anew",
+		"internal/awake/spell.go", "case quiet, over:", "case over:", "./internal/awake",
+	},
+	{
+		"starts that take more than their share of sleep",
+		"internal/awake/starts.go", "now.Sub(s.at)/startShare", "now.Sub(s.at)", "./internal/awake",
+	},
+	{
+		"a start that ends the wish of calls",
+		"internal/awake/keeper.go", "want := k.calls.on || ", "want := ", "./internal/awake",
+	},
+	{
+		"many processors awake for a call",
+		"internal/awake/choose.go", "m.Processors > mostProcessors", "false", "./internal/awake",
+	},
+	{
+		"processors of a machine of its own awake for a call",
+		"internal/awake/choose.go", "case !m.Virtual:", "case false:", "./internal/awake",
+	},
+	{
+		"processors awake for a call where the kernel sees to it",
+		"internal/awake/choose.go", "case m.Polls():", "case false:", "./internal/awake",
+	},
 }

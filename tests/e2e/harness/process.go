@@ -56,6 +56,9 @@ func (p *restartable) tellOutput(name string) {
 	p.t.Logf("last output of %s:\n%s", name, p.output.String())
 }
 
+// Said is the end of what the process wrote.
+func (p *restartable) Said() string { return p.output.String() }
+
 // Launch starts the process and waits until it is ready.
 func (p *restartable) Launch() {
 	p.t.Helper()

@@ -77,9 +77,6 @@ func StartTogether(t testing.TB, each ...[]Option) []*Server {
 	return all
 }
 
-// Said is the end of what the server wrote.
-func (s *Server) Said() string { return s.output.String() }
-
 func prepare(t testing.TB, opts []Option) *Server {
 	t.Helper()
 	Require(t)
