@@ -18,7 +18,7 @@ import (
 const mark = 7
 
 // patience is how long a loaded machine may take for what takes a moment.
-const patience = 30 * time.Second
+const patience = 10 * time.Second
 
 // Wishes are those of a keeper.
 type Wishes struct {
