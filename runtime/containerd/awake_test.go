@@ -16,9 +16,10 @@ func TestAStartKeepsProcessorsAwake(t *testing.T) {
 	d := aheadOf(1).d
 	d.cfg.Awake, d.mapped = keeper, newPool(d, poolBounds{})
 	d.precreated = newPrecreated(d, 0)
-	b := &box{}
-	made := d.startBegins(b, aheadSpec("one"), &artifact{})
-	w.Begins("a start")
-	made()
-	w.Ends("a function that had time to become ready")
+	for range 2 {
+		made := d.startBegins(&box{}, aheadSpec("one"), &artifact{})
+		w.Begins("a start")
+		made()
+		w.Ends("a function that had time to become ready")
+	}
 }

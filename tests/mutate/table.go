@@ -486,7 +486,11 @@ var mutations = []mutation{
 	},
 	{
 		"a joined worker whose processors nobody keeps awake",
-		"cmd/tatami/nodeconfig_linux.go", "FreezeAfter: freezeAfter, Awake: c.keeper,", "FreezeAfter: freezeAfter,", "./tests/e2e TestCallsKeepProcessorsAwake",
+		"cmd/tatami/nodeconfig_linux.go", "FreezeAfter: freezeAfter, Awake: c.keeper,", "FreezeAfter: freezeAfter,", "./cmd/tatami:TestOneKeeperOfProcessors",
+	},
+	{
+		"a server whose processors nobody keeps awake",
+		"cmd/tatami/system_linux.go", "DrainTimeout: s.cfg.DrainTimeout, Awake: s.cfg.keeper,", "DrainTimeout: s.cfg.DrainTimeout,", "./cmd/tatami:TestOneKeeperOfProcessors",
 	},
 	{
 		"a start that keeps nobody awake",
