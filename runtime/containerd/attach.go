@@ -130,6 +130,10 @@ func (d *Driver) attach(ctx context.Context, b *box, s sandbox.Spec, art *artifa
 		class, reason = "no-link", noLink
 	}
 	b.take(sp.box)
+	if s.Activate {
+		// Its socket listens from the beginning.
+		b.dropEar()
+	}
 	b.function = p
 	limited, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()

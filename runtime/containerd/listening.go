@@ -115,6 +115,14 @@ func (b *box) newEar(ctx context.Context, netns *os.File) (*ear, error) {
 	return e, nil
 }
 
+// dropEar has nobody hear any more.
+func (b *box) dropEar() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ear.close()
+	b.ear = nil
+}
+
 func (e *ear) tells() bool { return e != nil && e.began != nil }
 
 // give gives the socket away.

@@ -214,3 +214,24 @@ func filterOf(t *testing.T, pid int) func(arch, number uint32, arg uint64) uint3
 		return uint32(n)
 	}
 }
+
+// TestWaitsAlone: what waits for a function has one thread.
+func TestWaitsAlone(t *testing.T) {
+	const size = 40
+	_, d, _ := openPool(t, size)
+	defer func() { _ = d.Close() }()
+	awaitPool(t, d, size)
+	d.pool.mu.Lock()
+	pids := make([]int, 0, size)
+	for _, s := range d.pool.idle {
+		pids = append(pids, s.box.info.PID)
+	}
+	d.pool.mu.Unlock()
+	for _, pid := range pids {
+		threads, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
+		if err != nil || len(threads) != 1 {
+			t.Errorf("the process %d has %d threads, %v", pid, len(threads), err)
+		}
+	}
+	d.pool.drain()
+}

@@ -528,4 +528,8 @@ var mutations = []mutation{
 		"processors awake for a call where the kernel sees to it",
 		"internal/awake/choose.go", "case m.Polls():", "case false:", "./internal/awake",
 	},
+	{
+		"an init that waits with threads that it does not need",
+		"runtime/attach/init/main.go", "if why := alone(); why != \"\" {", "if why := \"\"; why != \"\" {", "./runtime/containerd TestWaitsAlone",
+	},
 }

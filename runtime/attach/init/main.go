@@ -72,6 +72,9 @@ func main() {
 			fail(why)
 		}
 	}
+	if why := alone(); why != "" {
+		fail(why)
+	}
 	signals.Hear(1)
 	if why := confine(&setup); why != "" {
 		fail(why)
