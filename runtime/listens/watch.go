@@ -24,14 +24,17 @@ const (
 	ringSize = 64 << 10
 	// cookieSize is the size of a moment: the namespace's cookie.
 	cookieSize = 8
+	// mostHeard is how many namespaces may be heard at a time: more starts than a node has under way.
+	mostHeard = 4096
 )
 
 // Watch hears of every process below a cgroup that begins to listen. Close ends it.
 type Watch struct {
 	attached link.Link
 	program  *ebpf.Program
-	moments  *ebpf.Map
-	reader   *ringbuf.Reader
+	// wanted has the cookies that somebody hears of.
+	wanted, moments *ebpf.Map
+	reader          *ringbuf.Reader
 
 	mu    sync.Mutex
 	heard map[uint64]chan struct{}
@@ -48,7 +51,11 @@ func Open(cgroup string) (_ *Watch, err error) {
 	if w.moments, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringSize}); err != nil {
 		return nil, fmt.Errorf("listens: make the ring: %w", err)
 	}
-	if w.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SockOps, AttachType: ebpf.AttachCGroupSockOps, Instructions: tell(w.moments)}); err != nil {
+	if w.wanted, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: cookieSize, ValueSize: 1, MaxEntries: mostHeard}); err != nil {
+		return nil, fmt.Errorf("listens: make the table: %w", err)
+	}
+	program := &ebpf.ProgramSpec{Type: ebpf.SockOps, AttachType: ebpf.AttachCGroupSockOps, Instructions: tell(w.wanted, w.moments)}
+	if w.program, err = ebpf.NewProgram(program); err != nil {
 		return nil, fmt.Errorf("listens: load the program: %w", err)
 	}
 	if w.reader, err = ringbuf.NewReader(w.moments); err != nil {
@@ -61,13 +68,19 @@ func Open(cgroup string) (_ *Watch, err error) {
 	return w, nil
 }
 
-// tell is the program: of a socket that began to listen it writes its network namespace's cookie into the ring.
-func tell(ring *ebpf.Map) asm.Instructions {
+// tell is the program: of a socket that began to listen it writes its network namespace's cookie into the ring, if that is wanted. Others cost
+// whoever listens, and nobody who hears: a function may begin to listen as often as it likes.
+func tell(wanted, ring *ebpf.Map) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
 		asm.JNE.Imm(asm.R2, beganListening, "out"),
 		asm.FnGetNetnsCookie.Call(),
 		asm.StoreMem(asm.RFP, -cookieSize, asm.R0, asm.DWord),
+		asm.LoadMapPtr(asm.R1, wanted.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -cookieSize),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
 		asm.LoadMapPtr(asm.R1, ring.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, -cookieSize),
@@ -108,7 +121,7 @@ func (w *Watch) tell(cookie uint64) {
 
 // Hear returns what is sent to each time that a process of the network namespace which the socket was made in begins to listen, whatever the
 // port, until end is called. A moment that nobody has taken yet stands for those that follow it; one before Hear is not told. One at a time
-// may hear of a namespace.
+// may hear of a namespace, and of 4,096 namespaces at a time.
 func (w *Watch) Hear(socket int) (moments <-chan struct{}, end func(), err error) {
 	cookie, err := cookieOf(socket)
 	if err != nil {
@@ -117,12 +130,17 @@ func (w *Watch) Hear(socket int) (moments <-chan struct{}, end func(), err error
 	c := make(chan struct{}, 1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.wanted.Put(cookie, uint8(1)); err != nil {
+		return nil, nil, fmt.Errorf("listens: %w", err)
+	}
 	w.heard[cookie] = c
 	return c, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.heard[cookie] == c {
 			delete(w.heard, cookie)
+			// What is told all the same, of nobody's namespace, is let be.
+			_ = w.wanted.Delete(cookie)
 		}
 	}, nil
 }
@@ -149,8 +167,10 @@ func (w *Watch) Close() (err error) {
 	if w.program != nil {
 		err = errors.Join(err, w.program.Close())
 	}
-	if w.moments != nil {
-		err = errors.Join(err, w.moments.Close())
+	for _, m := range []*ebpf.Map{w.wanted, w.moments} {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
 	}
 	return err
 }

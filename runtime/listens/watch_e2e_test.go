@@ -98,6 +98,38 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestNobodyHears: what begins to listen where nobody hears of it gives the reader nothing to do, however often it does.
+func TestNobodyHears(t *testing.T) {
+	w, err := Open(tree(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	told := func() int {
+		before := w.reader.AvailableBytes()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		return w.reader.AvailableBytes() - before
+	}
+	if n := told(); n != 0 {
+		t.Errorf("%d bytes are told of a namespace that nobody hears of", n)
+	}
+	_, end, err := w.Hear(socket(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told() == 0 {
+		t.Error("nothing is told of one that somebody hears of")
+	}
+	end()
+	if n := told(); n != 0 {
+		t.Errorf("%d bytes are told of one that nobody hears of any more", n)
+	}
+}
+
 func TestNoWatch(t *testing.T) {
 	if _, err := Open(os.DevNull); err == nil {
 		t.Error("a watch over no cgroup")

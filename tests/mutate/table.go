@@ -429,6 +429,14 @@ var mutations = []mutation{
 		"runtime/listens/watch.go", "asm.FnGetNetnsCookie.Call(),", "asm.Mov.Imm(asm.R0, 0),", "./runtime/listens TestWatch",
 	},
 	{
+		"a function that listens in a loop and of which all is told",
+		"runtime/listens/watch.go", `asm.JEq.Imm(asm.R0, 0, "out"),`, "asm.Mov.Imm(asm.R0, 1),", "./runtime/listens TestNobodyHears",
+	},
+	{
+		"a function that goes on to listen after its start and of which all is told",
+		"runtime/listens/watch.go", "_ = w.wanted.Delete(cookie)", "", "./runtime/listens TestNobodyHears",
+	},
+	{
 		"output that is forgotten with a process that ends at once",
 		"worker/life.go", "\tin.captured()\n\tfor attempt", "\tfor attempt", "./worker:TestFailuresSayWhy",
 	},
