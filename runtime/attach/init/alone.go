@@ -26,9 +26,12 @@ type action struct {
 	mask                     uint64
 }
 
-// endThread ends the thread that it runs on, as a signal's handler; where it begins is endThreadAt's.
+// endThread ends the thread that it runs on, as a signal's handler.
+//
+//nolint:unused // The kernel is told its address.
 func endThread()
 
+// endThreadAt is where endThread begins.
 func endThreadAt() uintptr
 
 // alone ends the other threads, all of the Go runtime's, and says why it cannot. A program that becomes another waits until its threads are gone, the one
