@@ -34,6 +34,8 @@ func TestIsInit(t *testing.T) {
 	}
 	defer p.Close()
 	cmd := exec.Command(p.path())
+	// One program may be many, which goes by its name.
+	cmd.Args = []string{"cat"}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

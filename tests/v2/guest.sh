@@ -51,7 +51,8 @@ if [ -n "$only" ]; then
 	suite "$only" containerd.test "$only"
 else
 	suite "the attach library" attach.test .
-	suite "the driver's own tests" containerd.test '^Test(Cgroup|Freeze|NoFreezer|RunEnds|StopFrozen|DeviceRules|SpecHolds|FilterLikeRunc|KeeperKilled)'
+	suite "what hears of listening" listens.test .
+	suite "the driver's own tests" containerd.test '^Test(Cgroup|Freeze|NoFreezer|RunEnds|StopFrozen|DeviceRules|SpecHolds|FilterLikeRunc|KeeperKilled|WaitsAlone)'
 	suite "conformance, made by the OCI runtime" containerd.test '^TestConformance$'
 	suite "conformance, made ahead" containerd.test '^TestConformanceAttach$'
 	suite "conformance, root of a user namespace" containerd.test '^TestConformance(Attach)?Mapped$'

@@ -68,6 +68,7 @@ func build(ctx context.Context, work string) (string, error) {
 		{"build", "-o", filepath.Join(dir, "hostile"), "./tests/escape/hostile"},
 		{"test", "-c", "-tags", "e2e", "-o", filepath.Join(dir, "containerd.test"), "./runtime/containerd"},
 		{"test", "-c", "-o", filepath.Join(dir, "attach.test"), "./runtime/attach"},
+		{"test", "-c", "-tags", "e2e", "-o", filepath.Join(dir, "listens.test"), "./runtime/listens"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", append([]string{args[0], "-trimpath", "-ldflags", "-s -w"}, args[1:]...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
