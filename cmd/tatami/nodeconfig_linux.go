@@ -89,7 +89,7 @@ func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	f.Int64Var(&c.MaxInstances, "max-instances", 500, "instances on this machine")
 	f.BoolVar(&c.UserNamespaces, "user-namespaces", true, "run images that ask for root as root of a user namespace, where this machine can; else as user 65532")
 	f.BoolVar(&c.GVisor, "gvisor", true, "run functions that ask for gVisor, where runsc is installed; else they go to other nodes")
-	f.StringVar(&c.StayAwake, "stay-awake", "auto", "when the processors of this machine do not sleep: calls (while calls go through, and functions start), starts, never, or auto (calls on small virtual machines whose kernel does not see to it)")
+	f.StringVar(&c.StayAwake, "stay-awake", awake.Auto, "when the processors of this machine do not sleep: calls (while calls go through, and functions start), starts, never, or auto (calls on small virtual machines whose kernel does not see to it)")
 	f.StringVar(&c.EgressRange, "egress-range", egress.DefaultRange, "private network, /16 to /24, whose addresses functions with egress get on this machine")
 	f.StringSliceVar(&c.EgressAllow, "egress-allow", nil, "private networks that functions with egress may reach too, such as 10.1.0.0/16")
 	f.StringSliceVar(&c.EgressDNS, "egress-dns", nil, "nameservers of functions with egress (default this machine's)")
