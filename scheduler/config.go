@@ -25,6 +25,8 @@ type Config struct {
 	CompactAfter time.Duration
 	// SaveEvery is the time between two stores of what was learnt of idle times; they are stored at the end, too. Default 5m.
 	SaveEvery time.Duration
+	// SaveWithin bounds that at the end, while nobody else leads. Default 5s.
+	SaveWithin time.Duration
 	// Tick and IdleTick are the times between looks at what time changes, with something under way and without. Default 100ms, 1s.
 	Tick     time.Duration
 	IdleTick time.Duration
@@ -52,6 +54,7 @@ func (c Config) withDefaults() Config {
 	c.Compact = cmp.Or(c.Compact, CompactOff)
 	c.CompactAfter = cmp.Or(c.CompactAfter, time.Minute)
 	c.SaveEvery = cmp.Or(c.SaveEvery, 5*time.Minute)
+	c.SaveWithin = cmp.Or(c.SaveWithin, 5*time.Second)
 	c.Tick = cmp.Or(c.Tick, 100*time.Millisecond)
 	c.IdleTick = cmp.Or(c.IdleTick, time.Second)
 	if c.Pool == nil {
@@ -63,7 +66,7 @@ func (c Config) withDefaults() Config {
 func (c Config) validate() error {
 	for field, d := range map[string]time.Duration{
 		"settle": c.Settle, "placeTimeout": c.PlaceTimeout, "trafficDelay": c.TrafficDelay, "tick": c.Tick, "idleTick": c.IdleTick, "compact-after": c.CompactAfter,
-		"saveEvery": c.SaveEvery, "up-after": c.Fleet.UpAfter, "down-after": c.Fleet.DownAfter,
+		"saveEvery": c.SaveEvery, "saveWithin": c.SaveWithin, "up-after": c.Fleet.UpAfter, "down-after": c.Fleet.DownAfter,
 	} {
 		if d < 0 {
 			return fault.New(fault.CodeInvalidRequest, "scheduler: %s: %s is negative", field, d).WithField(field)

@@ -2,7 +2,10 @@ package scheduler
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -13,8 +16,8 @@ const (
 	// saveSlice is of how many functions the idle times are gathered at once, savePause the time until the next ones are: nothing waits for it.
 	saveSlice = 64
 	savePause = time.Second
-	// saveTimeout bounds the saving at the end.
-	saveTimeout = 5 * time.Second
+	// savesAtOnce is how many are stored at the same time.
+	savesAtOnce = 32
 )
 
 // recall hands what was stored of idle times to the loop.
@@ -78,7 +81,7 @@ func (s *Scheduler) gather(ctx context.Context) (list []reconcile.Learnt, more i
 
 // saveAll stores everything; the loop has ended.
 func (s *Scheduler) saveAll(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SaveWithin)
 	defer cancel()
 	s.store(ctx, s.core.Unsaved(time.Now()))
 }
@@ -86,16 +89,25 @@ func (s *Scheduler) saveAll(ctx context.Context) {
 // store writes records of idle times. One that fails is let go of: it comes again with what is learnt next.
 func (s *Scheduler) store(ctx context.Context, list []reconcile.Learnt) {
 	table := s.bus.IdleTimes()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(savesAtOnce)
 	for _, l := range list {
-		var err error
-		if l.Times == nil {
-			err = table.Delete(ctx, bus.FunctionKey(l.Ref))
-		} else {
-			_, err = table.Put(ctx, bus.FunctionKey(l.Ref), *l.Times)
-		}
-		if err != nil {
-			s.log.Warn("idle times were not stored", "fn", l.Ref.String(), "functions", len(list), "err", err)
-			return
-		}
+		g.Go(func() (err error) {
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			if l.Times == nil {
+				err = table.Delete(gctx, bus.FunctionKey(l.Ref))
+			} else {
+				_, err = table.Put(gctx, bus.FunctionKey(l.Ref), *l.Times)
+			}
+			if err != nil {
+				err = fmt.Errorf("of %s: %w", l.Ref, err)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		s.log.Warn("not all idle times were stored", "functions", len(list), "err", err)
 	}
 }

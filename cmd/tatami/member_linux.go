@@ -20,9 +20,11 @@ const (
 	termPause = time.Second
 	// termPatience is how long a part of a term may take to be ready: a server that cannot lead lets another one try.
 	termPatience = 20 * time.Second
-	// handOver bounds the wait, at the end of a term, for the requests under way, and that for the attempts under way: nobody leads meanwhile. An
-	// attempt that takes longer is cut, and is delivered again to the server that leads next.
+	// handOver bounds the wait, at the end of a term, for the requests and the attempts under way: nobody leads meanwhile. An attempt that takes longer is
+	// cut, and is delivered again to the server that leads next.
 	handOver = 500 * time.Millisecond
+	// saveWithin bounds the storing, at the end of a term, of what was learnt since it was stored last.
+	saveWithin = 100 * time.Millisecond
 )
 
 // member is a server of a cluster. What every server does is the system's; what only the one that leads does is made anew for each term.
@@ -128,7 +130,7 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 	if err != nil {
 		return err
 	}
-	scfg := scheduler.Config{Epoch: epoch, Compact: m.cfg.Compact, CompactAfter: m.cfg.CompactAfter, Pool: pool, Fleet: m.cfg.fleet()}
+	scfg := scheduler.Config{Epoch: epoch, Compact: m.cfg.Compact, CompactAfter: m.cfg.CompactAfter, Pool: pool, Fleet: m.cfg.fleet(), SaveWithin: saveWithin}
 	if t.scheduler, err = scheduler.New(scfg, m.bus, m.log); err != nil {
 		return err
 	}
@@ -145,6 +147,7 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 		case <-ctx.Done():
 		case <-working.Done():
 		}
+		t.queue.Rest()
 		m.relay.Retire(handOver)
 		stop()
 	}()

@@ -85,7 +85,7 @@ func (q *Queue) laneOf(ref functions.Ref, hash string) *lane {
 	}
 	delete(q.turns, hash)
 	select {
-	case <-q.ending:
+	case <-q.lanesCtx.Done():
 		// The message waits for the next process.
 		l.closed = true
 		return l
@@ -104,7 +104,7 @@ func (q *Queue) arrive(ref functions.Ref, hash string, n int) {
 		if l.closed {
 			l.mu.Unlock()
 			select {
-			case <-q.ending:
+			case <-q.lanesCtx.Done():
 				return
 			default:
 				continue

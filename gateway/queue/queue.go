@@ -64,6 +64,8 @@ type Queue struct {
 	// alive ends at the end of the drain: it cuts running attempts. lanesCtx ends with Run's context.
 	alive, lanesCtx     context.Context
 	cutAlive, stopLanes context.CancelFunc
+	// rested is when the lanes were ended; zero before. Mu guards it.
+	rested time.Time
 }
 
 // NewOver makes a queue that runs functions through run. It starts nothing.
@@ -142,15 +144,36 @@ func (q *Queue) Run(ctx context.Context) error {
 	return err
 }
 
+// Rest has the queue start no attempt any more, as it does at the end, and go on with all else: Config.Drain counts from then. It does nothing before Ready.
+func (q *Queue) Rest() {
+	select {
+	case <-q.ready:
+	default:
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rest()
+}
+
+// rest ends the lanes; q.mu is held.
+func (q *Queue) rest() {
+	if q.rested.IsZero() {
+		q.rested = time.Now()
+	}
+	q.stopLanes()
+}
+
 // drain ends the lanes, waits for attempts and cuts those that take too long.
 func (q *Queue) drain() {
 	q.mu.Lock()
 	close(q.ending)
+	q.rest()
+	over := q.rested.Add(q.cfg.Drain)
 	q.mu.Unlock()
-	q.stopLanes()
 	done := make(chan struct{})
 	go func() { q.work.Wait(); close(done) }()
-	timer := time.NewTimer(q.cfg.Drain)
+	timer := time.NewTimer(time.Until(over))
 	defer timer.Stop()
 	select {
 	case <-done:

@@ -120,32 +120,38 @@ func (b *Bus) Await(ctx context.Context, streams ...string) error {
 		return nil
 	}
 	for _, name := range streams {
-		for try := 1; !b.led(ctx, name); try++ {
-			b.log.Debug("nobody leads the stream yet", "stream", name, "try", try)
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(formRetry):
-			}
+		if err := b.awaitAnswer(ctx, func(ctx context.Context) bool { return b.led(ctx, name) }); err != nil {
+			return err
 		}
 	}
-	for !b.answered(ctx) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(formRetry):
-		}
-	}
-	return nil
+	return b.awaitAnswer(ctx, b.answered)
 }
 
 // ledPatience bounds one question for who leads a stream: it is lost where nobody does.
 const ledPatience = 500 * time.Millisecond
 
+// awaitAnswer asks until the answer is yes. The first answers are waited for shortly.
+func (b *Bus) awaitAnswer(ctx context.Context, ask func(context.Context) bool) error {
+	for each := firstTry; ; each = min(2*each, ledPatience) {
+		pause := time.NewTimer(min(each, formRetry))
+		once, cancel := context.WithTimeout(ctx, each)
+		yes := ask(once)
+		cancel()
+		if yes {
+			pause.Stop()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		case <-pause.C:
+		}
+	}
+}
+
 // led reports whether a server leads a stream and answers.
 func (b *Bus) led(ctx context.Context, stream string) bool {
-	ctx, cancel := context.WithTimeout(ctx, ledPatience)
-	defer cancel()
 	st, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return false
@@ -202,7 +208,7 @@ func (l layout) replicated(servers int) layout {
 	l.Buckets = append(l.Buckets,
 		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: servers},
 		jetstream.KeyValueConfig{
-			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.MemoryStorage, Replicas: servers, LimitMarkerTTL: leadTTL,
+			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.FileStorage, Replicas: servers, LimitMarkerTTL: leadTTL,
 		})
 	return l
 }
@@ -213,6 +219,9 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
 			return fmt.Errorf("making stream %s: %w", c.Name, err)
 		}
+	}
+	if err := makeLead(ctx, js, l.replicas()); err != nil {
+		return err
 	}
 	for _, c := range l.Buckets {
 		_, err := js.KeyValue(ctx, c.Bucket)
@@ -235,9 +244,9 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 	return nil
 }
 
-// settled reports whether a stream or bucket is read where it is written only, and held by all servers.
+// settled reports whether a stream or bucket is read where it is written only, and held by all servers on disk.
 func (l layout) settled(c *jetstream.StreamConfig) bool {
-	return !c.AllowDirect && c.Replicas == l.replicas()
+	return !c.AllowDirect && c.Replicas == l.replicas() && c.Storage == jetstream.FileStorage
 }
 
 // replicas is how many servers hold each stream.
@@ -304,5 +313,5 @@ func (l layout) bind(ctx context.Context, js jetstream.JetStream) (stores, error
 
 // opened opens something, and asks again where no answer comes: whoever leads it may be changing.
 func opened[T any](ctx context.Context, open func(context.Context) (T, error)) (T, error) {
-	return insist(ctx, formTry, electTry, open)
+	return insist(ctx, formTry, firstStore, electTry, open)
 }

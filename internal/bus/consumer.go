@@ -50,7 +50,7 @@ func (b *Bus) RemoveConsumer(ctx context.Context, name string) error {
 	if b.cfg.Cluster == nil {
 		_, err = remove(ctx)
 	} else {
-		_, err = insist(ctx, electPatience, ledPatience, remove)
+		_, err = insist(ctx, electPatience, firstStore, ledPatience, remove)
 	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil

@@ -146,6 +146,9 @@ func (v View) Hear(at time.Time, s Sighting) { v.s.hear(at, s) }
 // Own is what the server tells of itself.
 func (v View) Own(at time.Time) Sighting { return v.s.own(at) }
 
+// Leave has the server tell that it ends.
+func (v View) Leave() { v.s.leave() }
+
 // Parted, MayLead and TurnsAway are what follows from it.
 func (v View) Parted() bool                { return v.s.isParted() }
 func (v View) MayLead(name string) bool    { return v.s.mayLead(name) }

@@ -44,13 +44,19 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 	if kv == nil {
 		return errAlone()
 	}
-	w, err := b.watch(ctx, kv, leadKey)
-	if err != nil {
-		return fmt.Errorf("watching who leads: %w", err)
-	}
-	defer func() { _ = w.Stop() }()
-	tick := time.NewTicker(leadRenew)
-	defer tick.Stop()
+	told := make(chan jetstream.KeyValueEntry)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		b.watchLead(ctx, kv, func(e jetstream.KeyValueEntry) {
+			select {
+			case told <- e:
+			case <-ctx.Done():
+			}
+		})
+	})
+	defer watching.Wait()
+	ask := time.NewTimer(0)
+	defer ask.Stop()
 	var last Leader
 	var revision uint64
 	for {
@@ -58,14 +64,11 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case entry, ok := <-w.Updates():
-			if !ok {
-				return fault.New(fault.CodeUnavailable, "who leads is not told any more")
-			}
-			e = entry
-		case <-tick.C:
-			// A watch that a dead server had to feed is silent for a while.
+		case e = <-told:
+		case <-ask.C:
+			// A watch is begun late where its server has only just started, and is silent for a while where that has died.
 			e = b.leader(ctx, kv)
+			ask.Reset(leadRenew)
 		}
 		l, known := leaderOf(e)
 		if !known || l == last || e.Revision() < revision {
@@ -75,6 +78,37 @@ func (b *Bus) Leaders(ctx context.Context, fn func(*Leader)) error {
 			fn(nil)
 		} else {
 			fn(&l)
+		}
+	}
+}
+
+// watchLead calls fn with every change of who leads, until ctx ends.
+func (b *Bus) watchLead(ctx context.Context, kv jetstream.KeyValue, fn func(jetstream.KeyValueEntry), opts ...jetstream.WatchOpt) {
+	for ctx.Err() == nil {
+		w, err := b.watch(ctx, kv, leadKey, opts...)
+		if err == nil {
+			each(ctx, w, fn)
+			_ = w.Stop()
+			continue
+		}
+		select {
+		case <-time.After(leadRenew):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// each calls fn with what a watch tells, until it ends or ctx does.
+func each(ctx context.Context, w jetstream.KeyWatcher, fn func(jetstream.KeyValueEntry)) {
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return
+			}
+			fn(e)
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -110,7 +144,7 @@ func errAlone() error {
 // server no longer leads, before another one does; f is to end soon when ctx does, for nobody else leads until then. Epoch grows with every change of
 // leader: it fences what one commands that does not know yet that it was replaced. At the end the leadership is given back at once. Address is told to
 // the others. Whoever leads has the others lead the streams, from before f is run; see yield. A server that misses another one which a third one hears
-// has that one lead, where Look runs.
+// has that one lead, where Look runs. When ctx ends the others learn that this server ends, and lead the streams without it.
 func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Context, epoch uint64) error) error {
 	kv := b.stores.buckets[BucketLead]
 	if kv == nil {
@@ -121,6 +155,16 @@ func (b *Bus) Lead(ctx context.Context, address string, f func(ctx context.Conte
 		return err
 	}
 	c := &candidate{bus: b, kv: kv, value: value}
+	lasting, end := context.WithCancel(ctx)
+	var leaving sync.WaitGroup
+	defer leaving.Wait()
+	defer end()
+	leaving.Go(func() {
+		// Whoever leads next is not to have this server lead the streams.
+		if <-lasting.Done(); ctx.Err() != nil {
+			b.leave()
+		}
+	})
 	for ctx.Err() == nil {
 		epoch := c.win(ctx)
 		if epoch == 0 {
@@ -211,38 +255,15 @@ func (c *candidate) ask(ctx context.Context) (rev uint64) {
 
 // watch tells when nobody leads, until ctx ends.
 func (c *candidate) watch(ctx context.Context, freed chan<- struct{}) {
-	for ctx.Err() == nil {
-		w, err := c.bus.watch(ctx, c.kv, leadKey, jetstream.UpdatesOnly())
-		if err == nil {
-			c.hear(ctx, w, freed)
-			_ = w.Stop()
-			continue
-		}
-		select {
-		case <-time.After(leadRenew):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (c *candidate) hear(ctx context.Context, w jetstream.KeyWatcher, freed chan<- struct{}) {
-	for {
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				return
-			}
-			if e == nil || e.Operation() == jetstream.KeyValuePut {
-				continue
-			}
-			select {
-			case freed <- struct{}{}:
-			default:
-			}
-		case <-ctx.Done():
+	c.bus.watchLead(ctx, c.kv, func(e jetstream.KeyValueEntry) {
+		if e == nil || e.Operation() == jetstream.KeyValuePut {
 			return
 		}
-	}
+		select {
+		case freed <- struct{}{}:
+		default:
+		}
+	}, jetstream.UpdatesOnly())
 }
 
 // serve runs f until the leadership ends, and gives it back.

@@ -15,26 +15,42 @@ func Patiently[T any](ctx context.Context, b *Bus, ask func(ctx context.Context)
 	if b.cfg.Cluster == nil {
 		return ask(ctx)
 	}
-	return insist(ctx, electPatience, electTry, ask)
+	return insist(ctx, electPatience, firstStore, electTry, ask)
 }
 
-// insist asks for so long while nobody leads, and waits for so long for each answer: a question that is put meanwhile is lost.
-func insist[T any](ctx context.Context, patience, try time.Duration, ask func(ctx context.Context) (T, error)) (T, error) {
+// firstTry is how long the first answer of several is waited for: a question that is put while one leader follows another is lost, and they follow within
+// some tens of milliseconds where the one before has given way. FirstStore is that of what may store something: it takes longer where much is stored.
+const (
+	firstTry   = 100 * time.Millisecond
+	firstStore = 300 * time.Millisecond
+)
+
+// insist asks for so long while nobody leads: a question that is put meanwhile is lost. The first answer is waited for as long as first says, each further
+// one twice as long as the one before, up to most. It is asked again at the end of that, or of noStreamWait, however soon it failed.
+func insist[T any](ctx context.Context, patience, first, most time.Duration, ask func(ctx context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
-		once, cancel := context.WithTimeout(ctx, try)
-		v, err := ask(once)
-		cancel()
+	for each := min(first, most); ; each = min(2*each, most) {
+		pause := time.NewTimer(min(each, noStreamWait))
+		v, err := within(ctx, each, ask)
 		if err == nil || ctx.Err() != nil || !unled(err) {
+			pause.Stop()
 			return v, err
 		}
 		select {
-		case <-time.After(noStreamWait):
+		case <-pause.C:
 		case <-ctx.Done():
+			pause.Stop()
 			return v, err
 		}
 	}
+}
+
+// within asks once, and waits for the answer for so long.
+func within[T any](ctx context.Context, each time.Duration, ask func(ctx context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, each)
+	defer cancel()
+	return ask(ctx)
 }
 
 const (

@@ -155,7 +155,7 @@ func (r *record[T]) refresh() error {
 
 // stored is the record as the cluster has it. While nobody leads it is asked for again.
 func (r *record[T]) stored() (jetstream.KeyValueEntry, error) {
-	return insist(context.Background(), sharedTimeout, sharedTry, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return r.kv.Get(ctx, r.key) })
+	return insist(context.Background(), sharedTimeout, firstTry, sharedTry, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return r.kv.Get(ctx, r.key) })
 }
 
 // alter changes the record as it is by now. Step says what is to be done, and how that is undone: nothing where there is nothing to do, or why it may not be
@@ -202,7 +202,7 @@ func (r *record[T]) save(data []byte) error {
 		return writeDurably(r.dir, r.file, data)
 	}
 	tries := 0
-	rev, err := insist(context.Background(), sharedTimeout, sharedTry, func(ctx context.Context) (uint64, error) {
+	rev, err := insist(context.Background(), sharedTimeout, firstStore, sharedTry, func(ctx context.Context) (uint64, error) {
 		tries++
 		return r.kv.Update(ctx, r.key, data, r.revision)
 	})

@@ -31,10 +31,14 @@ type Sighting struct {
 	// Server is its name, Boot its run.
 	Server string `json:"server"`
 	Boot   string `json:"boot"`
-	// Hears are the others that it hears. Parted says that another one hears more.
-	Hears  []string `json:"hears,omitempty"`
-	Parted bool     `json:"parted,omitempty"`
+	// Hears are the others that it hears. Parted says that another one hears more, Leaving that it ends.
+	Hears   []string `json:"hears,omitempty"`
+	Parted  bool     `json:"parted,omitempty"`
+	Leaving bool     `json:"leaving,omitempty"`
 }
+
+// fit reports whether it may lead.
+func (s Sighting) fit() bool { return !s.Parted && !s.Leaving }
 
 // sight is which servers of the cluster this one hears, and whether another one hears more: two that are parted have the third one lead, for the votes of
 // either would end the other's lead, again and again. It is safe for concurrent use.
@@ -51,6 +55,8 @@ type sight struct {
 	// unheard are those that do not count as heard; doubt is closed, and another one takes its place, when there is one more.
 	unheard []string
 	doubt   chan struct{}
+	// leaving says that this server ends.
+	leaving bool
 }
 
 type heard struct {
@@ -66,7 +72,7 @@ func newSight(server, boot string) *sight {
 func (s *sight) own(now time.Time) Sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Sighting{Schema: Schema, Server: s.server, Boot: s.boot, Parted: len(s.whole) > 0}
+	out := Sighting{Schema: Schema, Server: s.server, Boot: s.boot, Parted: len(s.whole) > 0, Leaving: s.leaving}
 	for name, h := range s.others {
 		if now.Sub(h.at) < heardFor {
 			out.Hears = append(out.Hears, name)
@@ -98,7 +104,7 @@ func (s *sight) look(now time.Time) (changed bool) {
 			continue
 		}
 		for name, h := range s.others {
-			if now.Sub(h.at) < heardFor && !h.Parted && slices.Contains(h.Hears, missed) && !slices.Contains(whole, name) {
+			if now.Sub(h.at) < heardFor && h.fit() && slices.Contains(h.Hears, missed) && !slices.Contains(whole, name) {
 				whole = append(whole, name)
 			}
 		}
@@ -144,14 +150,22 @@ func (s *sight) doubted() <-chan struct{} {
 	return s.doubt
 }
 
-// mayLead reports whether another server is fit to lead what this one does: where this one misses a server, one that hears it, and else one that misses none.
+// mayLead reports whether another server is fit to lead what this one does: where this one misses a server, one that hears it, and else one that misses none
+// and does not end.
 func (s *sight) mayLead(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.whole) > 0 {
 		return slices.Contains(s.whole, name)
 	}
-	return !s.others[name].Parted
+	return s.others[name].fit()
+}
+
+// leave has the server tell that it ends.
+func (s *sight) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaving = true
 }
 
 // turnsAway reports whether workers are to go to another server now, by way of which all servers hear them. That is so at the beginning of a parting,
@@ -204,6 +218,12 @@ func (b *Bus) tell() {
 	if err != nil {
 		b.log.Debug("the other servers are not told whom this one hears", "err", err)
 	}
+}
+
+// leave tells the other servers that this one ends.
+func (b *Bus) leave() {
+	b.sight.leave()
+	b.tell()
 }
 
 // leaveToWhole has another server lead the streams, and the store as a whole, and workers go to it, while that one hears more.

@@ -209,3 +209,23 @@ func TestTheOneThatHearsAllLeads(t *testing.T) {
 	default:
 	}
 }
+
+// A server that ends leads nothing new, and does again once it has started anew.
+func TestAServerThatEndsIsNotToLead(t *testing.T) {
+	t.Parallel()
+	v := newViews()
+	v.pass(time.Second, func() {})
+	if !v.of["a"].MayLead("b") {
+		t.Error("b is not to lead")
+	}
+	v.of["b"].Leave()
+	v.pass(time.Second, func() {})
+	if v.of["a"].MayLead("b") || v.of["c"].MayLead("b") || !v.of["c"].MayLead("a") {
+		t.Error("b is to lead, which ends, or a is not")
+	}
+	v.of["b"] = bus.NewView("b")
+	v.pass(time.Second, func() {})
+	if !v.of["a"].MayLead("b") {
+		t.Error("b is not to lead, which has started anew")
+	}
+}

@@ -113,27 +113,42 @@ func (b *Bus) send(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	}
 }
 
-// insist sends a message until a server of the cluster has taken it.
+// insist sends a message until a server of the cluster has taken it. One that is stored once however often it is sent is sent again where no answer comes, too.
 func (b *Bus) insist(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ask := func(ctx context.Context) (*nats.Msg, error) { return b.nc.RequestMsgWithContext(ctx, m) }
+	if m.Header.Get(jetstream.MsgIDHeader) != "" {
+		return insist(ctx, electPatience, firstStore, electTry, func(ctx context.Context) (*nats.Msg, error) {
+			resp, err := ask(ctx)
+			if err != nil || !beingStored(resp.Data) {
+				return resp, err
+			}
+			_, err = explained(resp.Data)
+			return resp, err
+		})
+	}
 	ctx, cancel := context.WithTimeout(ctx, electPatience)
 	defer cancel()
-	each, again := storeTimeout, m.Header.Get(jetstream.MsgIDHeader) != ""
-	if again {
-		each = electTry
-	}
 	for {
-		limited, cancel := context.WithTimeout(ctx, each)
-		resp, err := b.nc.RequestMsgWithContext(limited, m)
-		cancel()
-		if err == nil || ctx.Err() != nil || !again && !errors.Is(err, nats.ErrNoResponders) {
+		resp, err := within(ctx, storeTimeout, ask)
+		if ctx.Err() != nil || !errors.Is(err, nats.ErrNoResponders) {
 			return resp, err
 		}
 		select {
-		case <-time.After(noStreamWait):
+		case <-time.After(firstTry):
 		case <-ctx.Done():
 			return nil, err
 		}
 	}
+}
+
+// beingStored reports whether an answer says that the message was sent before, and is not stored yet.
+func beingStored(data []byte) bool {
+	if _, stored := storedAs(data); stored {
+		return false
+	}
+	var api *jetstream.APIError
+	_, err := explained(data)
+	return errors.As(err, &api) && api.ErrorCode == errBeingStored
 }
 
 // storedAs reads the sequence from an answer that says that a message is stored; false for one in any other form.

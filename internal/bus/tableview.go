@@ -108,7 +108,7 @@ func (t *Table[T]) newest(ctx context.Context, match string) (uint64, error) {
 	if t.bus.cfg.Cluster == nil {
 		return 0, nil
 	}
-	return insist(ctx, newestPatience, newestTry, func(ctx context.Context) (uint64, error) { return t.askNewest(ctx, match) })
+	return insist(ctx, newestPatience, firstTry, newestTry, func(ctx context.Context) (uint64, error) { return t.askNewest(ctx, match) })
 }
 
 func (t *Table[T]) askNewest(ctx context.Context, match string) (uint64, error) {

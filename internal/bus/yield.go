@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/internal/fault"
 )
@@ -17,8 +18,8 @@ import (
 const (
 	// yieldEvery is the wait between two looks of a server that leads the cluster at which streams it leads.
 	yieldEvery = time.Second
-	// yieldFirst is how long the first look may take while nothing else is done.
-	yieldFirst = 500 * time.Millisecond
+	// yieldFirst is how long the first look may take while nothing else is done: whoever begins before it is over asks twice.
+	yieldFirst = 200 * time.Millisecond
 	// stepDownTimeout bounds the wait for one answer to stepDown.
 	stepDownTimeout = 2 * time.Second
 	// stepDownStore asks whoever leads the store as a whole to let another one do that; only the system account may. StepDownStream asks whoever leads
@@ -98,9 +99,7 @@ func (b *Bus) yieldStore(ctx context.Context) error {
 
 // yieldStream has another server lead a stream; turn spreads the streams among those that can.
 func (b *Bus) yieldStream(ctx context.Context, name string, turn int) error {
-	asked, cancel := context.WithTimeout(ctx, ledPatience)
-	defer cancel()
-	st, err := b.js.Stream(asked, name)
+	st, err := insist(ctx, ledPatience, firstTry, ledPatience, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, name) })
 	if err != nil || st.CachedInfo().Cluster == nil {
 		return err
 	}

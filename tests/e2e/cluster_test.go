@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,5 +184,31 @@ func TestThreeServers(t *testing.T) {
 			has, err := os.ReadFile(filepath.Join(s.DataDir, "token"))
 			return err == nil && strings.TrimSpace(string(has)) == token
 		})
+	}
+	c.outage()
+	// A worker that stayed takes the commands of whoever leads now.
+	c.servers[0].Deploy("again", "probe", "cpu: 50m\nmemory: 64Mi\nscale: {min: 1, keepAlive: 10m}\n")
+	if resp, body := c.servers[1].Get("/fn/again/pid"); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+}
+
+// outage kills all servers, as a power failure where they are does, and starts them again. The workers stay.
+func (c *cluster) outage() {
+	c.t.Helper()
+	for _, s := range c.servers {
+		s.Kill()
+	}
+	var wg sync.WaitGroup
+	for _, s := range c.servers {
+		wg.Go(func() {
+			if err := s.TryLaunch(); err != nil {
+				c.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if c.t.Failed() {
+		c.t.FailNow()
 	}
 }

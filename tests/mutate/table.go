@@ -18,6 +18,18 @@ var mutations = []mutation{
 		"internal/bus/message.go", "\t\tat = m.end\n", "", "./internal/bus",
 	},
 	{
+		"epochs that begin anew with their stream",
+		"internal/bus/leadstream.go", "FirstSeq: uint64(now.Unix())", "FirstSeq: 1", "./internal/bus:TestWhoLeadsIsNotKeptInMemory",
+	},
+	{
+		"a server that ends and is to lead",
+		"internal/bus/sight.go", "return !s.Parted && !s.Leaving", "return !s.Parted", "./internal/bus:TestAServerThatEndsIsNotToLead",
+	},
+	{
+		"a queue that rests and starts attempts",
+		"gateway/queue/queue.go", "\tdefer q.mu.Unlock()\n\tq.rest()\n", "\tdefer q.mu.Unlock()\n", "./gateway/queue:TestARestingQueueStartsNothing",
+	},
+	{
 		"a view that stays silent when the server is gone that feeds it",
 		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus",
 	},
