@@ -76,6 +76,21 @@ func (c *serverConfig) validate() error {
 	return c.upConfig.validate()
 }
 
+// checkFree reports an address at which this server could not listen. It would find that out only when the others are there.
+func (c *serverConfig) checkFree(ctx context.Context) error {
+	for _, l := range []struct{ flag, who, addr string }{
+		{"relay-listen", "the other servers", c.RelayListen}, {"public-addr", "callers", c.PublicAddr}, {"control-addr", "operators", c.ControlAddr},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		if err := bus.CheckFree(ctx, l.flag, l.who, l.addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // member is the server's part of the cluster.
 func (c *serverConfig) member() (*bus.ClusterConfig, error) {
 	out := &bus.ClusterConfig{Name: c.Cluster, Listen: c.ClusterListen, Peers: c.Peers}
@@ -128,6 +143,9 @@ func runServer(ctx context.Context, cfg serverConfig, log *slog.Logger, stdout i
 	cfg.setRuntime(log)
 	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
+		return err
+	}
+	if err := cfg.checkFree(ctx); err != nil {
 		return err
 	}
 	if err := cfg.findPeers(ctx, nomad.FromEnvironment, log); err != nil {

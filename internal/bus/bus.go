@@ -121,7 +121,7 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 		b.sight = newSight(b.identity.ServerName, b.boot)
 		door.sight, door.routes, b.door = b.sight, &routes{keeper: b.keeper}, door
 	}
-	if b.srv, err = startServer(b.identity, b.cfg, door, b.failure, b.log); err != nil {
+	if b.srv, err = startServer(ctx, b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err
 	}
 	if b.nc, err = b.Connect("tatami"); err != nil {
@@ -257,7 +257,12 @@ func (b *Bus) openDoor(ctx context.Context, door *doorman) error {
 	b.roster.clustered, b.callers.clustered = clustered, clustered
 	b.roster.kick, b.callers.kick = door.kick, door.kickCaller
 	door.roster, door.callers, door.audit, door.keeper = b.roster, b.callers, b.audit, b.keeper
-	return checkFree(ctx, b.cfg.Listen)
+	if clustered {
+		if err := CheckFree(ctx, "cluster-listen", "the other servers", b.cfg.Cluster.Listen); err != nil {
+			return err
+		}
+	}
+	return CheckFree(ctx, "nats-listen", "NATS clients", b.cfg.Listen)
 }
 
 // WorkerTLS is how this process reaches the listener of a node's worker; nil where none may join.

@@ -33,6 +33,8 @@ type ClusterConfig struct {
 const (
 	// formTimeout bounds the wait for the other servers at the start.
 	formTimeout = 5 * time.Minute
+	// formSay is when the log first tells that they are waited for.
+	formSay = 2 * time.Second
 	// formTry bounds one try to make or open the streams: a question is lost where nobody leads.
 	formTry = 10 * time.Second
 	// formPatience is how long the server that is to make the streams is waited for.
@@ -88,11 +90,11 @@ func joinCluster(opts *server.Options, door *doorman) {
 func (b *Bus) awaitCluster(ctx context.Context) error {
 	over := time.NewTimer(formTimeout)
 	defer over.Stop()
-	said := time.Now()
+	next := time.Now().Add(formSay)
 	for !b.srv.JetStreamIsCurrent() || !b.answered(ctx) {
-		if time.Since(said) > sayEvery/4 {
-			said = time.Now()
-			b.log.Warn("waiting for the other servers of the cluster", "peers", strings.Join(b.cfg.Cluster.Peers, ","))
+		if time.Now().After(next) {
+			next = time.Now().Add(sayEvery / 4)
+			b.log.Warn("waiting for the other servers of the cluster: most of them have to run", "peers", strings.Join(b.cfg.Cluster.Peers, ","))
 		}
 		select {
 		case <-ctx.Done():

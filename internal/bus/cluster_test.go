@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	mrand "math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -349,6 +351,32 @@ func TestAClustersDirectoryIsItsOwn(t *testing.T) {
 		if f := fault.From(err); f == nil || f.Code != fault.CodeInvalidRequest || f.Field != field {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// A server that could not be reached says so at once, instead of waiting for the others for minutes; nor does it wait on when it is to stop.
+func TestAServerThatCannotListenDoesNotWait(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	peers := []string{taken.Addr().String(), "127.0.0.2:1", "127.0.0.3:1"}
+	_, err = bus.Open(t.Context(), bus.Config{
+		DataDir: t.TempDir(), Listen: "127.0.0.1:0", Cluster: &bus.ClusterConfig{Name: "test", Listen: peers[0], Peers: peers, Authority: clusterSecret(t)},
+	}, discard())
+	if f := fault.From(err); f == nil || f.Code != fault.CodeConflict || f.Field != "cluster-listen" {
+		t.Errorf("an address that somebody else has: %v", err)
+	}
+	never, err := natsserver.NewServer(&natsserver.Options{NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	if err := bus.AwaitReady(over, never); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting for a server that never takes connections: %v", err)
 	}
 }
 

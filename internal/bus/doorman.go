@@ -289,12 +289,13 @@ func applicantPermissions(node functions.NodeID) *server.Permissions {
 	}
 }
 
-// checkFree reports an address that cannot be listened on; the server itself would only log it.
-func checkFree(ctx context.Context, addr string) error {
+// CheckFree reports an address that cannot be listened on, by the flag that it is of; who are those that could not connect there. A server would only
+// log it, or find it out once the other servers are there.
+func CheckFree(ctx context.Context, flag, who, addr string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fault.Wrap(fault.CodeConflict, err, "NATS clients cannot connect at %s", addr).WithField("nats-listen").
-			WithHint("end the program that has the port (sudo ss -ltnp), or give another --nats-listen")
+		return fault.Wrap(fault.CodeConflict, err, "%s cannot connect at %s", who, addr).WithField(flag).
+			WithHint("end the program that has the port (sudo ss -ltnp), or give another --%s, an address of this machine", flag)
 	}
 	return l.Close()
 }

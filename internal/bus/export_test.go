@@ -8,6 +8,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// AwaitReady waits for a server that may never take connections.
+var AwaitReady = awaitReady
+
 // Silence has the next watch of the table show what there is, and then nothing more.
 func (t *Table[T]) Silence() { t.kv = &silentBucket{KeyValue: t.kv} }
 

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -18,6 +19,9 @@ const storeDir = "jetstream"
 
 // readyTimeout bounds the recovery of the store at start: a long backlog is read from disk.
 const readyTimeout = 5 * time.Minute
+
+// readyLook is how often somebody who waits for that looks whether it is still wanted.
+const readyLook = 250 * time.Millisecond
 
 // handshakePatience is how long a worker may take to show its certificate.
 const handshakePatience = 10 * time.Second
@@ -53,7 +57,7 @@ func configText(id Identity, c Config, p passwords) string {
 }
 
 // startServer starts the embedded server, without any listener unless clients may connect. The doorman decides who is let in.
-func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Logger) (*server.Server, error) {
+func startServer(ctx context.Context, id Identity, c Config, door *doorman, f *failure, log *slog.Logger) (*server.Server, error) {
 	opts := &server.Options{}
 	if err := opts.ProcessConfigString(configText(id, c, door.pass)); err != nil {
 		return nil, fmt.Errorf("reading the server's configuration: %w", err)
@@ -83,10 +87,10 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 	door.srv = srv
 	srv.SetLoggerV2(serverLog{log, f, door}, false, false, false)
 	srv.Start()
-	if !srv.ReadyForConnections(readyTimeout) {
+	if err := awaitReady(ctx, srv); err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
-		return nil, fmt.Errorf("the server is not ready after %s", readyTimeout)
+		return nil, err
 	}
 	if !srv.JetStreamEnabled() {
 		srv.Shutdown()
@@ -95,6 +99,19 @@ func startServer(id Identity, c Config, door *doorman, f *failure, log *slog.Log
 			WithHint("the log has the reason; free disk space and start again")
 	}
 	return srv, nil
+}
+
+// awaitReady returns when the server takes connections. It does not go on when ctx has ended.
+func awaitReady(ctx context.Context, srv *server.Server) error {
+	for begun := time.Now(); !srv.ReadyForConnections(readyLook); {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(begun) > readyTimeout {
+			return fmt.Errorf("the server is not ready after %s", readyTimeout)
+		}
+	}
+	return nil
 }
 
 // connect makes an in-process connection to the account of the product.
@@ -139,8 +156,8 @@ func (l serverLog) Debugf(string, ...any) {}
 func (l serverLog) Tracef(string, ...any) {}
 func (l serverLog) Warnf(format string, v ...any) {
 	// The passwords in the configuration live as long as the process, and are good within it only.
-	// Servers check each other's certificates, if not as the server itself would.
-	if strings.HasPrefix(format, "Plaintext passwords") || strings.HasPrefix(format, "TLS certificate chain and hostname of solicited routes") {
+	// Servers check each other's certificates, if not as the server itself would. That the others are waited for is told by whoever waits, with their names.
+	if strings.HasPrefix(format, "Plaintext passwords") || strings.HasPrefix(format, "Waiting for routing to be established") || strings.HasPrefix(format, "TLS certificate chain and hostname of solicited routes") {
 		return
 	}
 	l.log.Warn("nats-server", "text", fmt.Sprintf(format, v...))

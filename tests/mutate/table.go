@@ -34,6 +34,14 @@ var mutations = []mutation{
 		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus",
 	},
 	{
+		"a server of a cluster that cannot listen, and waits for the others",
+		"internal/bus/bus.go", "\tif clustered {\n\t\tif err := CheckFree(", "\tif false {\n\t\tif err := CheckFree(", "./internal/bus:TestAServerThatCannotListenDoesNotWait",
+	},
+	{
+		"a server that waits to be ready though it is to stop",
+		"internal/bus/server.go", "\t\tif ctx.Err() != nil {\n\t\t\treturn ctx.Err()\n\t\t}\n\t\tif time.Since(begun)", "\t\tif time.Since(begun)", "./internal/bus:TestAServerThatCannotListenDoesNotWait",
+	},
+	{
 		"a server that is missed and nobody doubts",
 		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus",
 	},
