@@ -11,10 +11,9 @@ import (
 	"github.com/tatami-faas/tatami/internal/pki"
 )
 
-func newClusterCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Set up a cluster of servers"}
-	cmd.AddCommand(newClusterSecretCmd(a), newClusterInitCmd(a))
-	return cmd
+// clusterSetupCmds are those for the machines that servers run on.
+func clusterSetupCmds(a *app) []*cobra.Command {
+	return []*cobra.Command{newClusterSecretCmd(a), newClusterInitCmd(a), newClusterExportCmd(a)}
 }
 
 func newClusterSecretCmd(a *app) *cobra.Command {

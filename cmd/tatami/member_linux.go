@@ -5,13 +5,16 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/tatami-faas/tatami/gateway"
 	"github.com/tatami-faas/tatami/gateway/auth"
 	"github.com/tatami-faas/tatami/gateway/relay"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/obs"
 	"github.com/tatami-faas/tatami/scheduler"
 )
 
@@ -32,6 +35,8 @@ type member struct {
 	*system
 	scfg  serverConfig
 	relay *relay.Relay
+	// leads is the name of the server that leads; empty while there is none.
+	leads atomic.Pointer[string]
 }
 
 // newMember opens the store and makes the parts that run whoever leads. close must be called.
@@ -42,6 +47,12 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 			m.close(ctx)
 		}
 	}()
+	m.leader = func() string {
+		if name := m.leads.Load(); name != nil {
+			return *name
+		}
+		return ""
+	}
 	cluster, err := cfg.member()
 	if err != nil {
 		return nil, err
@@ -71,8 +82,50 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 		Local: gateway.Public(m.invoker, gateway.NoQueue{}, gcfg), Guard: m.auth.Middleware,
 		Queued: gateway.Queued(cfg.Domain), Names: gateway.Names(cfg.Domain), Named: gateway.Named,
 	}, log)
-	m.gateway, err = gateway.New(gcfg, m.relay.Public(), m.relay.Control(), log)
+	control, err := m.control()
+	if err != nil {
+		return nil, err
+	}
+	m.gateway, err = gateway.New(gcfg, m.relay.Public(), control, log)
 	return m, err
+}
+
+// control serves the control listener: the server that leads answers, but for the metrics, of which each has its own.
+func (m *member) control() (http.Handler, error) {
+	metrics, err := obs.NewMetrics(obs.MetricsConfig{Version: version}, follower{m}, m.log)
+	if err != nil {
+		return nil, err
+	}
+	own, relayed := m.auth.Middleware(metrics.Handler()), m.relay.Control()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metrics" && r.Method == http.MethodGet && !m.relay.Leads() {
+			own.ServeHTTP(w, r)
+			return
+		}
+		relayed.ServeHTTP(w, r)
+	}), nil
+}
+
+// follower feeds the metrics of a server that does not lead: what its own gateway does. Nodes, instances and queues are told of by the one that leads, and by
+// it alone, or sums over all servers would count them several times.
+type follower struct{ m *member }
+
+// Sample gives the figures of now.
+func (f follower) Sample(context.Context) (obs.Sample, error) {
+	out := obs.Sample{SchedulerUp: f.m.leads.Load() != nil}
+	for _, s := range f.m.servers() {
+		out.Servers = append(out.Servers, obs.ServerSample{Peer: s.Peer, Name: s.Name, Up: s.Up, Leads: s.Leads})
+	}
+	for _, s := range f.m.invoker.Stats() {
+		fn := obs.FunctionSample{
+			Namespace: s.Namespace, Function: s.Function, Codes: s.Codes, Errors: s.Errors, ColdStarts: s.ColdStarts, InFlight: s.InFlight, Waiting: s.Waiting, P50: -1, P99: -1,
+		}
+		if s.P99 > 0 {
+			fn.P50, fn.P99 = s.P50.Std(), s.P99.Std()
+		}
+		out.Functions = append(out.Functions, fn)
+	}
+	return out, nil
 }
 
 // shareToken gives the control API the token that all servers have.
@@ -108,9 +161,17 @@ func (m *member) parts() []part {
 func (m *member) follow(ctx context.Context) error {
 	return m.bus.Leaders(ctx, func(l *bus.Leader) {
 		if l == nil {
+			m.leads.Store(nil)
 			m.relay.Point("")
 			return
 		}
+		if l.Moved != "" {
+			m.leads.Store(nil)
+			m.relay.Point("")
+			m.log.Error("what the cluster holds is elsewhere now, and nobody leads any more: stop this server", "where", l.Moved)
+			return
+		}
+		m.leads.Store(&l.Server)
 		m.log.Info("a server leads", "server", l.Server)
 		m.relay.Point(l.Address)
 	})
@@ -125,7 +186,8 @@ func (m *member) lead(ctx context.Context) error {
 func (m *member) term(ctx context.Context, epoch uint64) error {
 	cfg := m.cfg
 	cfg.DrainTimeout = min(cfg.DrainTimeout, handOver)
-	t := &system{cfg: cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
+	name := m.bus.Identity().ServerName
+	t := &system{leader: func() string { return name }, cfg: cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
 	pool, err := m.cfg.pool(m.log)
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func newRootCmd(a *app) *cobra.Command {
 	add(groupOperate, serverCmds(a)...)
 	add(groupShip, newInitCmd(a), newDeployCmd(a), newInvokeCmd(a), newLogsCmd(a), newRollbackCmd(a), newDeleteCmd(a))
 	add(groupLook, newStatusCmd(a), newFnCmd(a), newRevCmd(a), newInstCmd(a), newNodeCmd(a), newQueueCmd(a), newReplayCmd(a), newTriggerCmd(a), newExplainCmd(a))
-	add(groupOperate, newQuotaCmd(a), newTokenCmd(a), newCertCmd(a), newSimulateCmd(a), newDoctorCmd(a))
+	add(groupOperate, newQuotaCmd(a), newTokenCmd(a), newCertCmd(a), newClusterCmd(a), newSimulateCmd(a), newDoctorCmd(a))
 	root.AddCommand(newVersionCmd(a))
 	root.SetHelpCommand(newHelpCmd())
 	root.InitDefaultCompletionCmd()

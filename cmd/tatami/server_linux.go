@@ -10,7 +10,7 @@ import (
 
 // serverCmds are the verbs that run parts of the system on this machine.
 func serverCmds(a *app) []*cobra.Command {
-	return []*cobra.Command{newUpCmd(a), newServerCmd(a), newWorkerCmd(a), newClusterCmd(a), newNomadCmd(a)}
+	return []*cobra.Command{newUpCmd(a), newServerCmd(a), newWorkerCmd(a), newNomadCmd(a)}
 }
 
 // runShimIfAsked is the shim's main function, if the embedded containerd started this program as one.

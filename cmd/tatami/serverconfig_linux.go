@@ -93,7 +93,10 @@ func (c *serverConfig) checkFree(ctx context.Context) error {
 
 // member is the server's part of the cluster.
 func (c *serverConfig) member() (*bus.ClusterConfig, error) {
-	out := &bus.ClusterConfig{Name: c.Cluster, Listen: c.ClusterListen, Peers: c.Peers}
+	out := &bus.ClusterConfig{
+		Name: c.Cluster, Listen: c.ClusterListen, Peers: c.Peers,
+		About: bus.ServerInfo{Name: c.NodeName, Public: "http://" + c.PublicAddr, Version: version},
+	}
 	if c.ClusterSecret == "" {
 		return out, nil
 	}

@@ -40,6 +40,8 @@ func statusFields(s *v1.Status, now time.Time) []field {
 		{"control at", s.ControlURL},
 		{"domain", s.Domain},
 		{"data", s.DataDir},
+		{"cluster", s.Cluster},
+		{"servers", serversText(s.Servers)},
 		{"nodes", fmt.Sprint(s.Nodes)},
 		{"functions", fmt.Sprint(s.Functions)},
 		{"instances", fmt.Sprintf("%s, %d starting, %d draining", readyCount(s.Instances), s.Instances.Starting, s.Instances.Draining)},

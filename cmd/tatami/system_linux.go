@@ -50,6 +50,8 @@ type system struct {
 	api       *api.API
 	gateway   *gateway.Gateway
 	public    http.Handler
+	// leader tells the name of the server that leads the cluster; nil where this one stands alone.
+	leader func() string
 }
 
 // newSystem opens the store and the containers' engine, and makes the parts. close must be called.
@@ -232,7 +234,10 @@ func (s *system) close(ctx context.Context) {
 	}
 }
 
-func (s *system) tokenFile() string { return filepath.Join(s.cfg.DataDir, "token") }
+// controlTokenFile is the name of the file in the data directory with the token of the control API.
+const controlTokenFile = "token"
+
+func (s *system) tokenFile() string { return filepath.Join(s.cfg.DataDir, controlTokenFile) }
 
 func (s *system) info() api.Info {
 	addrs := s.gateway.Addrs()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
@@ -39,8 +40,26 @@ func (s *system) sources() live.Sources {
 			}
 			return out
 		},
+		Servers: s.servers,
 		Notices: s.notices,
 	}
+}
+
+// servers are those of the cluster, as this one sees them; none where it stands alone.
+func (s *system) servers() []live.Server {
+	var out []live.Server
+	leader := ""
+	if s.leader != nil {
+		leader = s.leader()
+	}
+	for _, v := range s.bus.Servers() {
+		l := live.Server{Name: v.Name, Peer: v.Peer, Up: v.Up, Leads: v.Up && v.Server == leader, Misses: v.Misses}
+		if !v.Up && !v.Heard.IsZero() {
+			l.Heard = &v.Heard
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 func (s *system) traffic() []api.FunctionTraffic {
@@ -116,8 +135,23 @@ func (s *system) checks(ctx context.Context) []v1.Check {
 		}
 		out = append(out, c)
 	}
+	for _, v := range s.bus.Servers() {
+		c := okCheck("server", "%s, %s: up, %s", v.Name, v.Peer, v.Version)
+		switch {
+		case !v.Up && v.Heard.IsZero():
+			c.State, c.Detail = v1.CheckFail, v.Name+": not heard since this server runs"
+		case !v.Up:
+			c.State, c.Detail = v1.CheckFail, v.Name+", "+v.Peer+": not heard for "+time.Since(v.Heard).Round(time.Second).String()
+		case len(v.Misses) > 0:
+			c.State, c.Detail, c.Fix = v1.CheckFail, v.Name+": does not hear "+strings.Join(v.Misses, ", "), "see to the way between their --cluster-listen addresses"
+		}
+		if !v.Up {
+			c.Fix = "on that machine, look at it: systemctl status tatami-server"
+		}
+		out = append(out, c)
+	}
 	out = append(out, okCheck("processors", "%s", s.cfg.keptAwake))
-	if url := s.bus.ListenURL(); url != "" {
+	if url := s.bus.JoinURL(); url != "" {
 		out = append(out, okCheck("workers", "may join at %s", url))
 	}
 	return out

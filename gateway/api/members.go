@@ -83,7 +83,7 @@ func (a *API) createNodeToken(_ context.Context, in *nodeTokenInput) (*body[v1.N
 		return nil, err
 	}
 	out := nodeToken(t)
-	out.Token, out.Join = text, a.deps.Bus.ListenURL()
+	out.Token, out.Join = text, a.deps.Bus.JoinURL()
 	return &body[v1.NodeToken]{out}, nil
 }
 

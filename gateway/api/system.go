@@ -33,6 +33,12 @@ func (a *API) registerSystem(h huma.API) {
 		OperationID: "status", Method: http.MethodGet, Path: "/v1/status", Summary: "Show the system at a glance", Tags: []string{"system"},
 	}, a.status)
 	handle(a, h, huma.Operation{
+		OperationID: "list-servers", Method: http.MethodGet, Path: "/v1/servers", Summary: "List the servers of the cluster; none where the server stands alone",
+		Tags: []string{"system"},
+	}, func(context.Context, *none) (*body[[]v1.Server], error) {
+		return &body[[]v1.Server]{Servers(a.deps.Bus.Servers(), a.deps.Bus.Identity().ServerName)}, nil
+	})
+	handle(a, h, huma.Operation{
 		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/doctor", Summary: "Run the server's own checks", Tags: []string{"system"},
 	}, func(ctx context.Context, _ *none) (*body[[]v1.Check], error) {
 		out := []v1.Check{}
@@ -117,6 +123,10 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 	out := v1.Status{
 		Version: a.cfg.Version, Mode: id.Mode, Node: id.Node, Started: info.Started, PublicURL: info.PublicURL, ControlURL: info.ControlURL,
 		Domain: info.Domain, DataDir: info.DataDir, Architectures: []string{}, Warnings: append([]string{}, info.Warnings...),
+	}
+	if id.Cluster != "" {
+		out.Cluster, out.Servers = id.Cluster, Servers(a.deps.Bus.Servers(), id.ServerName)
+		out.Warnings = append(out.Warnings, serverWarnings(out.Servers, time.Now())...)
 	}
 	if d := a.deps.Bus.Durability(); d != "" && !slices.Contains(out.Warnings, d) {
 		out.Warnings = append(out.Warnings, d)

@@ -19,6 +19,11 @@ func (c *Client) Status(ctx context.Context) (*v1.Status, error) {
 	return fetchOne[v1.Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
+// Servers lists the servers of the cluster; none where the server stands alone.
+func (c *Client) Servers(ctx context.Context) ([]v1.Server, error) {
+	return fetch[[]v1.Server](ctx, c, http.MethodGet, "/v1/servers", nil)
+}
+
 // Doctor returns the server's own checks.
 func (c *Client) Doctor(ctx context.Context) ([]v1.Check, error) {
 	return fetch[[]v1.Check](ctx, c, http.MethodGet, "/v1/doctor", nil)

@@ -42,7 +42,7 @@ func (l *Live) collect(ctx context.Context) *picture {
 		Snapshot: Snapshot{
 			Schema: Schema, At: now.UTC().Truncate(time.Millisecond),
 			// Empty lists are written as such: a reader need not tell them from missing ones.
-			Problems: []Verdict{}, Notices: []string{}, Pools: []bus.PoolStatus{}, Nodes: []Node{}, Instances: []Instance{}, Functions: []Function{}, Namespaces: []Namespace{},
+			Problems: []Verdict{}, Notices: []string{}, Servers: []Server{}, Pools: []bus.PoolStatus{}, Nodes: []Node{}, Instances: []Instance{}, Functions: []Function{}, Namespaces: []Namespace{},
 		},
 		more: map[functions.Ref]*detail{},
 	}
@@ -62,6 +62,9 @@ func (l *Live) collect(ctx context.Context) *picture {
 	}
 	if overview.Pool != nil {
 		p.Pools = append(p.Pools, *overview.Pool)
+	}
+	if l.src.Servers != nil {
+		p.Servers = append(p.Servers, l.src.Servers()...)
 	}
 	l.nodes(p, overview, now)
 	l.instances(p, overview, now)

@@ -20,6 +20,7 @@ type differ struct {
 	notices    []byte
 	namespaces []byte
 	pools      []byte
+	servers    []byte
 }
 
 // reset forgets the picture before.
@@ -60,6 +61,8 @@ func (d *differ) next(s *Snapshot, points []Point) ([]byte, error) {
 	fail(e)
 	next.pools, e = json.Marshal(s.Pools)
 	fail(e)
+	next.servers, e = json.Marshal(s.Servers)
+	fail(e)
 	before := *d
 	*d = next
 	if err != nil {
@@ -83,6 +86,9 @@ func (d *differ) next(s *Snapshot, points []Point) ([]byte, error) {
 	}
 	if !bytes.Equal(next.pools, before.pools) {
 		delta.Pools = &s.Pools
+	}
+	if !bytes.Equal(next.servers, before.servers) {
+		delta.Servers = &s.Servers
 	}
 	if len(gone.Nodes)+len(gone.Instances)+len(gone.Functions) > 0 {
 		delta.Gone = &gone

@@ -15,6 +15,9 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 		return obs.Sample{}, err
 	}
 	s := obs.Sample{SchedulerUp: p.Stale == nil, StreamClients: l.feed.open()}
+	for _, v := range p.Servers {
+		s.Servers = append(s.Servers, obs.ServerSample{Peer: v.Peer, Name: v.Name, Up: v.Up, Leads: v.Leads})
+	}
 	for _, n := range p.Nodes {
 		if n.State == NodeLeft {
 			continue // it is not down

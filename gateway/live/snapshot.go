@@ -41,6 +41,8 @@ type Snapshot struct {
 	Problems []Verdict `json:"problems"`
 	Notices  []string  `json:"notices"`
 	Totals   Totals    `json:"totals"`
+	// Servers are those of the cluster; none where the server stands alone.
+	Servers []Server `json:"servers"`
 	// Pools are where workers come from that do not join by themselves.
 	Pools      []bus.PoolStatus `json:"pools"`
 	Nodes      []Node           `json:"nodes"`
@@ -81,6 +83,18 @@ type Totals struct {
 	Oldest  *time.Time `json:"oldest,omitempty"`
 	CPU     Resource   `json:"cpu"`
 	Memory  Resource   `json:"memory"`
+}
+
+// Server is a server of the cluster.
+type Server struct {
+	Name  string `json:"name"`
+	Peer  string `json:"peer"`
+	Up    bool   `json:"up"`
+	Leads bool   `json:"leads"`
+	// Heard is when it was last heard; it is left out where it is up, or never was.
+	Heard *time.Time `json:"heard,omitempty"`
+	// Misses are the servers that it does not hear.
+	Misses []string `json:"misses,omitempty"`
 }
 
 // Resource holds the figures of one resource.
@@ -211,6 +225,7 @@ type Delta struct {
 	Notices    *[]string         `json:"notices,omitempty"`
 	Totals     Totals            `json:"totals"`
 	Pools      *[]bus.PoolStatus `json:"pools,omitempty"`
+	Servers    *[]Server         `json:"servers,omitempty"`
 	Nodes      []Node            `json:"nodes,omitempty"`
 	Instances  []Instance        `json:"instances,omitempty"`
 	Functions  []Function        `json:"functions,omitempty"`

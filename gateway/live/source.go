@@ -21,6 +21,8 @@ type Sources struct {
 	Traffic func() []Traffic
 	// Queues lists the queue's figures by function.
 	Queues func() map[functions.Ref]Queue
+	// Servers lists the servers of the cluster; nil, or none: the server stands alone. Leads says that this process's own leads.
+	Servers func() []Server
 	// Notices are sentences for the operator that hold as long as the process runs, such as the one about durability.
 	Notices func() []string
 }

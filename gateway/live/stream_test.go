@@ -211,6 +211,9 @@ func (r *replay) apply(t *testing.T, e event) {
 	if d.Namespaces != nil {
 		s.Namespaces = *d.Namespaces
 	}
+	if d.Servers != nil {
+		s.Servers = *d.Servers
+	}
 	if d.Pools != nil {
 		s.Pools = *d.Pools
 	}

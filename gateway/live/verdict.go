@@ -31,6 +31,7 @@ func (p *picture) judge(now time.Time) {
 	if p.Totals.Nodes == 0 && p.Stale == nil {
 		add(LevelBad, "tatami doctor", "No node has reported.")
 	}
+	p.judgeServers(now, add)
 	for _, n := range p.Nodes {
 		switch {
 		case n.State == NodeLeft:
@@ -57,7 +58,11 @@ func (p *picture) judge(now time.Time) {
 		p.Verdict = Verdict{LevelIdle, fmt.Sprintf("Ready. %s, nothing deployed yet.", plural(t.Nodes, "node")), "tatami init hello"}
 		return
 	}
-	parts := []string{plural(t.Nodes, "node"), plural(t.Functions, "function"), plural(t.Instances, "instance")}
+	var parts []string
+	if len(p.Servers) > 0 {
+		parts = append(parts, plural(len(p.Servers), "server"))
+	}
+	parts = append(parts, plural(t.Nodes, "node"), plural(t.Functions, "function"), plural(t.Instances, "instance"))
 	switch {
 	case t.RPS >= 0.05:
 		parts = append(parts, number(t.RPS)+" requests/s")
@@ -68,6 +73,33 @@ func (p *picture) judge(now time.Time) {
 		parts = append(parts, "p99 "+milliText(t.P99))
 	}
 	p.Verdict = Verdict{LevelOK, "Healthy. " + strings.Join(parts, ", ") + ".", "tatami status"}
+}
+
+// judgeServers tells of servers that are missing, and of those that do not hear each other.
+func (p *picture) judgeServers(now time.Time, add func(level Level, command, format string, args ...any)) {
+	missing := 0
+	for _, s := range p.Servers {
+		if !s.Up {
+			missing++
+		}
+	}
+	spare := (len(p.Servers)-1)/2 - missing
+	for _, s := range p.Servers {
+		switch {
+		case !s.Up:
+			since := "since this one leads"
+			if s.Heard != nil {
+				since = "for " + ago(now, *s.Heard)
+			}
+			then := "when one more fails nothing is stored any longer"
+			if spare > 0 {
+				then = plural(spare, "more server") + " may fail"
+			}
+			add(LevelWarn, "tatami cluster ls", "Server %s has not been heard %s; %s.", s.Name, since, then)
+		case len(s.Misses) > 0:
+			add(LevelWarn, "tatami cluster ls", "Server %s does not hear %s.", s.Name, strings.Join(s.Misses, ", "))
+		}
+	}
 }
 
 func (p *picture) judgeFunction(now time.Time, f Function, add func(level Level, command, format string, args ...any)) {

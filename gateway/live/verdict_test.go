@@ -36,8 +36,21 @@ func TestVerdict(t *testing.T) {
 		"left": {func(p *picture) {
 			p.Nodes = append(p.Nodes, Node{Name: "two", State: NodeLeft, LastSeen: *ago(90 * time.Second)})
 		}, LevelIdle, "Ready. 1 node, nothing deployed yet.", "tatami init hello"},
-		"all left":   {func(p *picture) { p.Nodes[0].State, p.Totals.Nodes = NodeLeft, 0 }, LevelBad, "No node has reported.", "tatami doctor"},
-		"memory":     {func(p *picture) { p.Nodes[0].Memory.Used = 960 }, LevelWarn, "Node one uses 96 % of its memory.", "tatami inst ls"},
+		"all left": {func(p *picture) { p.Nodes[0].State, p.Totals.Nodes = NodeLeft, 0 }, LevelBad, "No node has reported.", "tatami doctor"},
+		"memory":   {func(p *picture) { p.Nodes[0].Memory.Used = 960 }, LevelWarn, "Node one uses 96 % of its memory.", "tatami inst ls"},
+		"a server is missing": {func(p *picture) {
+			p.Servers = []Server{{Name: "s1", Up: true, Leads: true}, {Name: "s2", Up: true}, {Name: "s3", Heard: ago(12 * time.Second)}}
+		}, LevelWarn, "Server s3 has not been heard for 12 s; when one more fails nothing is stored any longer.", "tatami cluster ls"},
+		"one of five is missing": {func(p *picture) {
+			p.Servers = []Server{{Up: true}, {Up: true}, {Up: true}, {Up: true}, {Name: "10.0.0.5:6222"}}
+		}, LevelWarn, "Server 10.0.0.5:6222 has not been heard since this one leads; 1 more server may fail.", "tatami cluster ls"},
+		"servers that are parted": {func(p *picture) {
+			p.Servers = []Server{{Name: "s1", Up: true}, {Name: "s2", Up: true, Misses: []string{"s3"}}, {Name: "s3", Up: true}}
+		}, LevelWarn, "Server s2 does not hear s3.", "tatami cluster ls"},
+		"a healthy cluster": {func(p *picture) {
+			p.Servers = []Server{{Up: true}, {Up: true}, {Up: true}}
+			p.Totals.Functions = 1
+		}, LevelOK, "Healthy. 3 servers, 1 node, 1 function, 0 instances, no traffic.", "tatami status"},
 		"pending":    {fn(func(f *Function, _ *detail) { f.Pending = "no node fits" }), LevelWarn, "hello waits: no node fits.", "tatami explain hello"},
 		"waiting":    {fn(func(f *Function, _ *detail) { f.Pending, f.Waiting = "no node fits", 3 }), LevelBad, "hello: 3 invocations waiting. No node fits.", "tatami explain hello"},
 		"failing":    {fn(func(f *Function, d *detail) { f.ErrorShare, d.lastMinute = 0.06, counts{100, 6, 0} }), LevelWarn, "hello fails: 6 % of its requests in the last minute.", "tatami logs hello"},

@@ -124,6 +124,9 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	if b.srv, err = startServer(ctx, b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err
 	}
+	if cfg.Cluster != nil {
+		b.sight.introduce(b.about())
+	}
 	if b.nc, err = b.Connect("tatami"); err != nil {
 		return err
 	}
@@ -201,6 +204,9 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 	}
 	b.stores.patient(b)
 	b.openTables()
+	if err := b.checkMoved(ctx); err != nil {
+		return err
+	}
 	if err := b.takeImport(ctx); err != nil {
 		return err
 	}

@@ -28,6 +28,8 @@ type ClusterConfig struct {
 	// Authority is the certificate authority that all servers have in common, as Authority.Encode of package pki wrote it. Needed at the first
 	// start; it is kept in the data directory.
 	Authority []byte
+	// About is what the server tells the others of itself; what the bus knows is filled in.
+	About ServerInfo
 }
 
 const (

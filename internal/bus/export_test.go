@@ -152,6 +152,10 @@ func (v View) Own(at time.Time) Sighting { return v.s.own(at) }
 // Leave has the server tell that it ends.
 func (v View) Leave() { v.s.leave() }
 
+// Introduce has the others told what this server is, and Servers lists those at the peers.
+func (v View) Introduce(about ServerInfo)                         { v.s.introduce(about) }
+func (v View) Servers(at time.Time, peers ...string) []ServerView { return v.s.servers(at, peers) }
+
 // Parted, MayLead and TurnsAway are what follows from it.
 func (v View) Parted() bool                { return v.s.isParted() }
 func (v View) MayLead(name string) bool    { return v.s.mayLead(name) }

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -36,6 +34,8 @@ type Leader struct {
 	Boot   string `json:"boot"`
 	// Address is where the server takes what the others hand on to it.
 	Address string `json:"address,omitempty"`
+	// Moved is where everything that the cluster had stored is now: nobody leads any more.
+	Moved string `json:"moved,omitempty"`
 }
 
 // Leaders calls fn with who leads, nil for nobody, whenever that changes, until ctx ends.
@@ -185,6 +185,8 @@ type candidate struct {
 	bus   *Bus
 	kv    jetstream.KeyValue
 	value []byte
+	// last is what the key is to say for ever when this server leads no longer; nil: another one may lead.
+	last []byte
 	// free is since when nobody leads, as a server knows that is not the one to.
 	free time.Time
 }
@@ -297,6 +299,10 @@ func (c *candidate) serve(ctx context.Context, epoch uint64, f func(context.Cont
 	}
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), leadRenew)
 	defer cancel()
+	if c.last != nil && err == nil {
+		_, err = c.kv.Update(release, leadKey, c.last, rev)
+		return err
+	}
 	if derr := c.kv.Delete(release, leadKey, jetstream.LastRevision(rev)); derr != nil {
 		c.bus.log.Warn("the leadership is not given back; it ends by itself", "err", derr)
 	}
@@ -360,10 +366,7 @@ func (c *candidate) renew(ctx context.Context, rev uint64, until time.Time) (uin
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, leadRenew)
 	defer cancel()
-	next, err := c.bus.Store(ctx, &nats.Msg{Subject: "$KV." + BucketLead + "." + leadKey, Data: c.value, Header: nats.Header{
-		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},
-		jetstream.MsgTTLHeader:              {strconv.Itoa(int(leadTTL / time.Second))},
-	}})
+	next, err := c.put(ctx, rev)
 	if err != nil {
 		return 0, fmt.Errorf("renewing the leadership: %w", err)
 	}

@@ -35,6 +35,10 @@ func PrepareImport(from, dir string) (authority []byte, err error) {
 	if from, err = filepath.Abs(from); err != nil {
 		return nil, fmt.Errorf("finding the data directory: %w", err)
 	}
+	if _, err := os.Stat(from); err != nil {
+		return nil, fault.Wrap(fault.CodeNotFound, err, "%s is not the data directory of a server that stood alone", from).WithField("from").
+			WithHint("give the --data-dir of tatami up")
+	}
 	lock, err := lockDir(from, ModeStandalone)
 	if err != nil {
 		return nil, err
@@ -94,6 +98,9 @@ func (b *Bus) takeImport(ctx context.Context) error {
 	}
 	m := &migration{from: old, to: b, log: b.log}
 	if err = m.run(ctx); err == nil {
+		err = m.copyMembers(ctx)
+	}
+	if err == nil {
 		id := old.identity
 		id.Mode, id.Cluster = ModeMoved, b.cfg.Cluster.Name
 		err = id.write(f.From)
@@ -136,24 +143,32 @@ type migration struct {
 }
 
 func (m *migration) run(ctx context.Context) error {
-	// What others refer to comes first: artifacts before revisions, bodies before invocations.
+	// What others refer to comes first: artifacts before revisions, those before functions, bodies before invocations.
 	for _, pair := range [][2]*Objects{{m.from.artifacts, m.to.artifacts}, {m.from.bodies, m.to.bodies}} {
 		if err := m.copyObjects(ctx, pair[0], pair[1]); err != nil {
 			return err
 		}
 	}
-	l := layoutOf(m.from.cfg)
-	for _, bucket := range l.Buckets {
-		if err := m.copyStream(ctx, bucketStream(bucket.Bucket)); err != nil {
-			return err
+	streams := []string{bucketStream(BucketRevisions)}
+	for _, bucket := range m.alone().Buckets {
+		if name := bucketStream(bucket.Bucket); name != streams[0] {
+			streams = append(streams, name)
 		}
 	}
-	for _, stream := range []string{StreamKeys, StreamDead, StreamInvocations} {
+	for _, stream := range append(streams, StreamKeys, StreamDead, StreamInvocations) {
 		if err := m.copyStream(ctx, stream); err != nil {
 			return err
 		}
 	}
-	return m.copyMembers(ctx)
+	return nil
+}
+
+// alone is the layout of the one of the two that stands alone: what a cluster has besides is about its servers.
+func (m *migration) alone() layout {
+	if m.from.cfg.Cluster == nil {
+		return layoutOf(m.from.cfg)
+	}
+	return layoutOf(m.to.cfg)
 }
 
 func (m *migration) copyObjects(ctx context.Context, from, to *Objects) error {

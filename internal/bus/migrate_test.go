@@ -2,10 +2,12 @@ package bus_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,6 +107,104 @@ func TestAServerThatStoodAloneIsBroughtIn(t *testing.T) {
 	}
 	_, err = bus.Open(t.Context(), bus.Config{DataDir: from}, discard())
 	wantCode(t, err, fault.CodeConflict)
+}
+
+// What a cluster has stored is taken out of it again, with its workers and callers; from then on no server of it leads, nor starts.
+func TestAClusterIsTakenBackToOneServer(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	b := c.buses[0]
+	if _, err := b.Functions().Put(t.Context(), "default.kept", functions.Function{Schema: 1, Namespace: "default", Name: "kept"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store(t.Context(), &nats.Msg{Subject: "inv.h.one", Data: []byte("one"), Header: nats.Header{"Nats-Msg-Id": {"one"}, "X-Own": {"kept"}}}); err != nil {
+		t.Fatal(err)
+	}
+	body := bytes.Repeat([]byte("body"), 100_000)
+	if _, err := b.Bodies().Put(t.Context(), "large", bytes.NewReader(body)); err != nil {
+		t.Fatal(err)
+	}
+	l := join(t, bus.JoinConfig{URL: b.ListenURL(), Token: sharedToken(t, b)})
+	worker := l.Identity().Node
+	caller, password, err := b.Callers().Create("shop", []string{"default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close(t.Context())
+
+	// Another server leads; it ends when the lead is taken from it, and does not lead again.
+	terms := make(chan bool, 10)
+	leading, stop := context.WithCancel(t.Context())
+	var lead sync.WaitGroup
+	lead.Go(func() {
+		_ = c.buses[1].Lead(leading, "", func(ctx context.Context, _ uint64) error {
+			terms <- true
+			<-ctx.Done()
+			terms <- false
+			return nil
+		})
+	})
+	defer lead.Wait()
+	defer stop()
+	if !<-terms {
+		t.Fatal("a term ended that had not begun")
+	}
+	if _, err := b.Export(t.Context(), "here", c.cfgs[2].DataDir); !fault.Is(err, fault.CodeConflict) {
+		t.Errorf("to a directory that is in use: %v", err)
+	}
+	to := filepath.Join(t.TempDir(), "alone")
+	done, err := b.Export(t.Context(), "here", to, bus.WorkerTokenFile)
+	if err != nil || done.Records == 0 || done.Objects != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if <-terms {
+		t.Error("two servers led at once")
+	}
+	moved := make(chan *bus.Leader, 1)
+	look, over := context.WithCancel(t.Context())
+	if err := c.buses[2].Leaders(look, func(l *bus.Leader) { moved <- l; over() }); err != nil {
+		t.Fatal(err)
+	}
+	if l := <-moved; l == nil || l.Moved != to+" of here" {
+		t.Errorf("who leads: %+v", l)
+	}
+	select {
+	case <-terms:
+		t.Error("a server leads again")
+	default:
+	}
+	stop()
+	lead.Wait()
+	c.close(2)
+	_, err = bus.Open(t.Context(), c.cfgs[2], discard())
+	if f := fault.From(err); f == nil || f.Code != fault.CodeConflict || !strings.Contains(f.Message, to) {
+		t.Errorf("a server of the cluster starts again: %v", err)
+	}
+	c.close(0, 1)
+
+	alone := open(t, bus.Config{DataDir: to, Listen: "127.0.0.1:0"})
+	if f, _, err := alone.Functions().Get(t.Context(), "default.kept"); err != nil || f.Name != "kept" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if m, err := alone.Invocations().GetLastMsgForSubject(t.Context(), "inv.h.one"); err != nil || string(m.Data) != "one" || m.Header.Get("X-Own") != "kept" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	r, _, err := alone.Bodies().Open(t.Context(), "large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes of the body, %v", len(got), err)
+	}
+	r.Close()
+	if alone.Roster().Members()[0] != worker {
+		t.Errorf("the workers are %v", alone.Roster().Members())
+	}
+	nc, err := nats.Connect(alone.ListenURL(), patient, nats.UserInfo(caller.ID, password))
+	if err != nil {
+		t.Fatalf("calling with the token of the cluster: %v", err)
+	}
+	nc.Close()
 }
 
 // What cannot be brought in is refused before anything is written.

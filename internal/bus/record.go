@@ -76,6 +76,20 @@ func (r *record[T]) load() error {
 	return err
 }
 
+// writeTo writes what there is into a data directory.
+func (r *record[T]) writeTo(dir string) error {
+	r.mu.Lock()
+	data, err := r.encode(r.now)
+	r.mu.Unlock()
+	if err == nil {
+		err = writeDurably(dir, r.file, data)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", r.what, err)
+	}
+	return nil
+}
+
 // open takes up what the servers of the cluster have in common, and hears of changes until close; it returns when what there is now was taken.
 func (r *record[T]) open(ctx context.Context, b *Bus) error {
 	r.mu.Lock()

@@ -35,6 +35,8 @@ type Sighting struct {
 	Hears   []string `json:"hears,omitempty"`
 	Parted  bool     `json:"parted,omitempty"`
 	Leaving bool     `json:"leaving,omitempty"`
+	// About is left out by servers of a version before.
+	About *ServerInfo `json:"about,omitempty"`
 }
 
 // fit reports whether it may lead.
@@ -44,6 +46,8 @@ func (s Sighting) fit() bool { return !s.Parted && !s.Leaving }
 // either would end the other's lead, again and again. It is safe for concurrent use.
 type sight struct {
 	server, boot string
+	// about is told to the others; nil before the server knows it.
+	about *ServerInfo
 
 	mu     sync.Mutex
 	others map[string]heard
@@ -72,7 +76,7 @@ func newSight(server, boot string) *sight {
 func (s *sight) own(now time.Time) Sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Sighting{Schema: Schema, Server: s.server, Boot: s.boot, Parted: len(s.whole) > 0, Leaving: s.leaving}
+	out := Sighting{Schema: Schema, Server: s.server, Boot: s.boot, Parted: len(s.whole) > 0, Leaving: s.leaving, About: s.about}
 	for name, h := range s.others {
 		if now.Sub(h.at) < heardFor {
 			out.Hears = append(out.Hears, name)

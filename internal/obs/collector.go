@@ -20,6 +20,7 @@ type collector struct {
 	instances, desired, startFailures                  *prometheus.Desc
 	queueDepth, queueDead, queueOldest                 *prometheus.Desc
 	nodeUp, nodeCPU, nodeMemory                        *prometheus.Desc
+	serverUp, serverLeads                              *prometheus.Desc
 }
 
 func newCollector(src Source, timeout time.Duration, log *slog.Logger) *collector {
@@ -45,6 +46,8 @@ func newCollector(src Source, timeout time.Duration, log *slog.Logger) *collecto
 		queueDepth:    fn("queue_depth", "Queued invocations: pending wait for a slot, scheduled for their time, running are in an attempt.", "state"),
 		queueDead:     fn("queue_dead", "Dead letters."),
 		queueOldest:   fn("queue_oldest_seconds", "Age of the oldest queued invocation that waits."),
+		serverUp:      desc("server_up", "Whether the server of the cluster is heard by the one that tells this.", "peer", "name"),
+		serverLeads:   desc("server_leads", "Whether the server of the cluster leads.", "peer", "name"),
 		nodeUp:        desc("node_up", "Whether the node reports.", "node", "name"),
 		nodeCPU:       desc("node_cpu_cores", "Processors of the node: capacity, allocatable, reserved by placements, used.", "node", "name", "kind"),
 		nodeMemory:    desc("node_memory_bytes", "Memory of the node: capacity, allocatable, reserved by placements, used.", "node", "name", "kind"),
@@ -55,7 +58,7 @@ func newCollector(src Source, timeout time.Duration, log *slog.Logger) *collecto
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.schedulerUp, c.streams, c.requests, c.errors, c.cold, c.inFlight, c.waiting, c.latency, c.instances, c.desired,
-		c.startFailures, c.queueDepth, c.queueDead, c.queueOldest, c.nodeUp, c.nodeCPU, c.nodeMemory,
+		c.startFailures, c.queueDepth, c.queueDead, c.queueOldest, c.nodeUp, c.nodeCPU, c.nodeMemory, c.serverUp, c.serverLeads,
 	} {
 		ch <- d
 	}
@@ -78,6 +81,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.streams, float64(s.StreamClients))
 	for i := range s.Functions {
 		c.function(ch, &s.Functions[i])
+	}
+	for _, v := range s.Servers {
+		gauge(c.serverUp, boolean(v.Up), v.Peer, v.Name)
+		gauge(c.serverLeads, boolean(v.Leads), v.Peer, v.Name)
 	}
 	for _, n := range s.Nodes {
 		gauge(c.nodeUp, boolean(n.Up), n.ID, n.Name)

@@ -48,6 +48,7 @@ func sample() obs.Sample {
 			InFlight: 7, Waiting: 1, P50: 1500 * time.Microsecond, P99: 38 * time.Millisecond, Instances: map[string]int{"starting": 1, "ready": 3, "draining": 0},
 			Desired: 4, StartFailures: 1, Pending: 12, Scheduled: 3, Running: 2, Dead: 1, OldestAge: 90 * time.Second,
 		}, {Namespace: "ml", Function: "idle", P50: -1, P99: -1}},
+		Servers: []obs.ServerSample{{Peer: "10.0.0.1:6222", Name: "s1", Up: true, Leads: true}, {Peer: "10.0.0.2:6222", Name: "s2"}},
 		Nodes: []obs.NodeSample{{
 			ID: "nod_1", Name: "one", Up: true, CPU: obs.Capacities{Capacity: 4000, Allocatable: 3500, Reserved: 1250, Used: 420},
 			Memory: obs.Capacities{Capacity: 8 << 30, Allocatable: 7 << 30, Reserved: 1 << 30, Used: 3 << 30},

@@ -17,6 +17,8 @@ type Sample struct {
 	SchedulerUp bool
 	Functions   []FunctionSample
 	Nodes       []NodeSample
+	// Servers are those of the cluster; none where the server stands alone.
+	Servers []ServerSample
 	// StreamClients counts the open streams of the dashboard.
 	StreamClients int
 }
@@ -38,6 +40,13 @@ type FunctionSample struct {
 	Pending, Scheduled, Running, Dead int
 	// OldestAge is how long the oldest waiting invocation waits; 0 when none does.
 	OldestAge time.Duration
+}
+
+// ServerSample holds the figures of one server of a cluster.
+type ServerSample struct {
+	// Peer is the address at which the others reach it.
+	Peer, Name string
+	Up, Leads  bool
 }
 
 // NodeSample holds the figures of one node.

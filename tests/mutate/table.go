@@ -42,6 +42,26 @@ var mutations = []mutation{
 		"internal/bus/server.go", "\t\tif ctx.Err() != nil {\n\t\t\treturn ctx.Err()\n\t\t}\n\t\tif time.Since(begun)", "\t\tif time.Since(begun)", "./internal/bus:TestAServerThatCannotListenDoesNotWait",
 	},
 	{
+		"a server that is gone and counts as there",
+		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
+	},
+	{
+		"a missing server of which nobody is told",
+		"gateway/live/verdict.go", "\tp.judgeServers(now, add)\n", "", "./gateway/live:TestVerdict",
+	},
+	{
+		"a cluster that goes on although everything is elsewhere",
+		"internal/bus/lead.go", "if c.last != nil && err == nil {", "if false {", "./internal/bus:TestAClusterIsTakenBackToOneServer",
+	},
+	{
+		"a server that starts although everything is elsewhere",
+		"internal/bus/bus.go", "\tif err := b.checkMoved(ctx); err != nil {\n\t\treturn err\n\t}\n", "", "./internal/bus:TestAClusterIsTakenBackToOneServer",
+	},
+	{
+		"a cluster taken back without its workers",
+		"internal/bus/export.go", "b.authority.writeTo, b.roster.writeTo, ", "b.authority.writeTo, ", "./internal/bus:TestAClusterIsTakenBackToOneServer",
+	},
+	{
 		"a server that is missed and nobody doubts",
 		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus",
 	},

@@ -36,9 +36,36 @@ type Status struct {
 	Reserved  functions.Resources `json:"reserved"`
 	Queue     QueueDepth          `json:"queue"`
 	RPS       float64             `json:"rps"`
+	// Cluster is the name of the cluster, and Servers are its servers; they are left out where the server stands alone.
+	Cluster string   `json:"cluster,omitempty"`
+	Servers []Server `json:"servers,omitempty"`
 	// Warnings are sentences an operator should know of, such as a data directory that may lose accepted work at a power loss.
 	Warnings []string `json:"warnings"`
 }
+
+// Server is one of the servers of a cluster, as the one that leads sees it.
+type Server struct {
+	// Name is its machine's, Server its name in certificates and logs; that is left out where it has not been heard.
+	Name   string `json:"name"`
+	Server string `json:"server,omitempty"`
+	State  string `json:"state" enum:"up,missing"`
+	Leads  bool   `json:"leads"`
+	// Peer is where the other servers reach it, NATS where workers and callers do, PublicURL where it serves functions.
+	Peer      string `json:"peer"`
+	NATS      string `json:"nats,omitempty"`
+	PublicURL string `json:"publicURL,omitempty"`
+	Version   string `json:"version,omitempty"`
+	// Misses are the servers that it does not hear.
+	Misses   []string   `json:"misses,omitempty"`
+	Started  *time.Time `json:"started,omitempty"`
+	LastSeen *time.Time `json:"lastSeen,omitempty"`
+}
+
+// The states of a server.
+const (
+	ServerUp      = "up"
+	ServerMissing = "missing"
+)
 
 // Node is a machine that runs a worker.
 type Node struct {

@@ -97,6 +97,15 @@ class PoolRow extends Pure {
   }
 }
 
+// ServerRow says whether a server of the cluster is there, and which one leads.
+class ServerRow extends Pure {
+  render({ server: s, ago }) {
+    return html`<li class=${'pool' + (s.up ? '' : ' short')}><strong>${s.name}</strong>
+      <span>${s.up ? (s.leads ? 'leads' : 'up') : html`<b>missing</b>${ago && ` for ${ago}`}`}</span><span class="why">${s.peer}</span>
+      ${s.misses && html`<span class="lacking">does not hear ${s.misses.join(', ')}</span>`}</li>`;
+  }
+}
+
 export class Nodes extends Component {
   zoom = 1;
   componentDidMount() {
@@ -133,6 +142,8 @@ export class Nodes extends Component {
     const height = many <= 2 ? 104 : many <= 4 ? 76 : many <= 12 ? 52 : many <= 60 ? 30 : 14;
     return html`<section class="panel nodes" aria-labelledby="nodes-title">
       <header><h2 id="nodes-title">Nodes</h2><${Legend} zoom=${this.zoom} /><${Command} text="tatami node ls" /></header>
+      ${state.servers.length > 0 && html`<ul class="pools servers" aria-label="Servers of the cluster">${state.servers.map((s) => html`<${ServerRow} key=${s.peer} server=${s}
+        ago=${s.heard ? span(now - Date.parse(s.heard)) : ''} />`)}</ul>`}
       ${state.pools.length > 0 && html`<ul class="pools" aria-label="Pools of workers">${state.pools.map((p) => html`<${PoolRow} key=${p.name} pool=${p}
         ago=${p.resized ? span(now - Date.parse(p.resized.at)) : ''} />`)}</ul>`}
       <ul class=${'floors' + (hot ? ' pointing' : '')} ref=${(el) => { if (el) this.list = el; }} onMouseOver=${this.over} onMouseLeave=${this.leave}

@@ -7,7 +7,7 @@ const columnsOf = (h) => Object.fromEntries(h.columns.map((c, i) => [c, i]));
 export function fromSnapshot(s, colours) {
   const state = {
     at: Date.parse(s.at), received: performance.now(), stale: s.stale ? Date.parse(s.stale) : 0,
-    verdict: s.verdict, problems: s.problems, notices: s.notices, totals: s.totals, namespaces: s.namespaces, pools: s.pools,
+    verdict: s.verdict, problems: s.problems, notices: s.notices, totals: s.totals, namespaces: s.namespaces, pools: s.pools, servers: s.servers ?? [],
     nodes: byID(s.nodes), instances: byID(s.instances), functions: new Map(s.functions.map((f) => [functionKey(f), f])),
     step: s.history.step, columns: columnsOf(s.history), limit: Math.round(900 / s.history.step), points: s.history.points,
     colours,
@@ -19,7 +19,7 @@ export function fromDelta(old, d) {
   const state = {
     ...old, at: Date.parse(d.at), received: performance.now(), stale: d.stale ? Date.parse(d.stale) : 0, totals: d.totals,
     verdict: d.verdict ?? old.verdict, problems: d.problems ?? old.problems, notices: d.notices ?? old.notices,
-    namespaces: d.namespaces ?? old.namespaces, pools: d.pools ?? old.pools,
+    namespaces: d.namespaces ?? old.namespaces, pools: d.pools ?? old.pools, servers: d.servers ?? old.servers,
   };
   const gone = d.gone ?? {};
   const merge = (map, items, key, dead) => {
