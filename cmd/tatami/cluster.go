@@ -18,7 +18,7 @@ func newClusterCmd(a *app) *cobra.Command {
 
 func newClusterLsCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List the servers of the cluster, as the one that leads sees them", Args: argCount(0, 0, ""),
+		Use: "ls", Short: "List the servers of the cluster, as the one that is asked sees them", Args: argCount(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {

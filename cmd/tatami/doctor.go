@@ -72,7 +72,7 @@ func (a *app) checkServer(ctx context.Context) ([]v1.Check, *v1.Status) {
 		out = append(out, v1.Check{Name: "server", State: v1.CheckWarn, Detail: w})
 	}
 	if s.Nodes == 0 {
-		out = append(out, v1.Check{Name: "nodes", State: v1.CheckFail, Detail: "no node has reported", Fix: "look into the server's log for the worker's errors"})
+		out = append(out, v1.Check{Name: "nodes", State: v1.CheckFail, Detail: "no node has reported", Fix: "look into the server's log for the worker's errors; where workers join: tatami token create --node NAME, and tatami worker --join on that machine"})
 	}
 	own, err := c.Doctor(ctx)
 	if err != nil {

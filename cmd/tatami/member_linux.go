@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/gateway"
+	"github.com/tatami-faas/tatami/gateway/api"
 	"github.com/tatami-faas/tatami/gateway/auth"
 	"github.com/tatami-faas/tatami/gateway/relay"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -90,20 +92,29 @@ func newMember(ctx context.Context, cfg serverConfig, log *slog.Logger) (_ *memb
 	return m, err
 }
 
-// control serves the control listener: the server that leads answers, but for the metrics, of which each has its own.
+// control serves the control listener: the server that leads answers, but for the metrics and what it hears of the others, of which each has its own.
 func (m *member) control() (http.Handler, error) {
 	metrics, err := obs.NewMetrics(obs.MetricsConfig{Version: version}, follower{m}, m.log)
 	if err != nil {
 		return nil, err
 	}
-	own, relayed := m.auth.Middleware(metrics.Handler()), m.relay.Control()
+	own := map[string]http.Handler{"/metrics": m.auth.Middleware(metrics.Handler()), api.ServersPath: m.auth.Middleware(http.HandlerFunc(m.serveServers))}
+	relayed := m.relay.Control()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/metrics" && r.Method == http.MethodGet && !m.relay.Leads() {
-			own.ServeHTTP(w, r)
+		if h := own[r.URL.Path]; h != nil && r.Method == http.MethodGet && !m.relay.Leads() {
+			h.ServeHTTP(w, r)
 			return
 		}
 		relayed.ServeHTTP(w, r)
 	}), nil
+}
+
+// serveServers tells which servers of the cluster this one hears: that is wanted most when none leads.
+func (m *member) serveServers(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(api.Servers(m.bus.Servers(), m.leader())); err != nil {
+		m.log.Debug("the list of servers is not written", obs.Err(err))
+	}
 }
 
 // follower feeds the metrics of a server that does not lead: what its own gateway does. Nodes, instances and queues are told of by the one that leads, and by

@@ -9,6 +9,9 @@ import (
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
+// ServersPath is where each server tells of the servers of its cluster, also while none leads.
+const ServersPath = "/v1/servers"
+
 // Servers are the servers of a cluster as the API shows them; leader is the name of the one that leads.
 func Servers(views []bus.ServerView, leader string) []v1.Server {
 	out := make([]v1.Server, 0, len(views))

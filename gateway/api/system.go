@@ -33,7 +33,7 @@ func (a *API) registerSystem(h huma.API) {
 		OperationID: "status", Method: http.MethodGet, Path: "/v1/status", Summary: "Show the system at a glance", Tags: []string{"system"},
 	}, a.status)
 	handle(a, h, huma.Operation{
-		OperationID: "list-servers", Method: http.MethodGet, Path: "/v1/servers", Summary: "List the servers of the cluster; none where the server stands alone",
+		OperationID: "list-servers", Method: http.MethodGet, Path: ServersPath, Summary: "List the servers of the cluster, as the one that is asked sees them; none where it stands alone",
 		Tags: []string{"system"},
 	}, func(context.Context, *none) (*body[[]v1.Server], error) {
 		return &body[[]v1.Server]{Servers(a.deps.Bus.Servers(), a.deps.Bus.Identity().ServerName)}, nil

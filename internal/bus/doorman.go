@@ -332,7 +332,7 @@ func ReadToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fault.Wrap(fault.CodeInvalidRequest, err, "the token cannot be read").WithField("token-file").
-			WithHint("it is in the server's data directory, as %s, once `tatami up --nats-listen ADDR` has run", WorkerTokenFile)
+			WithHint("make one where the server runs: tatami token create --node NAME --file FILE; or take the file %s of its data directory", WorkerTokenFile)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fault.New(fault.CodeInvalidRequest, "others may read the token in %s", path).WithField("token-file").WithHint("chmod 600 %s", path)
@@ -344,7 +344,7 @@ func ReadToken(path string) (string, error) {
 	token := strings.TrimSpace(string(b))
 	if len(token) < minToken || strings.ContainsAny(token, " \t\r\n") {
 		return "", fault.New(fault.CodeInvalidRequest, "%s holds no token", path).WithField("token-file").
-			WithHint("remove the file in the server's data directory and start the server again: it makes a new one")
+			WithHint("make another one where the server runs: tatami token create --node NAME --file FILE; the server's own file, %s, it makes anew when it is removed and the server restarted", WorkerTokenFile)
 	}
 	return token, nil
 }

@@ -157,10 +157,13 @@ func (l serverLog) Tracef(string, ...any) {}
 func (l serverLog) Warnf(format string, v ...any) {
 	// The passwords in the configuration live as long as the process, and are good within it only.
 	// Servers check each other's certificates, if not as the server itself would. That the others are waited for is told by whoever waits, with their names.
-	if strings.HasPrefix(format, "Plaintext passwords") || strings.HasPrefix(format, "Waiting for routing to be established") || strings.HasPrefix(format, "TLS certificate chain and hostname of solicited routes") {
-		return
+	text := fmt.Sprintf(format, v...)
+	for _, known := range []string{"Plaintext passwords", "Waiting for routing to be established", "TLS certificate chain and hostname of solicited routes"} {
+		if strings.HasPrefix(text, known) {
+			return
+		}
 	}
-	l.log.Warn("nats-server", "text", fmt.Sprintf(format, v...))
+	l.log.Warn("nats-server", "text", text)
 }
 func (l serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)

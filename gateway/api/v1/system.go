@@ -43,7 +43,7 @@ type Status struct {
 	Warnings []string `json:"warnings"`
 }
 
-// Server is one of the servers of a cluster, as the one that leads sees it.
+// Server is one of the servers of a cluster, as the one that is asked sees it.
 type Server struct {
 	// Name is its machine's, Server its name in certificates and logs; that is left out where it has not been heard.
 	Name   string `json:"name"`
