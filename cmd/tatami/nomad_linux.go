@@ -12,6 +12,7 @@ import (
 
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/pki"
 	"github.com/tatami-faas/tatami/scheduler/nomad"
 	"github.com/tatami-faas/tatami/scheduler/nomad/jobs"
 )
@@ -93,11 +94,29 @@ func (n *nomadFlags) job(what string) (*jobs.Job, error) {
 	n.options.Namespace = n.namespace()
 	switch what {
 	case nomadWorkers:
+		if err := checkWorkerFlags(n.options.Workers.Flags); err != nil {
+			return nil, err
+		}
 		return jobs.Worker(n.options)
 	case nomadServers:
 		return jobs.Server(n.options)
 	}
-	return nil, fault.New(fault.CodeInvalidRequest, "%.40q is none of %s and %s", what, nomadWorkers, nomadServers).WithHint("tatami nomad --help")
+	return nil, fault.New(fault.CodeInvalidRequest, "%.40q is none of %s and %s, nor, to render, %s", what, nomadWorkers, nomadServers, nomadPolicy).WithHint("tatami nomad --help")
+}
+
+// checkWorkerFlags refuses flags that `tatami worker` does not have: on every machine it would end at once. Their values are Nomad's to complete.
+func checkWorkerFlags(flags []string) error {
+	var cfg workerConfig
+	known := pflag.NewFlagSet("worker", pflag.ContinueOnError)
+	cfg.flags(known)
+	for _, f := range flags {
+		name, _, _ := strings.Cut(strings.TrimPrefix(f, "--"), "=")
+		if !strings.HasPrefix(f, "--") || known.Lookup(name) == nil {
+			return fault.New(fault.CodeInvalidRequest, "--worker-flag: tatami worker has no flag %.80q", f).WithField("worker-flag").
+				WithHint("one flag each, with its value: --worker-flag=--label=zone=a; tatami worker --help lists them")
+		}
+	}
+	return nil
 }
 
 func (n *nomadFlags) namespace() string {
@@ -141,7 +160,13 @@ func (n *nomadFlags) plan(ctx context.Context, what string) (*jobs.Job, jobs.Pla
 		return nil, jobs.Plan{}, err
 	}
 	p, err := jobs.PlanJob(ctx, c, j)
-	return j, p, err
+	if err != nil {
+		return j, p, err
+	}
+	if s := n.secretOf(what); s.file == "" && jobs.Lacks(ctx, c, s.job, s.item) {
+		p.Lacks = fmt.Sprintf("the variable %s has no %s, for which the tasks wait: apply with --%s FILE", jobs.Variable(s.job), s.item, s.flag)
+	}
+	return j, p, nil
 }
 
 func (a *app) showPlan(p jobs.Plan) error {
@@ -151,6 +176,9 @@ func (a *app) showPlan(p jobs.Plan) error {
 		for _, why := range p.Why {
 			fields = append(fields, field{"", why})
 		}
+	}
+	if p.Lacks != "" {
+		fields = append(fields, field{"lacks", p.Lacks})
 	}
 	if p.Warnings != "" {
 		fields = append(fields, field{"nomad says", p.Warnings})
@@ -205,20 +233,36 @@ func (n *nomadFlags) prepare(ctx context.Context, what string) error {
 			return err
 		}
 	}
-	for _, s := range []struct{ of, file, flag, job, item string }{
-		{nomadWorkers, n.joinToken, "join-token", n.options.Workers.Job, "token"},
-		{nomadServers, n.clusterSecret, "cluster-secret", n.options.Servers.Job, "cluster_secret"},
-	} {
-		if s.of != what || s.file == "" {
-			continue
-		}
-		text, err := os.ReadFile(s.file)
-		if err != nil {
-			return fault.Wrap(fault.CodeInvalidRequest, err, "--%s: it cannot be read", s.flag).WithField(s.flag)
-		}
-		if err := jobs.StoreSecret(ctx, c, s.job, s.item, strings.TrimSpace(string(text))); err != nil {
-			return fmt.Errorf("storing the secret: %w", err)
-		}
+	s := n.secretOf(what)
+	if s.file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(s.file)
+	if err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--%s: it cannot be read", s.flag).WithField(s.flag)
+	}
+	if err := s.check(text); err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--%s: %s holds none", s.flag, s.file).WithField(s.flag)
+	}
+	if err := jobs.StoreSecret(ctx, c, s.job, s.item, strings.TrimSpace(string(text))); err != nil {
+		return fmt.Errorf("storing the secret: %w", err)
 	}
 	return nil
+}
+
+// nomadSecret is what the tasks of a job find in its variable.
+type nomadSecret struct {
+	file, flag, job, item string
+	// check tells what is none.
+	check func([]byte) error
+}
+
+func (n *nomadFlags) secretOf(what string) nomadSecret {
+	if what == nomadServers {
+		return nomadSecret{n.clusterSecret, "cluster-secret", n.options.Servers.Job, "cluster_secret", func(text []byte) error {
+			_, err := pki.ParseAuthority(text)
+			return err
+		}}
+	}
+	return nomadSecret{n.joinToken, "join-token", n.options.Workers.Job, "token", func(text []byte) error { return bus.CheckToken(string(text)) }}
 }

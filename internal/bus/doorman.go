@@ -327,6 +327,14 @@ func joinToken(dir, fixed, pin string) (string, error) {
 	return secret, nil
 }
 
+// CheckToken refuses what cannot be a token for joining.
+func CheckToken(text string) error {
+	if token := strings.TrimSpace(text); len(token) < minToken || strings.ContainsAny(token, " \t\r\n") {
+		return fault.New(fault.CodeInvalidRequest, "it is no token")
+	}
+	return nil
+}
+
 // ReadToken reads a token from a file that nobody but its owner may read.
 func ReadToken(path string) (string, error) {
 	info, err := os.Stat(path)
@@ -342,7 +350,7 @@ func ReadToken(path string) (string, error) {
 		return "", fault.Wrap(fault.CodeInvalidRequest, err, "the token cannot be read").WithField("token-file")
 	}
 	token := strings.TrimSpace(string(b))
-	if len(token) < minToken || strings.ContainsAny(token, " \t\r\n") {
+	if CheckToken(token) != nil {
 		return "", fault.New(fault.CodeInvalidRequest, "%s holds no token", path).WithField("token-file").
 			WithHint("make another one where the server runs: tatami token create --node NAME --file FILE; the server's own file, %s, it makes anew when it is removed and the server restarted", WorkerTokenFile)
 	}

@@ -42,6 +42,14 @@ var mutations = []mutation{
 		"internal/bus/server.go", "\t\tif ctx.Err() != nil {\n\t\t\treturn ctx.Err()\n\t\t}\n\t\tif time.Since(begun)", "\t\tif time.Since(begun)", "./internal/bus:TestAServerThatCannotListenDoesNotWait",
 	},
 	{
+		"a job whose tasks wait for a token, and nobody is told",
+		"scheduler/nomad/jobs/apply.go", "return err == nil && (v == nil || v.Items[item] == \"\")", "return false", "./scheduler/nomad/jobs:TestSecrets",
+	},
+	{
+		"workers of one node in one directory",
+		"scheduler/nomad/jobs/options.go", "case w.Shared && !ofAllocation(w.DataDir):", "case false:", "./scheduler/nomad/jobs:TestBadOptions",
+	},
+	{
 		"a server that is gone and counts as there",
 		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
 	},

@@ -29,6 +29,8 @@ type Plan struct {
 	Unplaced bool     `json:"unplaced,omitempty"`
 	Why      []string `json:"why,omitempty"`
 	Warnings string   `json:"warnings,omitempty"`
+	// Lacks says what the job's variable does not hold that its tasks wait for.
+	Lacks string `json:"lacks,omitempty"`
 }
 
 // PlanJob asks Nomad what a job would change, without changing anything. The number of workers that there are stays.
@@ -104,6 +106,12 @@ func ApplyPolicy(ctx context.Context, c *api.Client, namespace, job string) erro
 		return nil
 	}
 	return nomad.Explain(err, "making the policy "+job)
+}
+
+// Lacks says whether a job's variable has no such item: its tasks would wait for it for ever, without a word. It is silent where the variable may not be read.
+func Lacks(ctx context.Context, c *api.Client, job, item string) bool {
+	v, _, err := c.Variables().Peek(Variable(job), (&api.QueryOptions{}).WithContext(ctx))
+	return err == nil && (v == nil || v.Items[item] == "")
 }
 
 // StoreSecret puts an item into a job's variable, beside what is there. A variable that somebody else changes meanwhile is a conflict.

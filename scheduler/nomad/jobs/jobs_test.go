@@ -127,10 +127,32 @@ func TestBadOptions(t *testing.T) {
 		"kill-timeout": {Workers: jobs.WorkerOptions{KillTimeout: 1}},
 		"node-meta":    {Workers: jobs.WorkerOptions{NodeMeta: []string{"zone", "a b"}}},
 		"checksum":     {Artifact: "https://example.com/tatami"},
+		"join":         {Workers: jobs.WorkerOptions{Join: "nats://10.0.0.1:4222,10.0.0.2"}},
+		"worker-job":   {Workers: jobs.WorkerOptions{Job: "two words"}},
+		"server-job":   {Servers: jobs.ServerOptions{Job: "two.parts"}},
+		// Several workers would have one directory.
+		"worker-data-dir": {Workers: jobs.WorkerOptions{Shared: true, RunDir: "/run/w-${NOMAD_ALLOC_INDEX}"}},
+		"worker-run-dir":  {Workers: jobs.WorkerOptions{Shared: true, DataDir: "/var/lib/w-${NOMAD_ALLOC_INDEX}"}},
 	} {
 		if _, err := jobs.Worker(o); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != field {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+	for what, o := range map[string]jobs.Options{
+		"a checksum of nothing":          {Checksum: "sha256:" + strings.Repeat("0", 64)},
+		"a checksum that is none":        {Artifact: "https://example.com/tatami", Checksum: "sha256:00"},
+		"less than no processor":         {Workers: jobs.WorkerOptions{Cores: -1}},
+		"a cluster that no server takes": {Servers: jobs.ServerOptions{Cluster: "Two Words"}},
+	} {
+		if _, err := jobs.Worker(o); !fault.Is(err, fault.CodeInvalidRequest) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := jobs.Worker(jobs.Options{
+		Artifact: "https://example.com/tatami", Checksum: "sha256:" + strings.Repeat("0a", 32),
+		Workers: jobs.WorkerOptions{Join: "nats://10.0.0.1:4222,10.0.0.2:4222", Shared: true, DataDir: "/d-${NOMAD_ALLOC_INDEX}", RunDir: "/r-${NOMAD_SHORT_ALLOC_ID}"},
+	}); err != nil {
+		t.Error(err)
 	}
 	for _, peers := range [][]string{{"10.0.0.1"}, {"10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.2", "c"}, {"10.0.0.1", "10.0.0.2", "::1"}} {
 		if _, err := jobs.Server(jobs.Options{Servers: jobs.ServerOptions{Peers: peers}}); !fault.Is(err, fault.CodeInvalidRequest) || fault.From(err).Field != "server-peers" {
@@ -273,6 +295,9 @@ func TestInANamespace(t *testing.T) {
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	f, c := cluster(t)
+	if !jobs.Lacks(t.Context(), c, "tatami-worker", "token") {
+		t.Error("nobody is told that there is no token")
+	}
 	for _, s := range [][2]string{{"token", "one"}, {"token", "two"}, {"other", "three"}, {"other", "three"}} {
 		if err := jobs.StoreSecret(t.Context(), c, "tatami-worker", s[0], s[1]); err != nil {
 			t.Fatal(err)
@@ -293,6 +318,9 @@ func TestSecrets(t *testing.T) {
 	}
 	if err := jobs.StoreSecret(t.Context(), reader, "tatami-worker", "token", "x"); !fault.Is(err, fault.CodeDenied) {
 		t.Errorf("whoever may only read: %v", err)
+	}
+	if jobs.Lacks(t.Context(), c, "tatami-worker", "token") {
+		t.Error("a token that is there is told to be missing")
 	}
 	if err := jobs.ApplyPolicy(t.Context(), c, "", "tatami"); err != nil {
 		t.Error(err)

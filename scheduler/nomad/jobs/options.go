@@ -5,9 +5,11 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/fault"
 )
 
@@ -91,6 +93,12 @@ const DefaultNamespace = "default"
 // metaKey is what a key of a node's meta is made of.
 var metaKey = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
+// checksum is what Nomad takes for that of an artifact, and jobName what may stand in the path of a variable of Nomad's, as a job's name does.
+var (
+	checksum = regexp.MustCompile(`^(md5:[0-9A-Fa-f]{32}|sha1:[0-9A-Fa-f]{40}|sha256:[0-9A-Fa-f]{64}|sha512:[0-9A-Fa-f]{128})$`)
+	jobName  = regexp.MustCompile(`^[A-Za-z0-9_~/-]{1,100}$`)
+)
+
 func (o Options) withDefaults() Options {
 	if len(o.Datacenters) == 0 {
 		o.Datacenters = []string{"*"}
@@ -130,7 +138,9 @@ func (o *Options) validate() error {
 		return bad("max", "%d to %d are no bounds: the least is 0, the most 10000", w.Min, w.Max)
 	case w.Count < w.Min || w.Count > w.Max:
 		return bad("count", "%d is not between %d and %d", w.Count, w.Min, w.Max)
-	case w.Cores < 0 || w.CPU < 0 || w.Cores > 0 && w.CPU > 0:
+	case w.Cores < 0 || w.CPU < 0:
+		return bad("cores", "%d processors, and --cpu-mhz %d: neither can be less than nothing", w.Cores, w.CPU)
+	case w.Cores > 0 && w.CPU > 0:
 		return bad("cores", "give whole processors, or a share of them with --cpu-mhz, not both")
 	case w.Memory < 512:
 		return bad("memory", "%d MiB are less than 512 MiB, which the worker itself needs", w.Memory)
@@ -140,9 +150,30 @@ func (o *Options) validate() error {
 		return bad("node-meta", "%.80q are no keys of a node's meta: letters, digits, and . _ - within", w.NodeMeta)
 	case o.Artifact != "" && o.Checksum == "":
 		return bad("checksum", "say what the artifact must be, such as sha256:0a1b…")
+	case o.Artifact == "" && o.Checksum != "":
+		return bad("checksum", "there is no --artifact of which it would be")
+	case o.Checksum != "" && !checksum.MatchString(o.Checksum):
+		return bad("checksum", "%.80q is none of those that Nomad knows, such as sha256: with 64 digits", o.Checksum)
+	case !jobName.MatchString(w.Job):
+		return bad("worker-job", "%.80q cannot be the name of a job with a variable: letters, digits, and - _ ~ /", w.Job)
+	case !jobName.MatchString(o.Servers.Job):
+		return bad("server-job", "%.80q cannot be the name of a job with a variable: letters, digits, and - _ ~ /", o.Servers.Job)
+	case w.Shared && !ofAllocation(w.DataDir):
+		return bad("worker-data-dir", "several workers on one node would have %s; name it by the allocation, such as %s", w.DataDir, w.DataDir+"-${NOMAD_ALLOC_INDEX}")
+	case w.Shared && !ofAllocation(w.RunDir):
+		return bad("worker-run-dir", "several workers on one node would have %s; name it by the allocation, such as %s", w.RunDir, w.RunDir+"-${NOMAD_ALLOC_INDEX}")
 	}
-	return nil
+	for _, at := range strings.Split(w.Join, ",") {
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(at, "nats://"))
+		if n, nerr := strconv.ParseUint(port, 10, 16); w.Join != "" && (err != nil || nerr != nil || n == 0 || host == "") {
+			return bad("join", "%.80q is no address such as nats://10.0.0.1:4222", at)
+		}
+	}
+	return functions.ValidateName("cluster", o.Servers.Cluster)
 }
+
+// ofAllocation reports whether a directory is another one for each allocation.
+func ofAllocation(dir string) bool { return strings.Contains(dir, "${NOMAD_") }
 
 // checkPeers refuses what are no three or five machines.
 func (s *ServerOptions) checkPeers() error {
