@@ -160,7 +160,7 @@ func TestThreeServers(t *testing.T) {
 	// Only a scheduler starts instances: the function has none yet.
 	eventually(t, 90*time.Second, "another server leads", func() bool { return c.leader() != victim })
 	eventually(t, 30*time.Second, "the server that is gone is told of", func() bool {
-		return strings.Contains(other.Must("cluster", "ls").Stdout, "missing") && strings.Contains(other.Must("status").Stderr, "1 of 3 servers are missing")
+		return strings.Contains(other.CLI("cluster", "ls").Stdout, "missing") && strings.Contains(other.CLI("status").Stderr, "1 of 3 servers are missing")
 	})
 	eventually(t, 90*time.Second, "a function is deployed", func() bool {
 		return other.TryDeploy("after", "probe", "cpu: 50m\nmemory: 64Mi\n").Exit == 0
