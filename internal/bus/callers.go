@@ -189,6 +189,12 @@ func (cs *Callers) Revoke(id string) (out Caller, err error) {
 func (cs *Callers) admit(id, secret string) (Caller, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if cs.clustered && cs.revision == 0 {
+		// What the servers have in common was not heard yet.
+		if err := cs.refresh(); err != nil {
+			return Caller{}, err
+		}
+	}
 	c := cs.now.Callers[id]
 	switch {
 	case c == nil:

@@ -380,6 +380,73 @@ func TestAServerThatCannotListenDoesNotWait(t *testing.T) {
 	}
 }
 
+// A server that waits for the others does not know who may connect, and refuses nobody: a worker that were refused for long would end what it runs.
+func TestAServerThatWaitsForTheOthersRefusesNobody(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	caller, password, err := c.buses[0].Callers().Create("shop", []string{"default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, token, err := c.buses[0].Roster().CreateToken("one", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "nats://" + c.cfgs[0].Listen
+	cfg := bus.JoinConfig{DataDir: t.TempDir(), URL: at, Token: token, DismissAfter: time.Nanosecond}
+	l, err := bus.Join(cfg, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(running) }()
+	c.close(0, 1, 2)
+
+	alone, over := context.WithCancel(t.Context())
+	waited := make(chan error, 1)
+	go func() {
+		b, err := bus.Open(alone, c.cfgs[0], discard())
+		if err == nil {
+			_ = b.Close(context.Background())
+		}
+		waited <- err
+	}()
+	for range 5 {
+		insistently(t, "calling at the server that waits", func() error {
+			nc, err := nats.Connect(at, patient, nats.UserInfo(caller.ID, password))
+			if err == nil {
+				nc.Close()
+				return errors.New("somebody is let in of whom the server does not know")
+			}
+			if errors.Is(err, nats.ErrNoServers) {
+				return err
+			}
+			if errors.Is(err, nats.ErrAuthorization) {
+				t.Errorf("a caller is refused: %v", err)
+			}
+			return nil
+		})
+	}
+	other, err := bus.Join(bus.JoinConfig{DataDir: t.TempDir(), URL: at, Token: token}, discard())
+	if err != nil {
+		t.Errorf("a worker that starts is refused: %v", err)
+	} else {
+		other.Close(t.Context())
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("a worker that had joined gives up: %v", err)
+	default:
+	}
+	over()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Errorf("the server that waited: %v", err)
+	}
+	stop()
+	l.Close(context.Background())
+}
+
 // Whoever wants to be a server of the cluster and has no certificate of one, or one that has ended, gets nothing, and that is written down.
 func TestWhoIsNoServerIsRefused(t *testing.T) {
 	t.Parallel()

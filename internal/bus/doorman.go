@@ -88,7 +88,9 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 			if !isTokenID(id) {
 				id = tokenPrefix + "?" // what it calls itself is anybody's text
 			}
-			d.audit.refused(slogCaller(id), remoteOf(c), err)
+			if !d.hangUp(c, err) {
+				d.audit.refused(slogCaller(id), remoteOf(c), err)
+			}
 		}
 		return err == nil
 	}
@@ -97,11 +99,27 @@ func (d *doorman) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	if err := d.letIn(c, node); err != nil {
+		if d.hangUp(c, err) {
+			return false
+		}
 		if !node.Valid() {
 			node = "nod_?" // what it calls itself is anybody's text
 		}
 		d.audit.refused(slogNode(node), remoteOf(c), err)
 		return false
+	}
+	return true
+}
+
+// hangUp ends the connection of somebody of whom the server does not know whether to let it in, as while the cluster forms, and reports whether it is so. A
+// refusal is for ever: a worker that hears one for long ends what it runs.
+func (d *doorman) hangUp(c server.ClientAuthentication, err error) bool {
+	if fault.KindOf(err) != fault.Unavailable {
+		return false
+	}
+	d.log.Debug("somebody is not let in for now", "from", remoteOf(c), "err", err)
+	if gone := d.srv.DisconnectClientByID(c.GetID()); gone != nil {
+		d.log.Debug("a connection ended by itself", "err", gone)
 	}
 	return true
 }

@@ -50,6 +50,10 @@ var mutations = []mutation{
 		"scheduler/nomad/jobs/options.go", "case w.Shared && !ofAllocation(w.DataDir):", "case false:", "./scheduler/nomad/jobs:TestBadOptions",
 	},
 	{
+		"a worker refused by a server that does not know it yet",
+		"internal/bus/doorman.go", "if fault.KindOf(err) != fault.Unavailable {", "if true {", "./internal/bus:TestAServerThatWaitsForTheOthersRefusesNobody",
+	},
+	{
 		"a server that is gone and counts as there",
 		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
 	},
