@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +52,7 @@ func newClusterInitCmd(a *app) *cobra.Command {
 			if from == "" {
 				return fault.New(fault.CodeInvalidRequest, "--from: no data directory is named").WithField("from")
 			}
-			if err := checkNew(out); err != nil {
+			if err := checkOut(out); err != nil {
 				return err
 			}
 			authority, err := bus.PrepareImport(from, dir)
@@ -71,7 +70,7 @@ func newClusterInitCmd(a *app) *cobra.Command {
 
 // writeClusterSecret writes the authority that servers have in common.
 func (a *app) writeClusterSecret(out string, authority []byte) error {
-	if err := checkNew(out); err != nil {
+	if err := checkOut(out); err != nil {
 		return err
 	}
 	if err := writeSecret(out, string(authority)); err != nil {
@@ -81,13 +80,10 @@ func (a *app) writeClusterSecret(out string, authority []byte) error {
 	return nil
 }
 
-// checkNew refuses a file that is not named, or is there.
-func checkNew(out string) error {
+// checkOut refuses a file that is not named, or is there.
+func checkOut(out string) error {
 	if out == "" {
 		return fault.New(fault.CodeInvalidRequest, "--out: no file is named").WithField("out")
 	}
-	if _, err := os.Lstat(out); err == nil {
-		return fault.New(fault.CodeConflict, "--out: %s is there already", out).WithField("out").WithHint("name another file")
-	}
-	return nil
+	return checkNew("out", out)
 }

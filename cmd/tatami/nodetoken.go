@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,12 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (req.Node == "") == (caller.Caller == "") {
 				return fault.New(fault.CodeInvalidRequest, "--node or --caller: say whom the token is for: a worker, or somebody who calls").WithField("node")
+			}
+			if file != "" {
+				// What cannot be written is not made: it would be nobody's.
+				if err := checkNew("file", file); err != nil {
+					return err
+				}
 			}
 			if caller.Caller != "" {
 				return a.createCaller(cmd.Context(), caller, file)
@@ -66,11 +73,22 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 	return cmd
 }
 
+// checkNew refuses a file that is there, or is in no directory.
+func checkNew(flag, path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fault.New(fault.CodeConflict, "--%s: %s is there already", flag, path).WithField(flag).WithHint("name another file")
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fault.Wrap(fault.CodeInvalidRequest, err, "--%s: %s cannot be written", flag, path).WithField(flag).WithHint("make the directory first")
+	}
+	return nil
+}
+
 // writeSecret makes a file that only its owner may read.
 func writeSecret(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return fault.Wrap(fault.CodeInvalidRequest, err, "--file: the token cannot be written").WithField("file")
+		return fault.Wrap(fault.CodeInvalidRequest, err, "%s cannot be written", path)
 	}
 	_, err = fmt.Fprintln(f, text)
 	if cerr := f.Close(); err == nil {

@@ -127,6 +127,9 @@ func (s *system) checks(ctx context.Context) []v1.Check {
 	}
 	var out []v1.Check
 	for _, n := range over.Nodes {
+		if n.Departed {
+			continue // its worker was stopped, and said so
+		}
 		seen := over.At.Sub(n.LastSeen)
 		c := okCheck("node", "%s, %s: cpu %s, memory %s for functions", n.Name, n.ID, cores(n.Allocatable.CPU), size(n.Allocatable.Memory))
 		if seen > silentAfter {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -46,7 +48,7 @@ func (c *workerConfig) validate() error {
 	}
 	if c.Join == "" {
 		return fault.New(fault.CodeInvalidRequest, "--join: no server is named").WithField("join").
-			WithHint("start one with `tatami up --nats-listen 127.0.0.1:4222`, and give the address that it prints")
+			WithHint("start one with `tatami up --nats-listen 127.0.0.1:4222`, and give the address that it prints; of a cluster, those of its servers, separated by commas")
 	}
 	if c.TokenFile == "" {
 		return fault.New(fault.CodeInvalidRequest, "--token-file: no token is given").WithField("token-file").
@@ -63,14 +65,26 @@ func (c *workerConfig) validate() error {
 	return c.nodeConfig.validate()
 }
 
+// token is what the worker joins with; empty where it has joined before, and the file is gone: a token for one worker is of no use any more then.
+func (c *workerConfig) token(log *slog.Logger) (string, error) {
+	if _, err := os.Stat(c.TokenFile); errors.Is(err, fs.ErrNotExist) && bus.HasJoined(c.DataDir) {
+		log.Info("the token's file is gone; this worker has joined before, and is known by its own key", "file", c.TokenFile)
+		return "", nil
+	}
+	return bus.ReadToken(c.TokenFile)
+}
+
 func newWorkerCmd(a *app) *cobra.Command {
 	var cfg workerConfig
 	cmd := &cobra.Command{
 		Use:   "worker --join URL --token-file FILE",
 		Short: "Run instances for a server",
-		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --nats-listen`.\n" +
+		Long: "Run a worker with a containerd of its own for a server that was started with `tatami up --nats-listen`, or for those of a cluster.\n" +
 			"It keeps its instances while the server is away and finds it again by itself. Started again on the same directories it adopts\n" +
 			"the instances that still run. As a task of Nomad it takes the task's processors and memory for all that the machine has.",
+		Example: "  tatami token create --node rack1 --file rack1.token     # where the server runs\n" +
+			"  tatami worker --join nats://10.0.0.1:4222 --token-file rack1.token --listen 10.0.0.2:7000\n" +
+			"  tatami worker --join nats://10.0.0.1:4222,nats://10.0.0.2:4222,nats://10.0.0.3:4222 --token-file rack1.token --listen 10.0.0.4:7000",
 		Args: argCount(0, 0, ""),
 	}
 	cfg.flags(cmd.Flags())
@@ -96,13 +110,17 @@ func newWorkerCmd(a *app) *cobra.Command {
 
 // runWorker runs a joined worker until ctx ends.
 func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout io.Writer) error {
-	token, err := bus.ReadToken(cfg.TokenFile)
+	token, err := cfg.token(log)
 	if err != nil {
 		return err
 	}
 	cfg.setRuntime(log)
 	defer cfg.keepAwake(log)()
 	if err := cfg.makeDirs(); err != nil {
+		return err
+	}
+	// A token for one worker is used up by joining: what would fail after it is looked at before.
+	if err := bus.CheckFree(ctx, "listen", "gateways", cfg.Listen); err != nil {
 		return err
 	}
 	link, err := bus.Join(bus.JoinConfig{DataDir: cfg.DataDir, URL: cfg.Join, Token: token}, log)
@@ -142,7 +160,11 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 	return supervise(ctx, log, parts, func() {
 		fmt.Fprintf(stdout, "tatami %s on %s, node %s\n", version, cfg.NodeName, node)
 		fmt.Fprintf(stdout, "server     %s\n", cfg.Join)
-		fmt.Fprintln(stdout, "ready      it shows in: tatami node ls")
+		if link.Conn().IsConnected() {
+			fmt.Fprintln(stdout, "ready      it shows in: tatami node ls")
+		} else {
+			fmt.Fprintln(stdout, "waiting    the server does not answer yet; then it shows in: tatami node ls")
+		}
 		notifySystemd(log)
 	})
 }

@@ -99,6 +99,11 @@ func (a *API) nodes(ctx context.Context) ([]v1.Node, error) {
 	return out, nil
 }
 
+// present are the nodes whose workers have not left: those that have are listed for a while, and have nothing to give.
+func present(nodes []bus.NodeStatus) []bus.NodeStatus {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n bus.NodeStatus) bool { return n.Departed })
+}
+
 func nodeState(n bus.NodeStatus, now time.Time) string {
 	switch {
 	case n.Departed:

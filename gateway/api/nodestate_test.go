@@ -22,3 +22,12 @@ func TestWhatANodeIs(t *testing.T) {
 		}
 	}
 }
+
+// What a node has that has left counts no longer.
+func TestNodesThatHaveLeftAreNotCounted(t *testing.T) {
+	t.Parallel()
+	nodes := []bus.NodeStatus{{ID: "nod_1"}, {ID: "nod_2", NodeState: bus.NodeState{Departed: true}}, {ID: "nod_3"}}
+	if got := present(nodes); len(got) != 2 || got[0].ID != "nod_1" || got[1].ID != "nod_3" {
+		t.Errorf("%+v", got)
+	}
+}

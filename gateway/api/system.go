@@ -160,8 +160,9 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 		out.Warnings = append(out.Warnings, err.Error())
 		return &body[v1.Status]{out}, nil
 	}
-	out.Nodes, out.Architectures = len(over.Nodes), append(out.Architectures, architectures(over)...)
-	for _, n := range over.Nodes {
+	out.Architectures = append(out.Architectures, architectures(over)...)
+	for _, n := range present(over.Nodes) {
+		out.Nodes++
 		out.Capacity, out.Reserved = out.Capacity.Add(n.Allocatable), out.Reserved.Add(n.Reserved)
 	}
 	for _, f := range over.Functions {

@@ -54,6 +54,16 @@ func (l *Link) loadCertificate(dir string) error {
 	return nil
 }
 
+// HasJoined reports whether a worker has joined with a data directory: it is known by what lies there, and needs no token any more.
+func HasJoined(dir string) bool {
+	for _, name := range []string{certificateFile, keyFile} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // pinned is the pin of the authority by which the server is known; empty where nothing says so.
 func (l *Link) pinned() string {
 	if i, err := l.keeper.Identity(); err == nil {

@@ -74,6 +74,34 @@ func join(t *testing.T, cfg bus.JoinConfig) *bus.Link {
 	return l
 }
 
+// A worker that has joined is known by its key: it comes back without a token.
+func TestAWorkerComesBackWithoutAToken(t *testing.T) {
+	t.Parallel()
+	b := open(t, bus.Config{Listen: "127.0.0.1:0"})
+	dir := t.TempDir()
+	if bus.HasJoined(dir) {
+		t.Error("nobody has joined yet")
+	}
+	l := join(t, bus.JoinConfig{DataDir: dir, URL: b.ListenURL(), Token: sharedToken(t, b)})
+	running, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(running) }()
+	insistently(t, "the worker gets a certificate", func() error {
+		if !bus.HasJoined(dir) {
+			return errors.New("there is none yet")
+		}
+		return nil
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	l.Close(t.Context())
+	if again := join(t, bus.JoinConfig{DataDir: dir, URL: b.ListenURL()}); !again.Conn().IsConnected() {
+		t.Error("it is not connected")
+	}
+}
+
 // patient has a client wait for a server on a loaded machine: two seconds, its default, may be too short for a greeting.
 func patient(o *nats.Options) error {
 	o.Timeout = time.Minute

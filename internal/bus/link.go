@@ -164,7 +164,7 @@ func (l *Link) connect() (*nats.Conn, error) {
 		return nc, nil
 	case errors.Is(err, nats.ErrAuthorization):
 		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s refuses the token, or this worker as %s", url, l.identity.Node).WithField("token-file").
-			WithHint("the server's %s says why: the token is that of its %s, or one for this worker only (tatami token create); a removed worker, or one whose %s "+
+			WithHint("tatami token ls shows whether the token is used, expired or revoked, the server's %s why it refuses: a token is that of its %s, or one for this worker only (tatami token create); a removed worker, or one whose %s "+
 				"was lost, starts anew on another data directory; a copy of one that is in use is refused", AuditFile, WorkerTokenFile, keyFile)
 	case fault.KindOf(err) == fault.Denied:
 		return nil, fault.Wrap(fault.CodeDenied, err, "the server at %s is not the one of the token", url).WithField("join").

@@ -54,6 +54,10 @@ var mutations = []mutation{
 		"internal/bus/doorman.go", "if fault.KindOf(err) != fault.Unavailable {", "if true {", "./internal/bus:TestAServerThatWaitsForTheOthersRefusesNobody",
 	},
 	{
+		"a worker that needs a token for ever",
+		"cmd/tatami/worker_linux.go", "errors.Is(err, fs.ErrNotExist) && bus.HasJoined(c.DataDir)", "false", "./cmd/tatami:TestAWorkerThatHasJoinedNeedsNoToken",
+	},
+	{
 		"a server that is gone and counts as there",
 		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
 	},
