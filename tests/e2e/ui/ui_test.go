@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tatami-faas/tatami/functions"
+	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
@@ -115,6 +116,30 @@ func TestPool(t *testing.T) {
 		row+`.includes('deployment 0f3c is active') && `+row+`.includes('now: 1 more wanted') && /last: 2 → 3, .* ago: 1 more wanted for 2 instances/.test(`+row+`)`)
 	w.change(func() { w.pool = nil })
 	p.await("no pool", `!document.querySelector('.pools')`)
+	p.clean(origin)
+}
+
+// TestServers shows the servers of a cluster: which one leads, which is missing since when, and who does not hear whom.
+func TestServers(t *testing.T) {
+	t.Parallel()
+	b := startBrowser(t)
+	w := newWorld(2, busy()...)
+	origin, _ := w.serve(t)
+	p := b.open(t, view{width: 1440, height: 900})
+	p.visit(origin + "/ui")
+	p.await("no servers where one stands alone", `document.querySelector('.verdict.ok') && !document.querySelector('.servers')`)
+	const rows = `[...document.querySelectorAll('.servers li')].map((e) => e.textContent.replace(/\s+/g, ' ').trim())`
+	w.change(func() {
+		w.servers = []live.Server{{Name: "s1", Peer: "10.0.0.1:6222", Up: true, Leads: true}, {Name: "s2", Peer: "10.0.0.2:6222", Up: true}, {Name: "s3", Peer: "10.0.0.3:6222", Up: true}}
+	})
+	p.await("three servers", rows+`.length === 3 && `+rows+`.join() === 's1leads10.0.0.1:6222,s2up10.0.0.2:6222,s3up10.0.0.3:6222'`)
+	w.change(func() {
+		heard := w.now.Add(-20 * time.Second)
+		w.servers[1].Misses = []string{"s4"}
+		w.servers[2].Up, w.servers[2].Heard = false, &heard
+	})
+	p.await("one is missing", rows+`[1].includes('does not hear s4') && /s3missing for \d/.test(`+rows+`[2]) && `+
+		`document.querySelector('.verdict').textContent.includes('Server s3 has not been heard')`)
 	p.clean(origin)
 }
 

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -51,8 +52,10 @@ type world struct {
 	insts  []bus.InstanceStatus
 	notice string
 	pool   *bus.PoolStatus
-	serial int
-	asked  time.Duration
+	// servers are those of the cluster; none where the server stands alone.
+	servers []live.Server
+	serial  int
+	asked   time.Duration
 }
 
 func ref(name string) functions.Ref {
@@ -249,6 +252,13 @@ func (w *world) overview(ctx context.Context) (bus.Overview, error) {
 	return o, nil
 }
 
+// cluster tells of the servers.
+func (w *world) cluster() []live.Server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.servers)
+}
+
 // hire has a pool run the first two nodes.
 func (w *world) hire() {
 	w.pool = &bus.PoolStatus{Name: "Nomad job tatami-worker", Elastic: true, Count: 2, Min: 1, Max: 10, Wanted: 2, Running: 2}
@@ -327,7 +337,7 @@ func (w *world) serve(t *testing.T) (origin string, outage func(restart bool)) {
 	}
 	cfg := live.Config{Every: time.Millisecond, IdleEvery: time.Nanosecond, Timeout: 5 * time.Second, Now: w.clock}
 	start := func() (*live.Live, func()) {
-		l, err := live.New(cfg, live.Sources{Overview: w.overview, Traffic: w.traffic, Queues: w.queues, Notices: func() []string { return []string{w.notice} }},
+		l, err := live.New(cfg, live.Sources{Overview: w.overview, Traffic: w.traffic, Queues: w.queues, Servers: w.cluster, Notices: func() []string { return []string{w.notice} }},
 			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
