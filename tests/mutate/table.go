@@ -1,12 +1,18 @@
 package main
 
+import "slices"
+
 // mutation breaks one promise: in file, old (which is there once) becomes new, and the tests of a package must notice: its short ones, or the one of them
-// that is named behind the package and a colon, or of its end-to-end tests the one that is named behind the package and a space.
+// that is named behind the package and a colon, or of its end-to-end tests the one that is named behind the package and a space. Those of ./tests/e2e run
+// the program with the mutation in it.
 type mutation struct {
 	name           string
 	file, old, new string
 	tests          string
 }
+
+// rows are all mutations.
+func rows() []mutation { return slices.Concat(mutations, sandboxes) }
 
 var mutations = []mutation{
 	{

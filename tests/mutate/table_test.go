@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -12,7 +11,7 @@ import (
 func TestEveryMutationHasItsPlace(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, m := range slices.Concat(mutations, sandboxes) {
+	for _, m := range rows() {
 		if names[m.name] {
 			t.Errorf("%s is there twice", m.name)
 		}
