@@ -47,6 +47,7 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 		bus.SubjectOverview: func(m *nats.Msg) {
 			s.answer(ctx, m, func(now time.Time) any {
 				o := overview(now, s.core.State())
+				o.Epoch = s.cfg.Epoch
 				s.pool.Load().show(&o)
 				return o
 			})

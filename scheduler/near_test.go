@@ -22,6 +22,7 @@ func TestNear(t *testing.T) {
 	var mu sync.Mutex
 	takes := true
 	cfg := quick()
+	cfg.Epoch = 7
 	cfg.Near = func(c *bus.Command) bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -67,8 +68,11 @@ func TestNear(t *testing.T) {
 
 	deploy(t, b, revision("rev_a"))
 	first := nextNear()
-	if first.Revision == nil || first.Boot == "" || first.Sequence == 0 || first.Epoch != bus.Epoch || first.Node != w.node {
+	if first.Revision == nil || first.Boot == "" || first.Sequence == 0 || first.Epoch != 7 || first.Node != w.node {
 		t.Errorf("a command is incomplete: %+v", first)
+	}
+	if o := ask[bus.Overview](t, b, bus.SubjectOverview, nil); o.Epoch != 7 {
+		t.Errorf("the scheduler says that its epoch is %d", o.Epoch)
 	}
 	w.ready(first.Instance)
 	awaitFunction(t, b, func(f functions.Function) bool { return f.Live == "rev_a" })

@@ -11,10 +11,10 @@ import (
 	"github.com/tatami-faas/tatami/scheduler/state"
 )
 
-// overview copies the state for the outside.
+// overview copies the state for the outside; whose it is the caller adds.
 func overview(now time.Time, st *state.State) bus.Overview {
 	o := bus.Overview{
-		Schema: bus.Schema, At: now, Epoch: bus.Epoch,
+		Schema: bus.Schema, At: now,
 		Nodes: []bus.NodeStatus{}, Instances: []bus.InstanceStatus{}, Functions: []bus.FunctionStatus{}, Namespaces: []bus.NamespaceStatus{},
 	}
 	for _, n := range st.NodeOrder() {

@@ -4,23 +4,23 @@ package main
 var sandboxes = []mutation{
 	{
 		"a sandbox that is used twice",
-		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd",
+		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd:TestPoolBounds",
 	},
 	{
 		"a container made ahead that is used twice",
-		"runtime/containerd/precreated.go", "k.waits, k.wanted = nil, time.Now()", "k.wanted = time.Now()", "./runtime/containerd",
+		"runtime/containerd/precreated.go", "k.waits, k.wanted = nil, time.Now()", "k.wanted = time.Now()", "./runtime/containerd:TestKindsOfContainersMadeAhead",
 	},
 	{
 		"a container made ahead for another environment",
-		"runtime/containerd/precreated.go", "s.Env[i] = strings.ReplaceAll(e, id, \"\")", "s.Env[i] = strings.ReplaceAll(\"\", e, id)", "./runtime/containerd",
+		"runtime/containerd/precreated.go", "s.Env[i] = strings.ReplaceAll(e, id, \"\")", "s.Env[i] = strings.ReplaceAll(\"\", e, id)", "./runtime/containerd:TestKindsOfContainersMadeAhead",
 	},
 	{
 		"containers made ahead without a bound",
-		"runtime/containerd/precreated.go", "old := len(kept) == p.most ||", "old := len(kept) < 0 ||", "./runtime/containerd",
+		"runtime/containerd/precreated.go", "old := len(kept) == p.most ||", "old := len(kept) < 0 ||", "./runtime/containerd:TestContainersMadeAheadAreBounded",
 	},
 	{
 		"a container that waits for a function that is deleted",
-		"worker/artifacts.go", "\t\t\ta.driver.Release(digest)\n", "", "./worker",
+		"worker/artifacts.go", "\t\t\ta.driver.Release(digest)\n", "", "./worker:TestArtifactsThatNobodyNeedsGo",
 	},
 	{
 		"made ahead: a container's words left for the function",
@@ -52,59 +52,59 @@ var sandboxes = []mutation{
 	},
 	{
 		"a file of the node read for an image's users",
-		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd",
+		"runtime/containerd/user.go", "Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "Resolve: 0", "./runtime/containerd:TestReadInRoot",
 	},
 	{
 		"the node's root for an image that names root by another name",
-		"runtime/containerd/user.go", "if u.Uid == 0 && d.noRoot != \"\" {", "if u.Uid == 0 && d.noRoot == \"-\" {", "./runtime/containerd",
+		"runtime/containerd/user.go", "if u.Uid == 0 && d.noRoot != \"\" {", "if u.Uid == 0 && d.noRoot == \"-\" {", "./runtime/containerd:TestResolveUser",
 	},
 	{
 		"a layer's file beside the layer",
-		"runtime/containerd/unpack.go", "if h.Typeflag == tar.TypeLink {", "if h.Typeflag == tar.TypeLink && h.Name == \"\" {", "./runtime/containerd",
+		"runtime/containerd/unpack.go", "if h.Typeflag == tar.TypeLink {", "if h.Typeflag == tar.TypeLink && h.Name == \"\" {", "./runtime/containerd:TestContained",
 	},
 	{
 		"more of the processors than the limit for good",
-		"runtime/containerd/boost.go", "err := b.d.cgroup.limit(b.sid, &specs.LinuxResources{CPU: b.limit})", "err := b.d.ctx.Err()", "./runtime/containerd",
+		"runtime/containerd/boost.go", "err := b.d.cgroup.limit(b.sid, &specs.LinuxResources{CPU: b.limit})", "err := b.d.ctx.Err()", "./runtime/containerd:TestBoostEnds",
 	},
 	{
 		"frozen before it stands still, on cgroup v2",
-		"runtime/containerd/freezer.go", "err != nil || now[\"frozen\"] == 1", "err != nil || now[\"frozen\"] < 2", "./runtime/containerd",
+		"runtime/containerd/freezer.go", "err != nil || now[\"frozen\"] == 1", "err != nil || now[\"frozen\"] < 2", "./runtime/containerd:TestFreezeV2",
 	},
 	{
 		"memory that is not asked back",
-		"runtime/containerd/freezer.go", "strconv.FormatInt(before, 10)", "strconv.FormatInt(0*before, 10)", "./runtime/containerd",
+		"runtime/containerd/freezer.go", "strconv.FormatInt(before, 10)", "strconv.FormatInt(0*before, 10)", "./runtime/containerd:TestFreezeV2",
 	},
 	{
 		"an instance frozen while it runs something",
-		"worker/slots.go", "return s.word.CompareAndSwap(slotsOpen, slotsOpen|slotsFrozen)", "return s.word.Load()&slotsOpen != 0 && s.word.Or(slotsFrozen)&slotsFrozen == 0", "./worker",
+		"worker/slots.go", "return s.word.CompareAndSwap(slotsOpen, slotsOpen|slotsFrozen)", "return s.word.Load()&slotsOpen != 0 && s.word.Or(slotsFrozen)&slotsFrozen == 0", "./worker:TestSlotsOfAFrozenInstance",
 	},
 	{
 		"a request for an instance that stays frozen",
-		"worker/slots.go", "return true, w&slotsFrozen != 0", "return true, false", "./worker",
+		"worker/slots.go", "return true, w&slotsFrozen != 0", "return true, false", "./worker:TestSlotsOfAFrozenInstance",
 	},
 	{
 		"an instance frozen under whoever looks into it",
-		"worker/frost.go", "if f.pins > 0 || !in.slots.freeze() {", "if !in.slots.freeze() {", "./worker",
+		"worker/frost.go", "if f.pins > 0 || !in.slots.freeze() {", "if !in.slots.freeze() {", "./worker:TestNotFrozenUnderAProcess",
 	},
 	{
 		"a socket that nobody reads from taken for a server",
-		"worker/ready.go", "if in.revision.State == functions.RevisionReady {", "if in.revision.State != \"\" {", "./worker",
+		"worker/ready.go", "if in.revision.State == functions.RevisionReady {", "if in.revision.State != \"\" {", "./worker:TestActivation",
 	},
 	{
 		"ready while the readiness path says no",
-		"worker/ready.go", "resp.StatusCode < 200 || resp.StatusCode >= 400", "resp.StatusCode < 200", "./worker",
+		"worker/ready.go", "resp.StatusCode < 200 || resp.StatusCode >= 400", "resp.StatusCode < 200", "./worker:TestReadinessPath",
 	},
 	{
 		"an artifact forgotten that an instance is made of",
-		"worker/artifacts.go", "slices.Contains(named, digest) || a.held[digest] > 0", "slices.Contains(named, digest)", "./worker",
+		"worker/artifacts.go", "slices.Contains(named, digest) || a.held[digest] > 0", "slices.Contains(named, digest)", "./worker:TestArtifactsThatNobodyNeedsGo",
 	},
 	{
 		"an artifact made ready nowhere ahead",
-		"scheduler/reconcile/prefetch.go", "const prefetched = 2", "const prefetched = 0", "./scheduler/reconcile",
+		"scheduler/reconcile/prefetch.go", "const prefetched = 2", "const prefetched = 0", "./scheduler/reconcile:TestPrefetchOnDeploy",
 	},
 	{
 		"logs without a bound",
-		"worker/logs/store.go", "if s.f != nil && s.size+int64(s.buf.Len()) > s.bound {", "if s.f != nil && s.bound < 0 {", "./worker/logs",
+		"worker/logs/store.go", "if s.f != nil && s.size+int64(s.buf.Len()) > s.bound {", "if s.f != nil && s.bound < 0 {", "./worker/logs:TestRotationKeepsTheNewest",
 	},
 	{
 		"made ahead: every system call allowed",
@@ -120,11 +120,11 @@ var sandboxes = []mutation{
 	},
 	{
 		"made ahead: one that waits taken for a function after a crash",
-		"runtime/attach/program.go", "strings.HasPrefix(file, \"/memfd:\"+programName)", "strings.HasPrefix(file, \"/memfd:/\"+programName)", "./runtime/attach",
+		"runtime/attach/program.go", "strings.HasPrefix(file, \"/memfd:\"+programName)", "strings.HasPrefix(file, \"/memfd:/\"+programName)", "./runtime/attach:TestIsInit",
 	},
 	{
 		"made ahead: begun without a word",
-		"runtime/attach/send.go", "\t_, unheard = conn.Write([]byte{wire.Begin})\n", "", "./runtime/attach",
+		"runtime/attach/send.go", "\t_, unheard = conn.Write([]byte{wire.Begin})\n", "", "./runtime/attach:TestSend",
 	},
 	{
 		"made ahead: the platform's open files",

@@ -12,16 +12,16 @@ type mutation struct {
 }
 
 // rows are all mutations.
-func rows() []mutation { return slices.Concat(mutations, sandboxes) }
+func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes) }
 
 var mutations = []mutation{
 	{
 		"a state that waits for ever",
-		"worker/outbox.go", "\tmaps.Copy(b.changed, b.ending)\n", "", "./worker",
+		"worker/outbox.go", "\tmaps.Copy(b.changed, b.ending)\n", "", "./worker:TestAnEndWaitsForItsNews",
 	},
 	{
 		"a message that takes the one before with it",
-		"internal/bus/message.go", "\t\tat = m.end\n", "", "./internal/bus",
+		"internal/bus/message.go", "\t\tat = m.end\n", "", "./internal/bus:TestPublisherSendsWhatWasAdded",
 	},
 	{
 		"epochs that begin anew with their stream",
@@ -37,7 +37,7 @@ var mutations = []mutation{
 	},
 	{
 		"a view that stays silent when the server is gone that feeds it",
-		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus",
+		"internal/bus/feed.go", "if f.behind > f.shown {", "if false {", "./internal/bus:TestASilentViewIsFedAnew",
 	},
 	{
 		"a server of a cluster that cannot listen, and waits for the others",
@@ -85,31 +85,31 @@ var mutations = []mutation{
 	},
 	{
 		"a server that is missed and nobody doubts",
-		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus",
+		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus:TestWhoIsParted",
 	},
 	{
 		"a request read as its connection was dismissed, and not answered",
-		"gateway/http1/conn.go", "\t\t\tc.takeBack()\n\t\t\tcontinue\n", "\t\t\treturn false\n", "./gateway/http1",
+		"gateway/http1/conn.go", "\t\t\tc.takeBack()\n\t\t\tcontinue\n", "\t\t\treturn false\n", "./gateway/http1:TestWhatComesAsItsConnectionEnds",
 	},
 	{
 		"a request that has come before its connection is closed, and not looked for",
-		"gateway/http1/conn.go", "err != nil && c.recall()", "false", "./gateway/http1",
+		"gateway/http1/conn.go", "err != nil && c.recall()", "false", "./gateway/http1:TestWhatComesAsItsConnectionEnds",
 	},
 	{
 		"a worker that leaves without a word",
-		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker",
+		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker:TestTheEndOfTheWorkerDrains",
 	},
 	{
 		"a worker that has left for good though its instances stay",
-		"worker/worker.go", "w.departed = !leave", "w.departed = true", "./worker",
+		"worker/worker.go", "w.departed = !leave", "w.departed = true", "./worker:TestARestartAdopts",
 	},
 	{
 		"a node that has left and is placed on",
-		"scheduler/state/report.go", "if r.State.Departed {", "if false {", "./scheduler/state",
+		"scheduler/state/report.go", "if r.State.Departed {", "if false {", "./scheduler/state:TestANodeThatLeaves",
 	},
 	{
 		"a node that has left and is told to be lost",
-		"gateway/api/nodes.go", "case n.Departed:", "case false:", "./gateway/api",
+		"gateway/api/nodes.go", "case n.Departed:", "case false:", "./gateway/api:TestWhatANodeIs",
 	},
 	{
 		"a 202 before it is on disk",
@@ -219,23 +219,23 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a 202 before it is on disk",
-		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./tests/power",
+		"internal/bus/store.go", "b.BarrierThen(func(err error) { done <- err }, streams...)", "done <- nil", "./tests/power TestPowerLoss",
 	},
 	{
 		"power loss: a barrier that syncs nothing",
-		"internal/bus/barrier.go", "err = s.sync(b.sync)\n", "_ = s\n", "./tests/power",
+		"internal/bus/barrier.go", "err = s.sync(b.sync)\n", "_ = s\n", "./tests/power TestPowerLoss",
 	},
 	{
 		"power loss: a replaced block whose name is not on disk",
-		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./tests/power",
+		"internal/bus/barrier.go", "which == \"\" || which != s.files[n]", "n > s.newest", "./tests/power (TestACutAfterABlockWasReplaced|TestACutAfterTheServerRewroteABlock)",
 	},
 	{
 		"power loss: a block that was replaced and is not put back",
-		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./tests/power",
+		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./tests/power TestACutAfterABlockWasReplaced",
 	},
 	{
 		"power loss: a record's block that is gone before what replaced the record is on disk",
-		"internal/bus/spares.go", "if !latest[stream] {", "if !latest[stream] || now == nil {", "./tests/power",
+		"internal/bus/spares.go", "if !latest[stream] {", "if !latest[stream] || now == nil {", "./tests/power TestACutWhenARecordReplacedTheLastOfABlock",
 	},
 	{
 		"a second name that goes before what followed is on disk",
@@ -247,23 +247,23 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a schedule that goes before its message is on disk",
-		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./tests/power",
+		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./tests/power TestACutWhenADelayIsOver",
 	},
 	{
 		"power loss: a call that did not begin and can never be made",
-		"internal/bus/keys.go", "if err == nil || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "./tests/power",
+		"internal/bus/keys.go", "if err == nil || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {", "./tests/power TestACutAfterACallThatDidNotBegin",
 	},
 	{
 		"power loss: a letter that was purged and comes back",
-		"gateway/queue/redrive.go", "q.bus.BarrierRemovals(ctx, bus.StreamDead)", "q.bus.Barrier(ctx, bus.StreamDead)", "./tests/power",
+		"gateway/queue/redrive.go", "q.bus.BarrierRemovals(ctx, bus.StreamDead)", "q.bus.Barrier(ctx, bus.StreamDead)", "./tests/power TestACutAfterALetterWasPurged",
 	},
 	{
 		"power loss: a dead invocation without its letter",
-		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power",
+		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power TestPowerLoss",
 	},
 	{
 		"power loss: a terminal record that is not looked for",
-		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./tests/power",
+		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./tests/power TestPowerLoss",
 	},
 	{
 		"a barrier that syncs nothing",
@@ -300,15 +300,15 @@ var mutations = []mutation{
 	},
 	{
 		"an instance stopped while it runs something",
-		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker",
+		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker:TestNoRequestLosesItsInstance",
 	},
 	{
 		"a command of an earlier scheduler obeyed",
-		"worker/command.go", "old := c.Epoch < w.epoch", "old := c.Epoch < 0", "./worker",
+		"worker/command.go", "old := c.Epoch < w.epoch", "old := c.Epoch < 0", "./worker:TestCommandsMayBeRepeatedAndComeLate",
 	},
 	{
 		"ready without listening",
-		"worker/ready.go", "err := probe(ctx)", "err := ctx.Err()\n\t\t_ = probe", "./worker",
+		"worker/ready.go", "err := probe(ctx)", "err := ctx.Err()\n\t\t_ = probe", "./worker:TestFromCommandToReady",
 	},
 	{
 		"a lease beyond the slots",
@@ -316,31 +316,31 @@ var mutations = []mutation{
 	},
 	{
 		"a connection's headers passed on",
-		"gateway/invoke/headers.go", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn true", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn k != \"Keep-Alive\" && k != \"Te\"", "./gateway/invoke",
+		"gateway/invoke/headers.go", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn true", "\"Content-Length\", \"Expect\", \"Host\":\n\t\treturn k != \"Keep-Alive\" && k != \"Te\"", "./gateway/invoke:TestRequestHeaders",
 	},
 	{
 		"a function that speaks for the platform",
-		"gateway/invoke/headers.go", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn strings.HasPrefix(k, ownPrefix)", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn false", "./gateway/invoke",
+		"gateway/invoke/headers.go", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn strings.HasPrefix(k, ownPrefix)", "\"Trailer\", \"Transfer-Encoding\", \"Upgrade\":\n\t\treturn true\n\t}\n\treturn false", "./gateway/invoke:TestRequestPasses",
 	},
 	{
 		"a function that speaks for the platform, in an ordinary answer",
-		"gateway/invoke/answer.go", "return dropResponse(f.Name)", "return f.Name == \"Te\"", "./gateway/invoke",
+		"gateway/invoke/answer.go", "return dropResponse(f.Name)", "return f.Name == \"Te\"", "./gateway/invoke:TestAnswerPasses",
 	},
 	{
 		"a quota that does not hold",
-		"scheduler/placement/quota.go", "if name := s.quota.Exceeded(s.used, more); name != \"\" {", "if name := s.quota.Exceeded(s.used, more); name == \"-\" {", "./scheduler/placement",
+		"scheduler/placement/quota.go", "if name := s.quota.Exceeded(s.used, more); name != \"\" {", "if name := s.quota.Exceeded(s.used, more); name == \"-\" {", "./scheduler/placement:TestQuotaRefusalIsNamed",
 	},
 	{
 		"a path that escapes from a layer",
-		"functions/build/layer.go", "if depth--; depth < 0 {", "if depth--; depth < -9 {", "./functions/build",
+		"functions/build/layer.go", "if depth--; depth < 0 {", "if depth--; depth < -9 {", "./functions/build:TestHostileLayers",
 	},
 	{
 		"a control API without its token",
-		"gateway/auth/guard.go", "case !a.hasSession(r):", "case !a.hasSession(r) && r.Host == \"\":", "./gateway/auth",
+		"gateway/auth/guard.go", "case !a.hasSession(r):", "case !a.hasSession(r) && r.Host == \"\":", "./gateway/auth:TestAdmission",
 	},
 	{
 		"a client that reads nothing holds its connection",
-		"gateway/gateway.go", "WriteByteTimeout: g.cfg.WriteTimeout", "WriteByteTimeout: 0", "./gateway",
+		"gateway/gateway.go", "WriteByteTimeout: g.cfg.WriteTimeout", "WriteByteTimeout: 0", "./gateway:TestAClientThatReadsNothingHoldsNothing",
 	},
 	{
 		"headers that may take for ever",
@@ -348,111 +348,111 @@ var mutations = []mutation{
 	},
 	{
 		"connections without a bound",
-		"gateway/guests.go", "if int(g.count.Load())+g.away() >= g.most && !g.makeRoom(time.Now()) {", "if g.most == 0 {", "./gateway",
+		"gateway/guests.go", "if int(g.count.Load())+g.away() >= g.most && !g.makeRoom(time.Now()) {", "if g.most == 0 {", "./gateway:TestConnectionsAreBounded",
 	},
 	{
 		"programs that gain privileges",
-		"runtime/containerd/spec.go", "NoNewPrivileges: true,", "NoNewPrivileges: false,", "./runtime/containerd",
+		"runtime/containerd/spec.go", "NoNewPrivileges: true,", "NoNewPrivileges: false,", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"capabilities for every function",
-		"runtime/containerd/spec.go", "Capabilities:    &specs.LinuxCapabilities{},", "Capabilities:    &specs.LinuxCapabilities{Effective: rootCapabilities()},", "./runtime/containerd",
+		"runtime/containerd/spec.go", "Capabilities:    &specs.LinuxCapabilities{},", "Capabilities:    &specs.LinuxCapabilities{Effective: rootCapabilities()},", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"a root of a user namespace that may mount",
-		"runtime/containerd/userns.go", "\"CAP_CHOWN\", ", "\"CAP_SYS_ADMIN\", \"CAP_CHOWN\", ", "./runtime/containerd",
+		"runtime/containerd/userns.go", "\"CAP_CHOWN\", ", "\"CAP_SYS_ADMIN\", \"CAP_CHOWN\", ", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"every system call allowed",
-		"runtime/containerd/create.go", "spec.Linux.Seccomp = seccomp.DefaultProfile(spec)", "_ = seccomp.DefaultProfile", "./runtime/containerd",
+		"runtime/containerd/create.go", "spec.Linux.Seccomp = seccomp.DefaultProfile(spec)", "_ = seccomp.DefaultProfile", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"the node's processes in sight",
-		"runtime/containerd/spec.go", "{Type: specs.PIDNamespace}, ", "", "./runtime/containerd",
+		"runtime/containerd/spec.go", "{Type: specs.PIDNamespace}, ", "", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"the kernel's memory to be read",
-		"runtime/containerd/spec.go", "\"/proc/kcore\", ", "", "./runtime/containerd",
+		"runtime/containerd/spec.go", "\"/proc/kcore\", ", "", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"every device to be used, by the OCI runtime",
-		"runtime/containerd/spec.go", "{{Allow: false, Access: \"rwm\"}}", "{{Allow: true, Access: \"rwm\"}}", "./runtime/containerd",
+		"runtime/containerd/spec.go", "{{Allow: false, Access: \"rwm\"}}", "{{Allow: true, Access: \"rwm\"}}", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"every device to be used, on cgroup v2",
-		"runtime/containerd/cgroupmake.go", "specs.LinuxDeviceCgroup{Type: \"a\", Major: &all", "specs.LinuxDeviceCgroup{Allow: true, Type: \"a\", Major: &all", "./runtime/containerd",
+		"runtime/containerd/cgroupmake.go", "specs.LinuxDeviceCgroup{Type: \"a\", Major: &all", "specs.LinuxDeviceCgroup{Allow: true, Type: \"a\", Major: &all", "./runtime/containerd:TestDeviceRules",
 	},
 	{
 		"files of processors looked for on cgroup v2",
-		"runtime/containerd/cgroupmake.go", "\tif c.v2 {\n\t\treturn nil\n\t}\n\tdir := tree", "\tdir := tree", "./runtime/containerd",
+		"runtime/containerd/cgroupmake.go", "\tif c.v2 {\n\t\treturn nil\n\t}\n\tdir := tree", "\tdir := tree", "./runtime/containerd:TestCgroupV2",
 	},
 	{
 		"ephemeral storage beyond the memory's limit",
-		"runtime/containerd/spec.go", "r.Memory.Limit = new(l.Memory + l.Ephemeral)", "r.Memory.Limit = new(l.Memory + 2*l.Ephemeral)", "./runtime/containerd",
+		"runtime/containerd/spec.go", "r.Memory.Limit = new(l.Memory + l.Ephemeral)", "r.Memory.Limit = new(l.Memory + 2*l.Ephemeral)", "./runtime/containerd:TestSpecHolds",
 	},
 	{
 		"metadata services within reach",
-		"runtime/egress/config.go", "[]netip.Prefix{loopback, linkLocal, carrierGrade, c.Range}", "[]netip.Prefix{loopback, carrierGrade, c.Range}", "./runtime/egress",
+		"runtime/egress/config.go", "[]netip.Prefix{loopback, linkLocal, carrierGrade, c.Range}", "[]netip.Prefix{loopback, carrierGrade, c.Range}", "./runtime/egress:TestClosed",
 	},
 	{
 		"other instances within reach",
-		"runtime/egress/config.go", "if p.Overlaps(c.Range) || p.Overlaps(loopback)", "if p.Overlaps(loopback)", "./runtime/egress",
+		"runtime/egress/config.go", "if p.Overlaps(c.Range) || p.Overlaps(loopback)", "if p.Overlaps(loopback)", "./runtime/egress:TestClosed",
 	},
 	{
 		"a way out for functions without egress",
-		"runtime/containerd/poollinks.go", "s.linked == egress }); i >= 0 || !egress {", "s.linked == egress }); i >= 0 {", "./runtime/containerd",
+		"runtime/containerd/poollinks.go", "s.linked == egress }); i >= 0 || !egress {", "s.linked == egress }); i >= 0 {", "./runtime/containerd:TestLinksGoToEgressOnly",
 	},
 	{
 		"calls by another machine's numbers allowed",
-		"runtime/seccomp/compile.go", "program = append(program, instruction{give, 0, 0, errno | uint32(syscall.ENOSYS)})\n\tif len(program)", "program = append(program, instruction{give, 0, 0, allow})\n\tif len(program)", "./runtime/seccomp",
+		"runtime/seccomp/compile.go", "program = append(program, instruction{give, 0, 0, errno | uint32(syscall.ENOSYS)})\n\tif len(program)", "program = append(program, instruction{give, 0, 0, allow})\n\tif len(program)", "./runtime/seccomp:TestCompile",
 	},
 	{
 		"a gateway that ends without a word",
-		"gateway/gateway.go", "\tfront.Leave()\n", "", "./gateway",
+		"gateway/gateway.go", "\tfront.Leave()\n", "", "./gateway:TestLeavingIsTold",
 	},
 	{
 		"a connection lost that nobody had taken when the server ended",
-		"gateway/http1/server.go", "\t\ts.takeWaiting(ctx)\n", "", "./gateway/http1",
+		"gateway/http1/server.go", "\t\ts.takeWaiting(ctx)\n", "", "./gateway/http1:TestWhoComesAsTheServerEnds",
 	},
 	{
 		"a lead handed over before its requests are answered",
-		"gateway/relay/relay.go", "a.retire(within)", "a.retire(0)", "./gateway/relay",
+		"gateway/relay/relay.go", "a.retire(within)", "a.retire(0)", "./gateway/relay:TestAServerRetires",
 	},
 	{
 		"a worker taken for lost because the gateway stood still",
-		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "true ||", "./gateway/remote",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "true ||", "./gateway/remote:TestListening",
 	},
 	{
 		"a worker of which nothing is heard that is not missed",
-		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote:TestListening",
 	},
 	{
 		"a key that a Nomad node lacks as a label",
-		"scheduler/nomad/config.go", "ok && line != MetaLine(key)", "ok", "./cmd/tatami",
+		"scheduler/nomad/config.go", "ok && line != MetaLine(key)", "ok", "./cmd/tatami:TestAWorkerInNomad",
 	},
 	{
 		"keys of the node's meta that no worker asks for",
-		"scheduler/nomad/jobs/worker.go", "if len(w.NodeMeta) > 0 {", "if len(w.NodeMeta) > 1000 {", "./scheduler/nomad/jobs",
+		"scheduler/nomad/jobs/worker.go", "if len(w.NodeMeta) > 0 {", "if len(w.NodeMeta) > 1000 {", "./scheduler/nomad/jobs:TestNodeMeta",
 	},
 	{
 		"a plan that does not say what is lacking",
-		"scheduler/nomad/jobs/apply.go", "out.Unplaced, out.Why, out.Warnings = len(answer.FailedTGAllocs) > 0, whyUnplaced(answer.FailedTGAllocs), answer.Warnings", "out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings", "./scheduler/nomad/jobs",
+		"scheduler/nomad/jobs/apply.go", "out.Unplaced, out.Why, out.Warnings = len(answer.FailedTGAllocs) > 0, whyUnplaced(answer.FailedTGAllocs), answer.Warnings", "out.Unplaced, out.Warnings = len(answer.FailedTGAllocs) > 0, answer.Warnings", "./scheduler/nomad/jobs:TestAPlanSaysWhatIsLacking",
 	},
 	{
 		"a stream that three of five servers hold",
-		"internal/bus/layout.go", "l.replicated(len(c.Cluster.Peers))", "l.replicated(3)", "./internal/bus",
+		"internal/bus/layout.go", "l.replicated(len(c.Cluster.Peers))", "l.replicated(3)", "./internal/bus:TestAllServersHoldEverything",
 	},
 	{
 		"a stream that stays with the servers that held it",
-		"internal/bus/cluster.go", "!c.AllowDirect && c.Replicas == l.replicas()", "!c.AllowDirect", "./internal/bus",
+		"internal/bus/cluster.go", "!c.AllowDirect && c.Replicas == l.replicas()", "!c.AllowDirect", "./internal/bus:TestThreeServersAgree",
 	},
 	{
 		"connections that outlive the authority they began under",
-		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus",
+		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus:TestTheAuthorityIsReplacedAtOnce",
 	},
 	{
 		"bodies kept beyond the room for them",
-		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay",
+		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay:TestARequestFollowsWhoLeads",
 	},
 	{
 		"a gap for which every worker is asked",
@@ -464,23 +464,23 @@ var mutations = []mutation{
 	},
 	{
 		"an endpoint table that no other gateway is told",
-		"worker/outbox.go", "if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {", "if o.w.cfg.Near != nil && (o.w.cfg.Near(&t) || true) {", "./worker",
+		"worker/outbox.go", "if o.w.cfg.Near != nil && o.w.cfg.Near(&t) {", "if o.w.cfg.Near != nil && (o.w.cfg.Near(&t) || true) {", "./worker:TestNear",
 	},
 	{
 		"a command that reaches no other node",
-		"scheduler/scheduler.go", "if s.cfg.Near == nil || !s.cfg.Near(c) {", "if s.cfg.Near == nil || !s.cfg.Near(c) && false {", "./scheduler",
+		"scheduler/scheduler.go", "if s.cfg.Near == nil || !s.cfg.Near(c) {", "if s.cfg.Near == nil || !s.cfg.Near(c) && false {", "./scheduler:TestNear",
 	},
 	{
 		"a demand taken by a scheduler that does not work",
-		"scheduler/inputs.go", "if !s.hears.Load() {", "if s == nil {", "./scheduler",
+		"scheduler/inputs.go", "if !s.hears.Load() {", "if s == nil {", "./scheduler:TestNear",
 	},
 	{
 		"a command taken by a worker that does not work",
-		"worker/command.go", "if c.Node != w.cfg.Node || !w.hears.Load() {", "if c.Node != w.cfg.Node {", "./worker",
+		"worker/command.go", "if c.Node != w.cfg.Node || !w.hears.Load() {", "if c.Node != w.cfg.Node {", "./worker:TestNear",
 	},
 	{
 		"room for a body that is never given back",
-		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay",
+		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay:TestARequestFollowsWhoLeads",
 	},
 	{
 		"a function that is asked though the kernel tells when it listens",
@@ -572,31 +572,31 @@ var mutations = []mutation{
 	},
 	{
 		"a call under way that keeps processors awake",
-		"internal/awake/spell.go", "s.state.CompareAndSwap(touched, quiet)", "s.state.Load() == touched", "./internal/awake",
+		"internal/awake/spell.go", "s.state.CompareAndSwap(touched, quiet)", "s.state.Load() == touched", "./internal/awake:TestCalls",
 	},
 	{
 		"processors that are kept awake for each call anew",
-		"internal/awake/spell.go", "case quiet, over:", "case over:", "./internal/awake",
+		"internal/awake/spell.go", "case quiet, over:", "case over:", "./internal/awake:TestCalls",
 	},
 	{
 		"starts that take more than their share of sleep",
-		"internal/awake/starts.go", "now.Sub(s.at)/startShare", "now.Sub(s.at)", "./internal/awake",
+		"internal/awake/starts.go", "now.Sub(s.at)/startShare", "now.Sub(s.at)", "./internal/awake:TestStarts",
 	},
 	{
 		"a start that ends the wish of calls",
-		"internal/awake/keeper.go", "want := k.calls.on || ", "want := ", "./internal/awake",
+		"internal/awake/keeper.go", "want := k.calls.on || ", "want := ", "./internal/awake:TestStarts",
 	},
 	{
 		"many processors awake for a call",
-		"internal/awake/choose.go", "m.Processors > mostProcessors", "false", "./internal/awake",
+		"internal/awake/choose.go", "m.Processors > mostProcessors", "false", "./internal/awake:TestChoose",
 	},
 	{
 		"processors of a machine of its own awake for a call",
-		"internal/awake/choose.go", "case !m.Virtual:", "case false:", "./internal/awake",
+		"internal/awake/choose.go", "case !m.Virtual:", "case false:", "./internal/awake:TestChoose",
 	},
 	{
 		"processors awake for a call where the kernel sees to it",
-		"internal/awake/choose.go", "case m.Polls():", "case false:", "./internal/awake",
+		"internal/awake/choose.go", "case m.Polls():", "case false:", "./internal/awake:TestChoose",
 	},
 	{
 		"an init that waits with threads that it does not need",

@@ -1,0 +1,175 @@
+package main
+
+// clusters are the mutations of what holds beyond one machine: who leads, who may join and say what, and how many workers there are.
+var clusters = []mutation{
+	{
+		"an epoch that a worker forgets",
+		"worker/command.go", "w.epoch = max(w.epoch, c.Epoch)", "w.epoch = max(w.epoch, 0*c.Epoch)", "./worker:TestCommandsMayBeRepeatedAndComeLate",
+	},
+	{
+		"commands without the epoch of who leads",
+		"scheduler/scheduler.go", "s.sequence[node], s.cfg.Epoch", "s.sequence[node], bus.Epoch", "./scheduler:TestNear",
+	},
+	{
+		"a lead that is taken from who has it",
+		"internal/bus/lead.go", "rev, err := c.kv.Create(ctx, leadKey, c.value, jetstream.KeyTTL(leadTTL))", "rev, err := c.kv.Put(ctx, leadKey, c.value)", "./internal/bus:TestOneServerLeads",
+	},
+	{
+		"a lead that is kept though another one has it",
+		"internal/bus/lead.go", "\t\tjetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},\n", "\t\t\"X-Before\": {strconv.FormatUint(rev, 10)},\n", "./internal/bus:TestALeadThatIsLostEnds",
+	},
+	{
+		"a lead that outlives its server",
+		"internal/bus/lead.go", "\t\tjetstream.MsgTTLHeader:              {strconv.Itoa(int(leadTTL / time.Second))},\n", "", "./internal/bus:TestALeadIsRenewedAndGivenBack",
+	},
+	{
+		"a lead that is not given back",
+		"internal/bus/lead.go", "if derr := c.kv.Delete(release, leadKey, jetstream.LastRevision(rev)); derr != nil {", "if derr := release.Err(); derr != nil {", "./internal/bus:TestALeadIsRenewedAndGivenBack",
+	},
+	{
+		"a store that stood alone without its way into a cluster",
+		"internal/bus/identity.go", "if id.Mode == ModeStandalone && mode == ModeCluster {", "if id.Mode == ModeStandalone && mode == \"\" {", "./internal/bus:TestAClustersDirectoryIsItsOwn",
+	},
+	{
+		"a store that is opened as another kind of server's",
+		"internal/bus/identity.go", "if id.Mode != mode {", "if id.Mode != mode && id.Mode == \"\" {", "./internal/bus:TestIdentityIsWrittenOnceAndHeld",
+	},
+	{
+		"a store without a marker that is taken for a new one",
+		"internal/bus/identity.go", "filepath.Join(dir, storeDir)); err == nil {", "filepath.Join(dir, storeDir)); err != nil && mode == \"\" {", "./internal/bus:TestIdentityIsWrittenOnceAndHeld",
+	},
+	{
+		"a worker with a wrong token",
+		"internal/bus/roster.go", "func(secret string) bool { return equal(a.token, secret) })", "func(string) bool { return a.token != \"\" })", "./internal/bus:TestWhoMayJoin",
+	},
+	{
+		"a token for many workers",
+		"internal/bus/token.go", "case !t.Used.IsZero():", "case !t.Used.IsZero() && t.By == \"\":", "./internal/bus:TestATokenIsForOneWorker",
+	},
+	{
+		"a token without an end",
+		"internal/bus/token.go", "case !now.Before(t.Expires):", "case !now.Before(t.Expires) && t.Expires.IsZero():", "./internal/bus:TestTokensThatAreGoodForNothing",
+	},
+	{
+		"a token that was revoked, and whose worker is not",
+		"internal/bus/token.go", "if out.By != \"\" {", "if out.By == \"-\" {", "./internal/bus:TestARevokedTokenCutsItsWorkerOff",
+	},
+	{
+		"a worker that was removed and comes back by its key",
+		"internal/bus/roster.go", "case !m.Removed.IsZero():", "case !m.Removed.IsZero() && m.Key == \"\":", "./internal/bus:TestARemovedWorkerThatStartsFirst",
+	},
+	{
+		"a worker without the key of its node",
+		"internal/bus/roster.go", "case m.Key != \"\" && equal(m.Key, a.key):", "case m.Key != \"\":", "./internal/bus:TestANodeIsOneWorker",
+	},
+	{
+		"a worker that reports for another",
+		"internal/bus/doorman.go", "Allow: []string{ReportSubject(node), ", "Allow: []string{ReportSubject(\"*\"), ", "./internal/bus:TestAWorkerSaysAndHearsOnlyWhatIsItsOwn",
+	},
+	{
+		"a worker that hears another's commands",
+		"internal/bus/doorman.go", "\t\t\tCommandSubject(node), SubjectReportsWanted,", "\t\t\tCommandSubject(\"*\"), SubjectReportsWanted,", "./internal/bus:TestAWorkerSaysAndHearsOnlyWhatIsItsOwn",
+	},
+	{
+		"a worker without a certificate that reports",
+		"internal/bus/doorman.go", "if !certified {", "if !certified && token == \"\" {", "./internal/bus:TestCertificatesThatAreRefused",
+	},
+	{
+		"a question whose answer goes to somebody else",
+		"internal/bus/desk.go", "if !strings.HasPrefix(m.Reply, inboxOf(node)+\".\") {", "if m.Reply == \"\" {", "./internal/bus:TestAWorkerSaysAndHearsOnlyWhatIsItsOwn",
+	},
+	{
+		"a certificate that has ended, at the door",
+		"internal/bus/doorman.go", "own.Trust().Check(s.PeerCertificates, now)", "own.Trust().Check(s.PeerCertificates, s.PeerCertificates[0].NotBefore)", "./internal/bus:TestCertificatesThatAreRefused",
+	},
+	{
+		"a certificate of another worker, at the door",
+		"internal/bus/doorman.go", "err = pki.Just(workerSubject(node))(peer)", "err = pki.Only(pki.RoleWorker)(peer)", "./internal/bus:TestCertificatesThatAreRefused",
+	},
+	{
+		"a certificate that has ended, between servers and workers",
+		"internal/pki/keeper.go", "\tpeer, err := i.Trust().Check(s.PeerCertificates, time.Now())\n\tif err != nil {", "\tnow := time.Now()\n\tif len(s.PeerCertificates) > 0 {\n\t\tnow = s.PeerCertificates[0].NotBefore\n\t}\n\tpeer, err := i.Trust().Check(s.PeerCertificates, now)\n\tif err != nil {",
+		"./internal/pki:TestWhoIsLetIn",
+	},
+	{
+		"a certificate of another authority",
+		"internal/pki/trust.go", "err != nil && !t.linked(chain, now) {", "err != nil && now.IsZero() {", "./internal/pki:TestWhoIsLetIn",
+	},
+	{
+		"a worker that is taken for a server",
+		"internal/pki/keeper.go", "if s.Role != r {", "if s.Role != r && s.Role == \"\" {", "./internal/pki:TestWhoIsLetIn",
+	},
+	{
+		"a worker that is taken for a server of the cluster",
+		"internal/bus/cluster.go", "door.keeper.Mutual(pki.Only(pki.RoleServer), ", "door.keeper.Mutual(func(pki.Subject) error { return nil }, ", "./internal/bus:TestWhoIsNoServerIsRefused",
+	},
+	{
+		"a worker whose refusal is not in the audit log",
+		"internal/bus/doorman.go", "\t\td.audit.refused(slogNode(node), remoteOf(c), err)\n\t\treturn false", "\t\treturn false", "./internal/bus:TestATokenIsForOneWorker",
+	},
+	{
+		"a worker whose overreach is not in the audit log",
+		"internal/bus/doorman.go", "if node != \"\" {", "if node == \"\" {", "./internal/bus:TestOverreachIsAudited",
+	},
+	{
+		"who is no server, and is not in the audit log",
+		"internal/bus/audit.go", "func (a *audit) refusedServer(err error) { a.refused(", "func (a *audit) refusedServer(err error) { (*audit)(nil).refused(", "./internal/bus:TestWhoIsNoServerIsRefused",
+	},
+	{
+		"a node that is not heard of and not lost",
+		"scheduler/state/report.go", "n.Missed >= MissedBeats {", "n.Missed >= 100*MissedBeats {", "./scheduler/state:TestASilentNodeLosesItsInstances",
+	},
+	{
+		"an instance that a worker names for another one",
+		"scheduler/state/report.go", "if in != nil && in.Node != n.ID {", "if in != nil && in.Node == \"\" {", "./scheduler/state:TestAReportSpeaksForItsOwnNode",
+	},
+	{
+		"a worker that came back and keeps what is too much",
+		"scheduler/reconcile/scale.go", "Scale.Max; beyond > 0; beyond--", "Scale.Max; beyond > 1000; beyond--", "./scheduler:TestScripts",
+	},
+	{
+		"requests that go on at a worker that is lost",
+		"gateway/invoke/endpoints.go", "\tfor _, id := range slices.Sorted(maps.Keys(n.insts)) {\n\t\te.depart(n, bus.Departure{Instance: id, State: functions.InstanceStopped, Reason: \"its node is out of reach\"}, now)\n\t}\n\tdelete(e.nodes, node)",
+		"\tdelete(e.nodes, node)", "./gateway/invoke:TestAWorkerIsLost",
+	},
+	{
+		"a worker that leaves before it is empty",
+		"scheduler/fleet/fleet.go", "case w.Instances == 0:", "case w.Instances >= 0:", "./scheduler/fleet:TestDecide",
+	},
+	{
+		"a worker that is to leave and is not emptied",
+		"scheduler/pool.go", "out[d.Drain] = reconcile.Withdrawal{Empty: true, Why", "out[d.Drain] = reconcile.Withdrawal{Why", "./scheduler:TestThePoolGrowsAndShrinksWithDemand",
+	},
+	{
+		"another worker emptied than the one that Nomad takes away",
+		"scheduler/fleet/fleet.go", "workers[i].Index > last.Index {", "workers[i].Index < last.Index {", "./scheduler/fleet:TestDecide",
+	},
+	{
+		"a job scaled that has changed",
+		"scheduler/nomad/pool.go", "JobModifyIndex: from.Version,", "JobModifyIndex: 0 * from.Version,", "./scheduler/nomad:TestResize",
+	},
+	{
+		"a token that Nomad refuses, taken for Nomad that is away",
+		"scheduler/nomad/errors.go", "case status.StatusCode() == http.StatusForbidden || ", "case ", "./scheduler/nomad:TestWhoMayNot",
+	},
+	{
+		"a deployment that goes on, taken for a bad request",
+		"scheduler/nomad/errors.go", " || strings.Contains(body, \"active deployment\"):", ":", "./scheduler/nomad:TestResize",
+	},
+	{
+		"a stream of Nomad's that was closed and is not followed again",
+		"scheduler/nomad/pool.go", "\t\tdefer cancel()\n\t\treturn p.stream(", "\t\treturn p.stream(", "./scheduler/nomad:TestWhatTheStreamMissesIsListed",
+	},
+	{
+		"a stand-in for Nomad that lets anybody in",
+		"tests/fakenomad/server.go", "case !has(rights, right):", "case token != \"\" && !has(rights, right):", "./tests/fakenomad:TestWhoMayNot",
+	},
+	{
+		"a stand-in for Nomad whose streams begin anew",
+		"tests/fakenomad/stream.go", "c.events[next-c.first].Index < from {", "c.events[next-c.first].Index < 0 {", "./tests/fakenomad:TestStreamsResume",
+	},
+	{
+		"a stand-in for Nomad that scales what is being deployed",
+		"tests/fakenomad/job.go", "case c.active(id) != nil:", "case c.active(id) != nil && n < 0:", "./scheduler/nomad:TestResize",
+	},
+}
