@@ -134,14 +134,7 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) pass(ctx context.Context, p *PoolState) {
 	done := make(chan *poolView, 1)
 	f.s.offer(ctx, func(now time.Time) []reconcile.Effect {
-		d := fleet.Decision{Count: p.Count}
-		out := withdrawals(f.s.core.State(), p)
-		if p.Elastic {
-			d = fleet.Decide(now, view(f.s.core.State(), p), f.s.cfg.Fleet, f.memory)
-			if _, named := out[d.Drain]; d.Drain != "" && !named {
-				out[d.Drain] = reconcile.Withdrawal{Empty: true, Why: "the pool needs fewer workers"}
-			}
-		}
+		d, out := plan(now, f.s.core.State(), p, f.s.cfg.Fleet, f.memory)
 		done <- viewOf(f.s.core.State(), p, d)
 		return f.s.core.Withdraw(now, out)
 	})
@@ -153,6 +146,19 @@ func (f *follower) pass(ctx context.Context, p *PoolState) {
 		v.Resized = f.resized
 		f.s.pool.Store(v)
 	}
+}
+
+// plan decides about a pool, and says which of its nodes are to take nothing more, or to be emptied.
+func plan(now time.Time, st *state.State, p *PoolState, policy fleet.Policy, m fleet.Memory) (fleet.Decision, map[functions.NodeID]reconcile.Withdrawal) {
+	out := withdrawals(st, p)
+	if !p.Elastic {
+		return fleet.Decision{Count: p.Count}, out
+	}
+	d := fleet.Decide(now, view(st, p), policy, m)
+	if _, named := out[d.Drain]; d.Drain != "" && !named {
+		out[d.Drain] = reconcile.Withdrawal{Empty: true, Why: "the pool needs fewer workers"}
+	}
+	return d, out
 }
 
 func (f *follower) resize(ctx context.Context, p *PoolState, d fleet.Decision) {

@@ -79,14 +79,7 @@ func (w *poolWorld) run(d time.Duration) {
 				}
 			}
 		}
-		out := withdrawals(w.core.State(), &w.pool)
-		v := view(w.core.State(), &w.pool)
-		dec := fleet.Decide(w.now, v, w.policy, w.memory)
-		if dec.Drain != "" {
-			if _, named := out[dec.Drain]; !named {
-				out[dec.Drain] = reconcile.Withdrawal{Empty: true, Why: "fewer"}
-			}
-		}
+		dec, out := plan(w.now, w.core.State(), &w.pool, w.policy, w.memory)
 		w.memory = dec.Memory
 		w.do(w.core.Withdraw(w.now, out))
 		if dec.Count != w.pool.Count {
