@@ -300,7 +300,7 @@ var mutations = []mutation{
 	},
 	{
 		"an instance stopped while it runs something",
-		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker:TestNoRequestLosesItsInstance",
+		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker:TestSlotsUnderConcurrency",
 	},
 	{
 		"a command of an earlier scheduler obeyed",
