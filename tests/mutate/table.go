@@ -231,7 +231,7 @@ var mutations = []mutation{
 	},
 	{
 		"power loss: a block that was replaced and is not put back",
-		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./tests/power TestACutAfterABlockWasReplaced",
+		"internal/bus/spares.go", "case os.SameFile(now, had):", "case os.SameFile(now, had) || now != nil:", "./tests/power TestACutAfterTheServerRewroteABlock",
 	},
 	{
 		"power loss: a record's block that is gone before what replaced the record is on disk",
