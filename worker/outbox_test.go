@@ -35,3 +35,13 @@ func TestAnEndWaitsForItsNews(t *testing.T) {
 		t.Errorf("%d are told, %d wait", len(b.changed), len(b.ending))
 	}
 }
+
+func TestWhoIsAsked(t *testing.T) {
+	t.Parallel()
+	w := &Worker{cfg: Config{Node: "nod_a"}}
+	for node, want := range map[string]bool{"": true, "nod_a": true, "nod_b": false} {
+		if got := w.asked([]byte(node)); got != want {
+			t.Errorf("asked %q: %v", node, got)
+		}
+	}
+}

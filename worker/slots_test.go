@@ -78,6 +78,23 @@ func TestSlotsUnderConcurrency(t *testing.T) {
 	}
 }
 
+// An instance is stopped only while nobody has it.
+func TestAHeldSlotKeepsItsInstance(t *testing.T) {
+	t.Parallel()
+	var s slots
+	s.init(2)
+	s.open()
+	if taken, _ := s.admit(); !taken {
+		t.Fatal("no slot is given")
+	}
+	if s.closeIdle() {
+		t.Error("an instance is stopped whose slot is held")
+	}
+	if !s.release() || !s.closeIdle() {
+		t.Error("an idle instance is not stopped")
+	}
+}
+
 // An instance is frozen only while nobody has it, and who takes a slot of a frozen one is told.
 func TestSlotsOfAFrozenInstance(t *testing.T) {
 	t.Parallel()

@@ -339,6 +339,9 @@ func (p *past) add(r bus.InstanceReport) {
 	p.order = append(p.order, r.Instance)
 }
 
+// asked reports whether a question is for this node: one that names none is for all.
+func (w *Worker) asked(node []byte) bool { return len(node) == 0 || string(node) == string(w.cfg.Node) }
+
 func (w *Worker) subscribe() (unsubscribe func(), err error) {
 	type handler struct {
 		subject string
@@ -356,7 +359,7 @@ func (w *Worker) subscribe() (unsubscribe func(), err error) {
 		{bus.CommandSubject(w.cfg.Node), w.command},
 		{bus.SubjectReportsWanted, func([]byte) { w.out.wanted() }},
 		{bus.SubjectEndpointsWanted, func(node []byte) {
-			if len(node) == 0 || string(node) == string(w.cfg.Node) {
+			if w.asked(node) {
 				w.out.endpoints()
 			}
 		}},

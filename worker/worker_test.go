@@ -310,11 +310,14 @@ func TestFailuresSayWhy(t *testing.T) {
 		{"no image", "image missing is not there (push it first)", missing},
 	} {
 		id := w.begin(c.rev)
+		r := w.state(id, functions.InstanceFailed, functions.InstanceReady)
+		if r.State != functions.InstanceFailed {
+			t.Fatalf("%s: it is %s", c.name, r.State)
+		}
 		d := w.departure(id, nil)
 		if d.State != functions.InstanceFailed || d.Reason != c.reason || d.Failed == nil || d.Failed.Function != "cart" {
 			t.Errorf("%s: departure %+v, want %q", c.name, d, c.reason)
 		}
-		r := w.state(id, functions.InstanceFailed)
 		if r.Reason != c.reason {
 			t.Errorf("%s: report %q", c.name, r.Reason)
 		}

@@ -300,7 +300,7 @@ var mutations = []mutation{
 	},
 	{
 		"an instance stopped while it runs something",
-		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker:TestSlotsUnderConcurrency",
+		"worker/slots.go", "\t\tif w&slotsCount != 0 {\n\t\t\treturn false\n\t\t}\n\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "\t\tif s.word.CompareAndSwap(w, slotsEnded) {", "./worker:TestAHeldSlotKeepsItsInstance",
 	},
 	{
 		"a command of an earlier scheduler obeyed",
@@ -308,7 +308,7 @@ var mutations = []mutation{
 	},
 	{
 		"ready without listening",
-		"worker/ready.go", "err := probe(ctx)", "err := ctx.Err()\n\t\t_ = probe", "./worker:TestFromCommandToReady",
+		"worker/ready.go", "if err := sb.AwaitListening(ctx); err != nil {", "if err := ctx.Err(); err != nil {", "./worker:TestFailuresSayWhy",
 	},
 	{
 		"a lease beyond the slots",
@@ -460,7 +460,7 @@ var mutations = []mutation{
 	},
 	{
 		"a worker that answers for another",
-		"worker/worker.go", "if len(node) == 0 || string(node) == string(w.cfg.Node) {", "if true {", "./worker:TestWhoAsksGetsEverything",
+		"worker/worker.go", "return len(node) == 0 || string(node)", "return len(node) >= 0 || string(node)", "./worker:TestWhoIsAsked",
 	},
 	{
 		"an endpoint table that no other gateway is told",
