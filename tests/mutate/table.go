@@ -246,8 +246,8 @@ var mutations = []mutation{
 		"gateway/queue/redrive.go", "if err := q.bus.Barrier(ctx, bus.StreamInvocations, q.bus.Bodies().Stream()); err != nil {", "if err := ctx.Err(); err != nil {", "./gateway/queue:TestALetterStaysUntilWhatTakesItsPlaceIsOnDisk",
 	},
 	{
-		"power loss: a schedule that goes before its message is on disk",
-		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./tests/power TestACutWhenADelayIsOver",
+		"a schedule that goes before its message is on disk",
+		"gateway/queue/ring.go", "	r.q.bus.BarrierThen(func(err error) {\n\t\tif err != nil {", "	func(then func(error), _ string) { then(nil) }(func(err error) {\n\t\tif err != nil {", "./gateway/queue:TestAScheduleStaysUntilWhatItBroughtIsOnDisk",
 	},
 	{
 		"power loss: a call that did not begin and can never be made",
