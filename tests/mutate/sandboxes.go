@@ -92,7 +92,7 @@ var sandboxes = []mutation{
 	},
 	{
 		"ready while the readiness path says no",
-		"worker/ready.go", "resp.StatusCode < 200 || resp.StatusCode >= 400", "resp.StatusCode < 200", "./worker:TestReadinessPath",
+		"worker/ready.go", "resp.StatusCode < 200 || resp.StatusCode >= 400", "resp.StatusCode < 200", "./worker:TestFailuresSayWhy",
 	},
 	{
 		"an artifact forgotten that an instance is made of",
