@@ -4,11 +4,11 @@ package main
 var sandboxes = []mutation{
 	{
 		"a sandbox that is used twice",
-		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd:TestPoolBounds",
+		"runtime/containerd/pool.go", "\tp.idle = slices.Delete(p.idle, i, i+1)\n\tp.mu.Unlock()\n\t// One that has ended", "\tp.mu.Unlock()\n\t// One that has ended", "./runtime/containerd:TestLinksGoToEgressOnly",
 	},
 	{
 		"a container made ahead that is used twice",
-		"runtime/containerd/precreated.go", "k.waits, k.wanted = nil, time.Now()", "k.wanted = time.Now()", "./runtime/containerd:TestKindsOfContainersMadeAhead",
+		"runtime/containerd/precreated.go", "k.waits, k.wanted = nil, time.Now()", "k.wanted = time.Now()", "./runtime/containerd:TestContainersMadeAheadAreBounded",
 	},
 	{
 		"a container made ahead for another environment",
