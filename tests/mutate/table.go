@@ -258,10 +258,6 @@ var mutations = []mutation{
 		"gateway/queue/redrive.go", "q.bus.BarrierRemovals(ctx, bus.StreamDead)", "q.bus.Barrier(ctx, bus.StreamDead)", "./tests/power TestACutAfterALetterWasPurged",
 	},
 	{
-		"power loss: a dead invocation without its letter",
-		"gateway/queue/finish.go", "dead := rec.State == functions.StateDead", "dead := rec.State == functions.StateDead && rec.Status < 0", "./tests/power TestPowerLoss",
-	},
-	{
 		"power loss: a terminal record that is not looked for",
 		"gateway/queue/attempt.go", "if h.fresh {", "if h.fresh || h.msg != nil {", "./tests/power TestPowerLoss",
 	},
