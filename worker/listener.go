@@ -20,6 +20,7 @@ import (
 	"github.com/tatami-faas/tatami/internal/awake"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 const (
@@ -86,10 +87,30 @@ func (l *listener) run(ctx context.Context) error {
 		_ = srv.Close()
 		l.endAll()
 	})()
-	if err := srv.ServeTLS(l.l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.ServeTLS(sockets{l.l}, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving gateways: %w", err)
 	}
 	return nil
+}
+
+// sockets has the TLS of its connections read and write without the scheduler's help.
+type sockets struct{ net.Listener }
+
+// Accept takes a connection.
+func (s sockets) Accept() (net.Conn, error) {
+	nc, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return direct(nc), nil
+}
+
+// direct is nc as a socket, where it is one.
+func direct(nc net.Conn) net.Conn {
+	if c := socket.New(nc); c != nil {
+		return c
+	}
+	return nc
 }
 
 var errNoToken = errors.New("the request has not this run's token")
@@ -330,6 +351,7 @@ func (l *listener) tunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer inst.Close()
+	inst = direct(inst)
 	conn, br, err := upgrade(w, r, bus.UpgradeTunnel)
 	if err != nil {
 		l.refuse(w, err)

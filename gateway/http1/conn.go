@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // The states of a connection.

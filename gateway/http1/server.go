@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tatami-faas/tatami/gateway/socket"
 	"github.com/tatami-faas/tatami/internal/awake"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // Config says what the server takes and how long it waits. Durations of 0 are no bound.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/gateway/http1"
-	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // upstream holds the connections to one instance. Instances share addresses, so nothing here is known by address, and it ends with

@@ -15,6 +15,7 @@ import (
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 const (
@@ -327,12 +328,10 @@ func (p *peer) send(s *session, l bus.SlotLine) {
 
 // upgrade connects to the worker and asks for another protocol, within a session or for one, whose name it returns.
 func (p *peer) upgrade(ctx context.Context, at bus.Listener, path, protocol, session string) (*tls.Conn, *bufio.Reader, string, error) {
-	d := tls.Dialer{Config: p.tls}
-	nc, err := d.DialContext(ctx, "tcp", at.Address)
+	conn, err := p.reach(ctx, at.Address)
 	if err != nil {
 		return nil, nil, "", err
 	}
-	conn := nc.(*tls.Conn) // as the dialer promises
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	br := bufio.NewReader(conn)
 	head := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
@@ -346,6 +345,26 @@ func (p *peer) upgrade(ctx context.Context, at bus.Listener, path, protocol, ses
 		return nil, nil, "", err
 	}
 	return conn, br, name, nil
+}
+
+// reach connects to the worker. The connection is over a *socket.Conn.
+func (p *peer) reach(ctx context.Context, address string) (*tls.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	sock := socket.New(nc)
+	if sock == nil {
+		_ = nc.Close()
+		return nil, fmt.Errorf("%s is reached by no socket", address)
+	}
+	conn := tls.Client(sock, p.tls)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // switched sends the head of a request and reads up to the end of the answer's, which must be that the protocol is another one now.

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/tatami-faas/tatami/functions"
-	"github.com/tatami-faas/tatami/gateway/socket"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // tunnel is a connection to an instance. It is a TLS connection to the worker, whose bytes are the instance's.
@@ -66,12 +66,7 @@ func (p *peer) dial(ctx context.Context, inst functions.InstanceID) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	sock := socket.New(conn.NetConn())
-	if sock == nil {
-		_ = conn.Close()
-		return nil, p.broken(nil)
-	}
-	t := &tunnel{Conn: conn, sock: sock}
+	t := &tunnel{Conn: conn, sock: conn.NetConn().(*socket.Conn)} // as reach promises
 	if n := br.Buffered(); n > 0 {
 		b, _ := br.Peek(n)
 		t.ahead = append(t.ahead, b...)

@@ -5,7 +5,7 @@ import (
 	"net"
 	"sync"
 
-	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // hop passes bytes on to an instance and back without a look at them: about the least that a process in Go costs which stands in between. It uses its

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // pair returns the two ends of a connection; ours is a Conn.

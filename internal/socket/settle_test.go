@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tatami-faas/tatami/gateway/socket"
+	"github.com/tatami-faas/tatami/internal/socket"
 )
 
 // A listener that settles keeps what was connected, and lets nobody connect.
