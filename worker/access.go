@@ -19,26 +19,36 @@ func (w *Worker) Admit(node functions.NodeID, inst functions.InstanceID) error {
 	if node != w.cfg.Node {
 		return fault.New(fault.CodeUnavailable, "node %s is not this one", node)
 	}
+	if !w.near.Load() {
+		w.near.Store(true)
+	}
+	_, err := w.admit(inst)
+	return err
+}
+
+// admit takes a slot of an instance.
+func (w *Worker) admit(inst functions.InstanceID) (*instance, error) {
 	in := w.lookup(inst)
 	if in == nil {
-		return fault.New(fault.CodeUnavailable, "instance %s is gone", inst)
+		return nil, fault.New(fault.CodeUnavailable, "instance %s is gone", inst)
 	}
 	taken, frozen := in.slots.admit()
 	if !taken {
-		return fault.New(fault.CodeUnavailable, "instance %s has no free slot", inst)
+		w.full(in)
+		return nil, fault.New(fault.CodeUnavailable, "instance %s has no free slot", inst)
 	}
 	if !frozen {
-		return nil
+		return in, nil
 	}
 	begun := time.Now()
 	if err := in.thaw(); err != nil {
 		in.slots.release()
 		w.log.Error("a frozen instance cannot be thawed", "fn", in.record.Ref().String(), "inst", inst, "err", err)
-		return fault.Wrap(fault.CodeUnavailable, err, "instance %s cannot be thawed", inst)
+		return nil, fault.Wrap(fault.CodeUnavailable, err, "instance %s cannot be thawed", inst)
 	}
 	w.thaws.count.Add(1)
 	w.thaws.took.Add(int64(time.Since(begun)))
-	return nil
+	return in, nil
 }
 
 // Thaws is how many slots were taken of frozen instances, and how long that took together until they ran.

@@ -122,6 +122,7 @@ func (w *Worker) commandStop(c bus.Command) {
 		return
 	}
 	if q := c.Quiet.Std(); q > 0 && in.idleFor(time.Now()) < q || !in.slots.closeIdle() {
+		w.recall(in)
 		w.out.changed(in)
 		return
 	}
@@ -146,7 +147,7 @@ func (w *Worker) commandDrain(c bus.Command, now time.Time) {
 	if in.callOffStart(e) {
 		return
 	}
-	in.slots.close()
+	w.shut(in)
 	if in.askEnd(e) {
 		w.out.departed(in, functions.InstanceDraining, c.Reason)
 	} else {
@@ -163,7 +164,7 @@ func (w *Worker) End(node functions.NodeID, inst functions.InstanceID, reason st
 	if in == nil {
 		return nil
 	}
-	in.slots.close()
+	w.shut(in)
 	if in.askEnd(end{reason: reason, deadline: time.Now()}) {
 		w.out.departed(in, functions.InstanceDraining, reason)
 	} else {

@@ -18,6 +18,7 @@ type instance struct {
 	revision *functions.Revision
 	adopted  bool
 	slots    slots
+	keeping  keeping
 	frost    frost
 	// lastUsed is how long after born a slot was last given back; 0: never. So a clock that is set makes nothing look idle, or used.
 	lastUsed atomic.Int64

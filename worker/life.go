@@ -240,7 +240,7 @@ func (w *Worker) keep(in *instance, sb sandbox.Sandbox) {
 	w.rest(in, sb)
 	select {
 	case <-sb.Done():
-		in.slots.close()
+		w.shut(in)
 		exit := sb.Exit()
 		reason := describe(exit, in.record.Limits)
 		if in.askEnd(end{reason: reason}) {

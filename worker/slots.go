@@ -93,4 +93,10 @@ func (s *slots) close() {
 	}
 }
 
+// isOpen reports whether slots may be taken, where there are any.
+func (s *slots) isOpen() bool { return s.word.Load()&slotsOpen != 0 }
+
+// roomy reports whether no more than half of the slots are held.
+func (s *slots) roomy() bool { return 2*(s.word.Load()&slotsCount) <= s.limit }
+
 func (s *slots) held() int { return int(s.word.Load() & slotsCount) }

@@ -50,6 +50,8 @@ type Worker struct {
 	hears atomic.Bool
 	// listener is nil where no gateway comes from elsewhere; set by Run before anything else.
 	listener *listener
+	// near says that a gateway of this process takes slots.
+	near atomic.Bool
 
 	starts *turns
 	// cannotReclaim says that the node has no way to take memory back; the measuring goroutine's.
@@ -172,7 +174,7 @@ func (w *Worker) shutdown(leave bool) {
 	const reason = "the worker is stopping"
 	deadline := time.Now().Add(w.cfg.DrainTimeout)
 	for _, in := range all {
-		in.slots.close()
+		w.shut(in)
 	}
 	if leave && w.listener != nil {
 		awaitSlots(all, deadline)

@@ -60,7 +60,10 @@ type session struct {
 
 	sequence uint64
 	asked    map[uint64]question
-	held     map[functions.InstanceID]int
+	held     map[functions.InstanceID]*holding
+	// looks is the timer of the next look at what is kept; looking says that it runs.
+	looks   *time.Timer
+	looking bool
 	// out is what waits to be written; one caller at a time writes, for all.
 	out, spare []byte
 	writing    bool
@@ -71,6 +74,12 @@ type session struct {
 type question struct {
 	inst   functions.InstanceID
 	answer chan error
+}
+
+func newSession(id string, conn net.Conn, at bus.Listener) *session {
+	return &session{
+		id: id, conn: conn, at: at, asked: map[uint64]question{}, held: map[functions.InstanceID]*holding{}, tunnels: map[*tunnel]struct{}{},
+	}
 }
 
 func newPeer(w *Workers, node functions.NodeID, at bus.Listener) *peer {
@@ -171,10 +180,7 @@ func (p *peer) connect(ctx context.Context) (*session, *bufio.Reader, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &session{
-		id: id, conn: conn, at: at, asked: map[uint64]question{}, held: map[functions.InstanceID]int{},
-		tunnels: map[*tunnel]struct{}{},
-	}
+	s := newSession(id, conn, at)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.at != at {
@@ -199,8 +205,11 @@ func (p *peer) serve(ctx context.Context, s *session, br *bufio.Reader) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now = nil
-	for inst, n := range s.held {
-		p.stale[inst] += n
+	s.rest()
+	for inst, h := range s.held {
+		if h.lent > 0 {
+			p.stale[inst] += h.lent
+		}
 	}
 	for _, q := range s.asked {
 		q.answer <- p.broken(err)
@@ -223,107 +232,13 @@ func (p *peer) ping(s *session, ended <-chan struct{}) {
 		select {
 		case <-tick.C:
 			p.mu.Lock()
-			p.send(s, bus.SlotLine{Op: bus.SlotPing})
+			s.say(bus.SlotLine{Op: bus.SlotPing})
+			p.flush(s)
 			p.mu.Unlock()
 		case <-ended:
 			return
 		}
 	}
-}
-
-// read takes the answers in until the session breaks.
-func (p *peer) read(s *session, br *bufio.Reader) error {
-	in := bufio.NewReaderSize(&listening{s.conn, br}, 4*bus.MaxSlotLine)
-	for {
-		b, err := in.ReadSlice('\n')
-		if err != nil {
-			return err
-		}
-		line, err := bus.ParseSlotLine(b)
-		if err != nil {
-			return err
-		}
-		if line.Sequence == 0 {
-			continue // the answer to a ping
-		}
-		p.mu.Lock()
-		q, ok := s.asked[line.Sequence]
-		delete(s.asked, line.Sequence)
-		if ok && line.Op == bus.SlotGranted {
-			s.held[q.inst]++
-		}
-		p.mu.Unlock()
-		switch {
-		case !ok:
-			return fmt.Errorf("the worker answered what nobody asked: %q", b)
-		case line.Op == bus.SlotGranted:
-			q.answer <- nil
-		default:
-			q.answer <- fault.New(fault.CodeUnavailable, "%s", line.Text)
-		}
-	}
-}
-
-// admit takes a slot.
-func (p *peer) admit(inst functions.InstanceID) error {
-	p.mu.Lock()
-	s := p.now
-	if s == nil {
-		p.mu.Unlock()
-		return p.broken(nil)
-	}
-	s.sequence++
-	q := question{inst, make(chan error, 1)}
-	s.asked[s.sequence] = q
-	p.send(s, bus.SlotLine{Op: bus.SlotAdmit, Sequence: s.sequence, Text: string(inst)})
-	p.mu.Unlock()
-	return <-q.answer
-}
-
-// release gives a slot back; of a session that broke, the worker has it.
-func (p *peer) release(inst functions.InstanceID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stale[inst] > 0 {
-		if p.stale[inst]--; p.stale[inst] == 0 {
-			delete(p.stale, inst)
-		}
-		return
-	}
-	s := p.now
-	if s == nil || s.held[inst] == 0 {
-		p.w.log.Error("a slot was given back that nobody held", "node", p.node, "inst", inst)
-		return
-	}
-	if s.held[inst]--; s.held[inst] == 0 {
-		delete(s.held, inst)
-	}
-	p.send(s, bus.SlotLine{Op: bus.SlotRelease, Text: string(inst)})
-}
-
-// send writes a line, in the order of the calls; p.mu is held, and given up while it writes. What comes meanwhile goes with the next write.
-func (p *peer) send(s *session, l bus.SlotLine) {
-	s.out = l.Append(s.out)
-	if s.writing {
-		return
-	}
-	s.writing = true
-	for len(s.out) > 0 {
-		b := s.out
-		s.out = s.spare[:0]
-		p.mu.Unlock()
-		_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, err := s.conn.Write(b)
-		if err != nil {
-			// The reader sees it too, and undoes the session.
-			_ = s.conn.Close()
-		}
-		p.mu.Lock()
-		if s.spare = b; err != nil {
-			s.out = s.out[:0]
-		}
-	}
-	s.writing = false
 }
 
 // upgrade connects to the worker and asks for another protocol, within a session or for one, whose name it returns.

@@ -51,7 +51,8 @@ const (
 
 // Operations of slot lines.
 const (
-	// SlotAdmit asks for a slot of the instance in Text, SlotRelease gives it back, SlotPing asks for a sign of life.
+	// SlotAdmit asks for a slot of the instance in Text, SlotRelease gives it back, SlotPing asks for a sign of life. SlotRelease from the worker, without
+	// a sequence, asks to have back what is kept of the instance's slots.
 	SlotAdmit   = 'A'
 	SlotRelease = 'R'
 	SlotPing    = 'P'
@@ -59,6 +60,9 @@ const (
 	SlotGranted = 'Y'
 	SlotRefused = 'N'
 )
+
+// SlotKeep as the text of a SlotGranted says that the gateway may keep the instance's slots for a moment that its calls give back, for calls to come.
+const SlotKeep = "keep"
 
 // SlotLine is a line of a session: OP SEQUENCE TEXT. The answer to a line has its sequence.
 type SlotLine struct {

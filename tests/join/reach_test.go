@@ -122,9 +122,7 @@ func TestEverythingPasses(t *testing.T) {
 			t.Fatalf("heard %d bytes, %v", len(got), err)
 		}
 	}
-	if n.held() != 1 {
-		t.Errorf("%d slots are held by one WebSocket", n.held())
-	}
+	n.until("one slot is held by one WebSocket, and none is kept any more", func() bool { return n.held() == 1 })
 	if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Error(err)
 	}
