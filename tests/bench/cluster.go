@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"syscall"
@@ -214,7 +215,8 @@ func clusterPacking(ctx context.Context, binary string) (figures []figure, err e
 	return figures, nil
 }
 
-// clusterHop measures calls to an instance on a worker that has joined, beside calls to one in the gateway's own process.
+// clusterHop measures calls to an instance on a worker that has joined, beside calls to one in the gateway's own process, and to the same one through two
+// bare hops, with the processors kept awake as the gateway has them, where the kernel can be asked.
 func clusterHop(ctx context.Context, binary string) (figures []figure, err error) {
 	here, err := startServer(ctx, binary)
 	if err != nil {
@@ -234,12 +236,24 @@ func clusterHop(ctx context.Context, binary string) (figures []figure, err error
 			return nil, err
 		}
 	}
+	pid, err := there.instancePID(ctx, "warm")
+	if err != nil {
+		return nil, err
+	}
+	between, err := startHops(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, between.stop()) }()
+	bare := warmWay{name: "two-hops", addr: between.near.listener.Addr().String(), path: "/", brief: true, awake: canBeAwake()}
 	m := measures{}
-	if err := m.rounds(ctx, []warmWay{{name: "local", addr: here.Public, path: "/fn/warm"}, {name: "remote", addr: there.Public, path: "/fn/warm"}}); err != nil {
+	if err := m.rounds(ctx, []warmWay{{name: "local", addr: here.Public, path: "/fn/warm"}, bare, {name: "remote", addr: there.Public, path: "/fn/warm"}}); err != nil {
 		return nil, err
 	}
 	for _, w := range warmMetrics {
-		figures = append(figures, beside("cluster", "hop_"+w.metric, w.unit, median(m["remote"][w.metric]), "local", median(m["local"][w.metric]), rounds))
+		for _, base := range []string{"local", bare.name} {
+			figures = append(figures, beside("cluster", "hop_"+w.metric, w.unit, median(m["remote"][w.metric]), base, median(m[base][w.metric]), rounds))
+		}
 	}
 	return figures, nil
 }

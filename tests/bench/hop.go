@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 
@@ -13,6 +14,7 @@ import (
 type hop struct {
 	listener net.Listener
 	dial     func(context.Context, string, string) (net.Conn, error)
+	tls      *tls.Config
 	passing  sync.WaitGroup
 }
 
@@ -24,11 +26,16 @@ func startHop(pid int) (*hop, error) {
 	if err != nil {
 		return nil, err
 	}
+	return startHopBy(dial, nil)
+}
+
+// startHopBy begins a hop to where dial connects; config, where it is not nil, is for TLS with its clients.
+func startHopBy(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) (*hop, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	h := &hop{listener: l, dial: dial}
+	h := &hop{listener: l, dial: dial, tls: config}
 	h.passing.Go(h.accept)
 	return h, nil
 }
@@ -51,7 +58,10 @@ func (h *hop) pass(client net.Conn) {
 		return
 	}
 	defer instance.Close()
-	from, to := socket.New(client), socket.New(instance)
+	from, to := overSocket(client), overSocket(instance)
+	if h.tls != nil {
+		from = tls.Server(from, h.tls)
+	}
 	buf := make([]byte, hopPiece)
 	for {
 		n, err := from.Read(buf)
@@ -63,6 +73,14 @@ func (h *hop) pass(client net.Conn) {
 		}
 		from, to = to, from
 	}
+}
+
+// overSocket has the connection use its socket as the gateway does; one of TLS does so already.
+func overSocket(nc net.Conn) net.Conn {
+	if s := socket.New(nc); s != nil {
+		return s
+	}
+	return nc
 }
 
 // stop takes no more connections, and waits for the clients to end those that are there.

@@ -47,6 +47,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == idlerVerb {
 		os.Exit(idlerMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == farHopVerb {
+		os.Exit(farHopMain(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "control" {
 		os.Exit(controlMain(os.Args[2:]))
 	}

@@ -55,7 +55,7 @@ func TestBench(t *testing.T) {
 		"warm rps_c32 reverseproxy", "warm p99_us_open30 reverseproxy", "cold p50_ms containerd-client", "cold p99_ms containerd-client",
 		"queue accept_per_s_c64 raw-jetstream", "queue accept_per_s_c64 raw-jetstream-sync-always", "queue complete_per_s raw-jetstream", "scheduler noisy_p99_ratio ",
 		"warm p99_us_open30 nginx", "warm p50_us_c1 hop", "warm p50_us_c1 stay-awake-never", "warm rps_c32 stay-awake-never", "warm p50_us_c1_f4 one-function", "overload goodput_ratio ", "overload recovery_s ",
-		"cluster hop_p50_us_c1 local", "cluster hop_rps_c32 local",
+		"cluster hop_p50_us_c1 local", "cluster hop_rps_c32 local", "cluster hop_p50_us_c1 two-hops",
 	} {
 		if !got[want] {
 			t.Errorf("no figure %s", want)

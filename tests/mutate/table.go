@@ -423,6 +423,42 @@ var mutations = []mutation{
 		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote:TestListening",
 	},
 	{
+		"a slot that is kept though the worker did not say that it may be",
+		"gateway/remote/holding.go", "h.keep, h.looks = keep, 0", "h.keep, h.looks = true, 0", "./gateway/remote",
+	},
+	{
+		"a slot that is kept and needed by nobody",
+		"gateway/remote/holding.go", "n := h.least", "n := 0", "./gateway/remote",
+	},
+	{
+		"a word on keeping slots that never grows old",
+		"gateway/remote/holding.go", "h.looks >= wordLooks", "false", "./gateway/remote",
+	},
+	{
+		"a gateway that keeps slots which its worker wants back",
+		"gateway/remote/slots.go", "h.recalled()", "_ = h", "./gateway/remote",
+	},
+	{
+		"kept slots of a broken session taken for a caller's",
+		"gateway/remote/peer.go", "p.stale[inst] += h.lent", "p.stale[inst] += h.lent + h.kept", "./gateway/remote",
+	},
+	{
+		"an instance that drains and does not ask for the slots that are kept of it",
+		"worker/keeping.go", "\tin.slots.close()\n\tw.recall(in)\n", "\tin.slots.close()\n", "./worker:TestKeptSlotsAreRecalled",
+	},
+	{
+		"a full instance that does not ask for the slots that are kept of it",
+		"worker/keeping.go", "time.Since(in.born))))\n\tw.recall(in)\n", "time.Since(in.born))))\n", "./worker:TestWhatGatewaysMayKeep",
+	},
+	{
+		"one gateway of several that keeps what others need",
+		"worker/keeping.go", "!alone && !in.slots.roomy()", "false", "./worker:TestNoSlotIsKeptThatIsWanted",
+	},
+	{
+		"slots kept of an instance that drains",
+		"worker/keeping.go", "in.slots.isOpen() &&", "", "./worker:TestNoSlotIsKeptThatIsWanted",
+	},
+	{
 		"a key that a Nomad node lacks as a label",
 		"scheduler/nomad/config.go", "ok && line != MetaLine(key)", "ok", "./cmd/tatami:TestAWorkerInNomad",
 	},
