@@ -1,13 +1,31 @@
 package remote
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 const (
 	// lookEvery is how often a session looks at the slots that it keeps: what nobody needed since the last look is given back.
 	lookEvery = 50 * time.Millisecond
 	// wordLooks is for how many looks a worker's word holds that slots may be kept. After that it is asked again, by the next call.
 	wordLooks = 20
+	// sureFor is how long after a sign of life a worker is taken to live, for what is sent to it without a question.
+	sureFor = 5 * time.Millisecond
 )
+
+// life is when a session's worker gave a sign of life last.
+type life struct {
+	born time.Time
+	// last is how long after born that was.
+	last atomic.Int64
+}
+
+// sign notes that something came from the worker.
+func (l *life) sign() { l.last.Store(int64(time.Since(l.born))) }
+
+// sure reports whether something came a moment ago.
+func (l *life) sure() bool { return time.Since(l.born)-time.Duration(l.last.Load()) < sureFor }
 
 // holding is what a session has of an instance's slots. A slot that a call gave back is kept for the next one where the worker says that it may be, so that
 // neither asks: the question would take as long as the call.
@@ -25,15 +43,16 @@ func (h *holding) granted(keep bool) {
 	h.keep, h.looks = keep, 0
 }
 
-// lend gives a caller a slot that is kept; false where none is.
-func (h *holding) lend() bool {
-	if h.kept == 0 {
-		return false
-	}
+// lend gives a caller one of the slots that are kept.
+func (h *holding) lend() {
 	h.lent++
+	h.unkeep()
+}
+
+// unkeep keeps one slot less.
+func (h *holding) unkeep() {
 	h.kept--
 	h.least = min(h.least, h.kept)
-	return true
 }
 
 // back takes a slot from a caller, and reports whether it is kept; if not it is the worker's.

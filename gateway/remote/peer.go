@@ -52,11 +52,12 @@ type peer struct {
 	stale map[functions.InstanceID]int
 }
 
-// session is the connection for slots. Its fields are guarded by its peer's mutex, but for conn and id.
+// session is the connection for slots. Its fields are guarded by its peer's mutex, but for conn, id and life.
 type session struct {
 	id   string
 	conn net.Conn
 	at   bus.Listener
+	life life
 
 	sequence uint64
 	asked    map[uint64]question
@@ -78,7 +79,7 @@ type question struct {
 
 func newSession(id string, conn net.Conn, at bus.Listener) *session {
 	return &session{
-		id: id, conn: conn, at: at, asked: map[uint64]question{}, held: map[functions.InstanceID]*holding{}, tunnels: map[*tunnel]struct{}{},
+		id: id, conn: conn, at: at, life: life{born: time.Now()}, asked: map[uint64]question{}, held: map[functions.InstanceID]*holding{}, tunnels: map[*tunnel]struct{}{},
 	}
 }
 

@@ -18,6 +18,7 @@ func (p *peer) read(s *session, br *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
+		s.life.sign()
 		line, err := bus.ParseSlotLine(b)
 		if err != nil {
 			return err
@@ -60,7 +61,8 @@ func (p *peer) answered(s *session, line bus.SlotLine) error {
 	return nil
 }
 
-// admit takes a slot: one that is kept, or one that the worker gives.
+// admit takes a slot: one that is kept, where the worker lives for all that is known, or one that it gives. What is sent to a worker that is dead can
+// often not be sent again; who asks it finds out before.
 func (p *peer) admit(inst functions.InstanceID) error {
 	p.mu.Lock()
 	s := p.now
@@ -68,9 +70,15 @@ func (p *peer) admit(inst functions.InstanceID) error {
 		p.mu.Unlock()
 		return p.broken(nil)
 	}
-	if h := s.held[inst]; h != nil && h.lend() {
-		p.mu.Unlock()
-		return nil
+	if h := s.held[inst]; h != nil && h.kept > 0 {
+		if s.life.sure() {
+			h.lend()
+			p.mu.Unlock()
+			return nil
+		}
+		// It may be the last one: the question is for this one.
+		h.unkeep()
+		s.give(inst, h, 1)
 	}
 	s.sequence++
 	q := question{inst, make(chan error, 1)}

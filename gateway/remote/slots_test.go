@@ -122,6 +122,7 @@ func TestASlotIsKept(t *testing.T) {
 		// One is needed again and again, the others are not.
 		for range 4 {
 			time.Sleep(lookEvery * 3 / 4)
+			p.now.life.sign()
 			take(t, p, 1)
 			p.release(inst)
 		}
@@ -131,6 +132,34 @@ func TestASlotIsKept(t *testing.T) {
 		time.Sleep(2 * lookEvery)
 		if said := d.heard(); said != "back" || d.held != 0 || len(p.now.held) != 0 || p.now.looking {
 			t.Errorf("none needed, said %q; %d are held", said, d.held)
+		}
+	})
+}
+
+// A worker that was silent for a moment may be dead: the next call asks it, with the slot that was kept, for that may be the last one.
+func TestASilentWorkerIsAsked(t *testing.T) {
+	t.Parallel()
+	withSession(t, bus.SlotKeep, func(t *testing.T, p *peer, d *counterpart) {
+		take(t, p, 1)
+		p.release(inst)
+		d.heard()
+		time.Sleep(sureFor - time.Nanosecond)
+		take(t, p, 1)
+		p.release(inst)
+		if said := d.heard(); said != "" {
+			t.Errorf("a moment after a sign of life a call said %q", said)
+		}
+		time.Sleep(time.Nanosecond)
+		take(t, p, 1)
+		if said := d.heard(); said != "back ask" || d.held != 1 {
+			t.Errorf("a moment later a call said %q; %d are held", said, d.held)
+		}
+		p.release(inst)
+		// The answer was another sign.
+		take(t, p, 1)
+		p.release(inst)
+		if said := d.heard(); said != "" {
+			t.Errorf("after the answer a call said %q", said)
 		}
 	})
 }
@@ -154,6 +183,7 @@ func TestTheWordIsAskedForAgain(t *testing.T) {
 	t.Parallel()
 	withSession(t, bus.SlotKeep, func(t *testing.T, p *peer, d *counterpart) {
 		for begun := time.Now(); time.Since(begun) < 3*wordLooks*lookEvery; time.Sleep(lookEvery / 5) {
+			p.now.life.sign()
 			take(t, p, 1)
 			p.release(inst)
 		}
@@ -241,6 +271,9 @@ func TestSlotsAreKeptInNumber(t *testing.T) {
 					time.Sleep(time.Duration(1+(7*i+3*n)%23) * time.Millisecond)
 					p.release(inst)
 					time.Sleep(time.Duration((5*i+11*n)%61) * time.Millisecond)
+					if n%3 > 0 {
+						p.now.life.sign()
+					}
 				}
 			})
 		}

@@ -19,6 +19,8 @@ type tunnel struct {
 	sock *socket.Conn
 	// ahead is what the instance said together with the worker's answer.
 	ahead []byte
+	// life is its session's.
+	life  *life
 	leave func()
 	// lost is why the session ended with which the tunnel did; nil while it lasts.
 	lost atomic.Pointer[error]
@@ -32,6 +34,9 @@ func (t *tunnel) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := t.Conn.Read(b)
+	if n > 0 {
+		t.life.sign()
+	}
 	if lost := t.lost.Load(); err != nil && lost != nil {
 		err = *lost
 	}
@@ -66,7 +71,7 @@ func (p *peer) dial(ctx context.Context, inst functions.InstanceID) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	t := &tunnel{Conn: conn, sock: conn.NetConn().(*socket.Conn)} // as reach promises
+	t := &tunnel{Conn: conn, life: &s.life, sock: conn.NetConn().(*socket.Conn)} // as reach promises
 	if n := br.Buffered(); n > 0 {
 		b, _ := br.Peek(n)
 		t.ahead = append(t.ahead, b...)

@@ -439,6 +439,14 @@ var mutations = []mutation{
 		"gateway/remote/slots.go", "h.recalled()", "_ = h", "./gateway/remote",
 	},
 	{
+		"a call sent to a worker that may be dead",
+		"gateway/remote/slots.go", "if s.life.sure() {", "if true {", "./gateway/remote:TestASilentWorkerIsAsked",
+	},
+	{
+		"a tunnel whose answers are no signs of life",
+		"gateway/remote/tunnel.go", "\t\tt.life.sign()\n", "", "./gateway/remote:TestAnswersAreSignsOfLife",
+	},
+	{
 		"kept slots of a broken session taken for a caller's",
 		"gateway/remote/peer.go", "p.stale[inst] += h.lent", "p.stale[inst] += h.lent + h.kept", "./gateway/remote",
 	},
@@ -580,7 +588,7 @@ var mutations = []mutation{
 	},
 	{
 		"a joined worker that sleeps while it is asked for slots",
-		"worker/listener.go", "\t\tl.w.cfg.Awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
+		"worker/session.go", "\t\tl.w.cfg.Awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
 	},
 	{
 		"a joined worker that sleeps while bytes pass",
