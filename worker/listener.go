@@ -33,9 +33,9 @@ const (
 )
 
 // listener is where gateways elsewhere reach the instances, over TLS on which both sides show certificates. Short questions come over HTTP/2.
-// A gateway opens a session, over which it takes and gives back slots, and for
-// each connection to an instance a tunnel within that session, whose bytes are not looked at. What a session holds ends with it, so that
-// a gateway that dies gives everything back, once.
+// A gateway opens a session, over which it takes and gives back slots, those included that it keeps between its calls, and for each connection to an
+// instance a tunnel within that session, whose bytes are not looked at. What a session holds ends with it, so that a gateway that dies gives everything
+// back, once.
 type listener struct {
 	w     *Worker
 	log   *slog.Logger
