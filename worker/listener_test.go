@@ -433,7 +433,11 @@ func TestGatewaysKeepProcessorsAwake(t *testing.T) {
 	id := w.serving(revision())
 	g := session(t, at)
 	tunnel := upgraded(t, at, bus.PathTunnel+string(id), bus.UpgradeTunnel, g.session)
-	told.None("an open tunnel")
+	g.say("P 0 \n")
+	if got := g.answer(); got != "Y 0" {
+		t.Errorf("heard %q", got)
+	}
+	told.None("an open tunnel, and a sign of life")
 	g.say("A 1 " + string(id) + "\n")
 	told.Begins("a question for a slot")
 	told.Settle()

@@ -184,7 +184,6 @@ func (l *listener) talk(s *session, br *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		l.w.cfg.Awake.Touch()
 		line, err := bus.ParseSlotLine(b)
 		if err != nil {
 			return err
@@ -200,6 +199,8 @@ func (l *listener) take(s *session, line bus.SlotLine) bool {
 	inst := functions.InstanceID(line.Text)
 	switch line.Op {
 	case bus.SlotAdmit:
+		// A call comes; a sign of life is none, and what is given back was one.
+		l.w.cfg.Awake.Touch()
 		in, err := l.w.admit(inst)
 		if err != nil {
 			s.say(bus.SlotLine{Op: bus.SlotRefused, Sequence: line.Sequence, Text: err.Error()})

@@ -591,6 +591,10 @@ var mutations = []mutation{
 		"worker/session.go", "\t\tl.w.cfg.Awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
 	},
 	{
+		"a joined worker that signs of life keep awake",
+		"worker/session.go", "\tcase bus.SlotPing:\n", "\tcase bus.SlotPing:\n\t\tl.w.cfg.Awake.Touch()\n", "./worker:TestGatewaysKeepProcessorsAwake",
+	},
+	{
 		"a joined worker that sleeps while bytes pass",
 		"worker/listener.go", "\th.awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
 	},

@@ -106,18 +106,16 @@ func (w *Wishes) next(want bool, why string) {
 	}
 }
 
-// None fails the test where a wish was told that nobody has waited for.
+// None fails the test where a wish was told by now that nobody has waited for.
 func (w *Wishes) None(why string) {
 	w.t.Helper()
-	select {
-	case got := <-w.told:
+	for _, got := range w.untilNow() {
 		w.t.Errorf("%s: the processors were told %d", why, got)
-	default:
 	}
 }
 
-// Settle waits until they may sleep, whatever was told since, after the last thing that keeps them awake.
-func (w *Wishes) Settle() {
+// untilNow is what was told by now and not waited for.
+func (w *Wishes) untilNow() (all []int32) {
 	w.t.Helper()
 	if _, err := w.fifo.Write(binary.NativeEndian.AppendUint32(nil, mark)); err != nil {
 		w.t.Fatal(err)
@@ -125,16 +123,22 @@ func (w *Wishes) Settle() {
 	for {
 		select {
 		case got := <-w.told:
-			if got != mark {
-				w.awake.Store(got == 0)
-				continue
+			if got == mark {
+				return all
 			}
+			w.awake.Store(got == 0)
+			all = append(all, got)
 		case <-time.After(patience):
 			w.t.Fatal("the mark was not told")
 		}
-		if w.awake.Load() {
-			w.Ends("nothing more")
-		}
-		return
+	}
+}
+
+// Settle waits until they may sleep, whatever was told since, after the last thing that keeps them awake.
+func (w *Wishes) Settle() {
+	w.t.Helper()
+	w.untilNow()
+	if w.awake.Load() {
+		w.Ends("nothing more")
 	}
 }
