@@ -80,7 +80,7 @@ func newSystem(ctx context.Context, cfg upConfig, log *slog.Logger) (_ *system, 
 	if err != nil {
 		return nil, err
 	}
-	scfg := scheduler.Config{Compact: cfg.Compact, CompactAfter: cfg.CompactAfter, Pool: pool, Fleet: cfg.fleet()}
+	scfg := scheduler.Config{Epoch: s.bus.Identity().Epoch, Compact: cfg.Compact, CompactAfter: cfg.CompactAfter, Pool: pool, Fleet: cfg.fleet()}
 	if s.worker != nil {
 		scfg.Near = s.worker.Hear
 	}

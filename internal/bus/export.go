@@ -56,14 +56,14 @@ func (b *Bus) Export(ctx context.Context, host, to string, also ...string) (done
 	if c.last, err = json.Marshal(Leader{Schema: Schema, Server: b.identity.ServerName, Boot: b.boot, Moved: where}); err != nil {
 		return done, err
 	}
-	err = c.serve(ctx, epoch, func(ctx context.Context, _ uint64) error {
+	err = c.serve(ctx, epoch, func(ctx context.Context, epoch uint64) error {
 		// Whoever led until now has stopped by the time at which its key would have ended.
 		select {
 		case <-time.After(leadTTL):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		done, err = b.export(ctx, where, to, also)
+		done, err = b.export(ctx, exporting{where: where, to: to, also: also, epoch: epoch})
 		return err
 	})
 	if err != nil {
@@ -84,7 +84,15 @@ func checkNoData(dir string) error {
 	return nil
 }
 
-func (b *Bus) export(ctx context.Context, where, to string, also []string) (done Exported, err error) {
+// exporting is what is to be done: into the directory to, which is where for people, by who has led since an epoch.
+type exporting struct {
+	where, to string
+	also      []string
+	epoch     uint64
+}
+
+func (b *Bus) export(ctx context.Context, x exporting) (done Exported, err error) {
+	to := x.to
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return done, fault.Wrap(fault.CodeInvalidRequest, err, "%s cannot be made", to).WithField("to")
 	}
@@ -106,7 +114,12 @@ func (b *Bus) export(ctx context.Context, where, to string, also []string) (done
 		err = cerr
 	}
 	if err == nil {
-		err = b.exportMembers(part, also)
+		id := alone.identity
+		id.Epoch = x.epoch + 1
+		err = id.write(part)
+	}
+	if err == nil {
+		err = b.exportMembers(part, x.also)
 	}
 	if err == nil {
 		err = syncFilesystem(part)
@@ -120,7 +133,7 @@ func (b *Bus) export(ctx context.Context, where, to string, also []string) (done
 	if err != nil {
 		return done, fmt.Errorf("copying what the cluster has stored to %s: %w", to, err)
 	}
-	return Exported{m.stored, m.objects}, b.markMoved(ctx, where, to)
+	return Exported{m.stored, m.objects}, b.markMoved(ctx, x.where, to)
 }
 
 // exportMembers has those who may connect to the cluster be those of the directory, whose authority is the cluster's.

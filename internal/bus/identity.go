@@ -54,7 +54,9 @@ type Identity struct {
 	// ServerName is the NATS server's name; the store is bound to it. Empty where there is no server.
 	ServerName string `json:"serverName,omitempty"`
 	// Cluster is the name of the cluster that the server belongs to.
-	Cluster string    `json:"cluster,omitempty"`
+	Cluster string `json:"cluster,omitempty"`
+	// Epoch is that of the only scheduler, where the data is that of a cluster before: workers that stayed refuse commands of a lower one. Zero: Epoch.
+	Epoch   uint64    `json:"epoch,omitempty"`
 	Created time.Time `json:"created"`
 }
 

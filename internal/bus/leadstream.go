@@ -10,12 +10,12 @@ import (
 )
 
 // leadStream is the stream behind the bucket of who leads. Its revisions are epochs, and workers outlive servers: they go on where the stream is made anew,
-// for whoever leads stores one a second. A server that starts has it on disk: in memory it would have to get all of it from another one first, and while
+// for there are far fewer than one a millisecond. A server that starts has it on disk: in memory it would have to get all of it from another one first, and while
 // two of three do nobody leads.
 func leadStream(replicas int, now time.Time) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: bucketStream(BucketLead), Description: "which server leads", Subjects: []string{"$KV." + BucketLead + ".>"},
-		Storage: jetstream.FileStorage, Replicas: replicas, FirstSeq: uint64(now.Unix()),
+		Storage: jetstream.FileStorage, Replicas: replicas, FirstSeq: uint64(now.UnixMilli()),
 		MaxMsgsPerSubject: 1, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1, Discard: jetstream.DiscardNew, Duplicates: dedupeWindow,
 		AllowRollup: true, DenyDelete: true, AllowMsgTTL: true, SubjectDeleteMarkerTTL: leadTTL,
 	}

@@ -133,11 +133,12 @@ func TestAClusterIsTakenBackToOneServer(t *testing.T) {
 	l.Close(t.Context())
 
 	// Another server leads; it ends when the lead is taken from it, and does not lead again.
-	terms := make(chan bool, 10)
+	terms, last := make(chan bool, 10), uint64(0)
 	leading, stop := context.WithCancel(t.Context())
 	var lead sync.WaitGroup
 	lead.Go(func() {
-		_ = c.buses[1].Lead(leading, "", func(ctx context.Context, _ uint64) error {
+		_ = c.buses[1].Lead(leading, "", func(ctx context.Context, epoch uint64) error {
+			last = epoch
 			terms <- true
 			<-ctx.Done()
 			terms <- false
@@ -183,6 +184,9 @@ func TestAClusterIsTakenBackToOneServer(t *testing.T) {
 	c.close(0, 1)
 
 	alone := open(t, bus.Config{DataDir: to, Listen: "127.0.0.1:0"})
+	if e := alone.Identity().Epoch; e <= last {
+		t.Errorf("the epoch is %d, and was %d before: workers that stayed would do nothing", e, last)
+	}
 	if f, _, err := alone.Functions().Get(t.Context(), "default.kept"); err != nil || f.Name != "kept" {
 		t.Errorf("%+v, %v", f, err)
 	}

@@ -16,11 +16,11 @@ var clusters = []mutation{
 	},
 	{
 		"a lead that is kept though another one has it",
-		"internal/bus/lead.go", "\t\tjetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},\n", "\t\t\"X-Before\": {strconv.FormatUint(rev, 10)},\n", "./internal/bus:TestALeadThatIsLostEnds",
+		"internal/bus/export.go", "\t\tjetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(rev, 10)},\n", "\t\t\"X-Before\": {strconv.FormatUint(rev, 10)},\n", "./internal/bus:TestALeadThatIsLostEnds",
 	},
 	{
 		"a lead that outlives its server",
-		"internal/bus/lead.go", "\t\tjetstream.MsgTTLHeader:              {strconv.Itoa(int(leadTTL / time.Second))},\n", "", "./internal/bus:TestALeadIsRenewedAndGivenBack",
+		"internal/bus/export.go", "\t\tjetstream.MsgTTLHeader:              {strconv.Itoa(int(leadTTL / time.Second))},\n", "", "./internal/bus:TestALeadIsRenewedAndGivenBack",
 	},
 	{
 		"a lead that is not given back",

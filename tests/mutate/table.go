@@ -25,7 +25,7 @@ var mutations = []mutation{
 	},
 	{
 		"epochs that begin anew with their stream",
-		"internal/bus/leadstream.go", "FirstSeq: uint64(now.Unix())", "FirstSeq: 1", "./internal/bus:TestWhoLeadsIsNotKeptInMemory",
+		"internal/bus/leadstream.go", "FirstSeq: uint64(now.UnixMilli())", "FirstSeq: 1", "./internal/bus:TestWhoLeadsIsNotKeptInMemory",
 	},
 	{
 		"a server that ends and is to lead",
