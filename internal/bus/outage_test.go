@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -45,21 +46,26 @@ func TestWhoLeadsIsNotKeptInMemory(t *testing.T) {
 	c := newTrio(t)
 	before := c.term(0)
 	js, name := c.buses[0].JetStream(), "KV_"+bus.BucketLead
-	if err := js.DeleteStream(t.Context(), name); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: bus.BucketLead, Storage: jetstream.MemoryStorage, Replicas: 3}); err != nil {
-		t.Fatal(err)
-	}
+	insistently(t, "removing the bucket", func() error {
+		if err := js.DeleteStream(t.Context(), name); !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		return nil
+	})
+	insistently(t, "making it in memory", func() error {
+		_, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: bus.BucketLead, Storage: jetstream.MemoryStorage, Replicas: 3})
+		return err
+	})
 	c.close(0, 1, 2)
 	c.open(0, 1, 2)
 	if after := c.term(2); after <= before {
 		t.Errorf("the epoch is %d, and was %d before", after, before)
 	}
-	st, err := c.buses[1].JetStream().Stream(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var st jetstream.Stream
+	insistently(t, "asking how it is kept", func() (err error) {
+		st, err = c.buses[1].JetStream().Stream(t.Context(), name)
+		return err
+	})
 	if got := st.CachedInfo().Config; got.Storage != jetstream.FileStorage || got.Replicas != 3 || got.AllowDirect || !got.AllowMsgTTL {
 		t.Errorf("who leads is stored as %+v", got)
 	}
