@@ -447,6 +447,37 @@ func TestAServerThatWaitsForTheOthersRefusesNobody(t *testing.T) {
 	l.Close(context.Background())
 }
 
+// Workers that join at the same time, at different servers, are all let in: that another one was first is no reason to refuse one.
+func TestWorkersJoinAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	var joining sync.WaitGroup
+	for i := range 24 {
+		b := c.buses[i%3]
+		_, token, err := b.Roster().CreateToken("one", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		joining.Go(func() {
+			l, err := bus.Join(bus.JoinConfig{DataDir: dir, URL: b.ListenURL(), Token: token}, discard())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			l.Close(context.Background())
+		})
+	}
+	joining.Wait()
+	for i, b := range c.buses {
+		for _, line := range audited(t, b) {
+			if line["event"] == "refused" {
+				t.Errorf("server %d: %v", i, line)
+			}
+		}
+	}
+}
+
 // Whoever wants to be a server of the cluster and has no certificate of one, or one that has ended, gets nothing, and that is written down.
 func TestWhoIsNoServerIsRefused(t *testing.T) {
 	t.Parallel()

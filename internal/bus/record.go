@@ -33,6 +33,9 @@ const sharedTimeout = 3 * time.Second
 // sharedTry bounds one try of it: what is asked while nobody leads gets no answer.
 const sharedTry = 700 * time.Millisecond
 
+// errMeanwhile is the cause of a change that was not stored, since another server stored one first.
+var errMeanwhile = errors.New("its revision is another one")
+
 // record is what a server keeps of those who connect, as a file in its data directory. The servers of a cluster have it in common: it is changed
 // by whoever knows its last revision, and what others changed is heard of at once.
 type record[T any] struct {
@@ -173,11 +176,12 @@ func (r *record[T]) stored() (jetstream.KeyValueEntry, error) {
 }
 
 // alter changes the record as it is by now. Step says what is to be done, and how that is undone: nothing where there is nothing to do, or why it may not be
-// done. While nobody leads it is asked again, for up to 10 s, and others are let in meanwhile; what it does may have been stored before then.
+// done. While nobody leads, or another server is first, it is asked again, for up to 10 s, and others are let in meanwhile; what it does may have been stored before then.
 func (r *record[T]) alter(step func() (do, undo func(), err error)) error {
 	for over := time.Now().Add(electPatience); ; time.Sleep(noStreamWait) {
 		err := r.alterOnce(step)
-		if err == nil || !r.clustered || !unled(err) || time.Now().After(over) {
+		again := unled(err) || errors.Is(err, errMeanwhile)
+		if err == nil || !r.clustered || !again || time.Now().After(over) {
 			return err
 		}
 	}
@@ -227,7 +231,7 @@ func (r *record[T]) save(data []byte) error {
 		}
 	}
 	if IsConflict(err) {
-		return fault.New(fault.CodeConflict, "another server changed it meanwhile").WithHint("try again")
+		return fault.Wrap(fault.CodeConflict, errMeanwhile, "another server changed it meanwhile").WithHint("try again")
 	}
 	if err == nil {
 		r.revision = rev

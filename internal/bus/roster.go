@@ -2,6 +2,7 @@ package bus
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -126,10 +127,29 @@ type applicant struct {
 	token, secret string
 }
 
+// joinTries is how often a worker is admitted anew where others join at other servers at the same time.
+const joinTries = 10
+
 // admit reports why somebody may not be the node's worker. The first one that may is bound to it, on disk.
 func (r *Roster) admit(a applicant, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for try := 1; ; try++ {
+		err := r.admitOnce(a, now)
+		if !errors.Is(err, errMeanwhile) {
+			return err
+		}
+		if try == joinTries {
+			return fault.Wrap(fault.CodeUnavailable, err, "too many join at once")
+		}
+		if err := r.refresh(); err != nil {
+			return err
+		}
+	}
+}
+
+// admitOnce is admit, by what the roster is now; r.mu is held.
+func (r *Roster) admitOnce(a applicant, now time.Time) error {
 	m := r.now.Workers[a.node]
 	if m == nil {
 		if err := r.refresh(); err != nil {

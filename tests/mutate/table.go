@@ -64,6 +64,10 @@ var mutations = []mutation{
 		"cmd/tatami/worker_linux.go", "errors.Is(err, fs.ErrNotExist) && bus.HasJoined(c.DataDir)", "false", "./cmd/tatami:TestAWorkerThatHasJoinedNeedsNoToken",
 	},
 	{
+		"a worker refused since another one joined at another server",
+		"internal/bus/roster.go", "if !errors.Is(err, errMeanwhile) {", "if true {", "./internal/bus:TestWorkersJoinAtOnce",
+	},
+	{
 		"a server that is gone and counts as there",
 		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
 	},
