@@ -49,7 +49,7 @@ var mutations = []mutation{
 	},
 	{
 		"a job whose tasks wait for a token, and nobody is told",
-		"scheduler/nomad/jobs/apply.go", "return err == nil && (v == nil || v.Items[item] == \"\")", "return false", "./scheduler/nomad/jobs:TestSecrets",
+		"scheduler/nomad/jobs/apply.go", "return err == nil && (v == nil || v.Items[item] == \"\")", "return err != nil && v == nil", "./scheduler/nomad/jobs:TestSecrets",
 	},
 	{
 		"workers of one node in one directory",
