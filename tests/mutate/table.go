@@ -632,7 +632,7 @@ var mutations = []mutation{
 	},
 	{
 		"a start that ends the wish of calls",
-		"internal/awake/keeper.go", "want := k.calls.on || ", "want := ", "./internal/awake:TestStarts",
+		"internal/awake/keeper.go", "want := k.calls.on || ", "want := ", "./internal/awake:TestCalls",
 	},
 	{
 		"many processors awake for a call",
