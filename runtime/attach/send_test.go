@@ -98,6 +98,21 @@ func TestSend(t *testing.T) {
 	}
 }
 
+// TestBegin: an init waits for a word, and that word is sent.
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	ours, theirs := pair(t)
+	if err := Begin(ours); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(theirs); err != nil || len(b) != 1 || b[0] != wire.Begin {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // TestRefusedBeforeBegin: an init that ends while it gets ready has said why, whether it still hears that it is to begin or not.
 func TestRefusedBeforeBegin(t *testing.T) {
 	t.Parallel()

@@ -124,7 +124,7 @@ var sandboxes = []mutation{
 	},
 	{
 		"made ahead: begun without a word",
-		"runtime/attach/send.go", "\t_, unheard = conn.Write([]byte{wire.Begin})\n", "", "./runtime/attach:TestSend",
+		"runtime/attach/send.go", "\t_, unheard = conn.Write([]byte{wire.Begin})\n", "", "./runtime/attach:TestBegin",
 	},
 	{
 		"made ahead: the platform's open files",
