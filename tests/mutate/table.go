@@ -396,7 +396,7 @@ var mutations = []mutation{
 	},
 	{
 		"other instances within reach",
-		"runtime/egress/config.go", "if p.Overlaps(c.Range) || p.Overlaps(loopback)", "if p.Overlaps(loopback)", "./runtime/egress:TestClosed",
+		"runtime/egress/config.go", "if p.Overlaps(c.Range) || p.Overlaps(loopback)", "if p.Overlaps(loopback)", "./runtime/egress:TestConfigValidate",
 	},
 	{
 		"a way out for functions without egress",
@@ -496,7 +496,7 @@ var mutations = []mutation{
 	},
 	{
 		"bodies kept beyond the room for them",
-		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay:TestARequestFollowsWhoLeads",
+		"gateway/relay/repeat.go", "r.claimed.Add(size) <= r.cfg.Room", "r.claimed.Add(size) > 0", "./gateway/relay:TestADeathIsNotTold",
 	},
 	{
 		"a gap for which every worker is asked",
@@ -524,7 +524,7 @@ var mutations = []mutation{
 	},
 	{
 		"room for a body that is never given back",
-		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay:TestARequestFollowsWhoLeads",
+		"gateway/relay/relay.go", "\tdefer r.release(rep)\n", "", "./gateway/relay:TestADeathIsNotTold",
 	},
 	{
 		"a function that is asked though the kernel tells when it listens",
