@@ -111,10 +111,15 @@ func TestWhoMayNot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if resp.StatusCode != http.StatusForbidden {
+				// A stream would not end.
+				resp.Body.Close()
+				t.Fatalf("%s with %q: %s", path, token, resp.Status)
+			}
 			var text strings.Builder
 			_ = resp.Write(&text)
 			resp.Body.Close()
-			if resp.StatusCode != http.StatusForbidden || !strings.Contains(text.String(), says) {
+			if !strings.Contains(text.String(), says) {
 				t.Errorf("%s with %q: %s", path, token, text.String())
 			}
 		}
