@@ -166,11 +166,11 @@ var clusters = []mutation{
 	},
 	{
 		"a stand-in for Nomad whose streams begin anew",
-		"tests/fakenomad/stream.go", "c.events[next-c.first].Index < from {", "c.events[next-c.first].Index < 0 {", "./tests/fakenomad:TestStreamsResume",
+		"tests/fakenomad/stream.go", "c.events[next-c.first].Index < from {", "c.events[next-c.first].Index < 0*from {", "./tests/fakenomad:TestStreamsResume",
 	},
 	{
 		"a stand-in for Nomad that scales what is being deployed",
-		"tests/fakenomad/job.go", "case c.active(id) != nil:", "case c.active(id) != nil && n < 0:", "./scheduler/nomad:TestResize",
+		"tests/fakenomad/job.go", "case c.active(id) != nil:", "case c.active(id) != nil && *req.Count < 0:", "./scheduler/nomad:TestResize",
 	},
 	{
 		"a worker that was removed and is not cut off",
