@@ -40,8 +40,15 @@ func TestNear(t *testing.T) {
 		Envelope: bus.Envelope{Schema: bus.Schema, Boot: "boot", Sequence: 1}, Gateway: "here", Partial: true,
 		Functions: []bus.FunctionDemand{{Namespace: hello.Namespace, Function: hello.Name, Waiting: 1}},
 	}
-	if s.Hear(demand) {
-		t.Error("a scheduler that does not run has taken a demand")
+	heard := make(chan bool, 1)
+	go func() { heard <- s.Hear(demand) }()
+	select {
+	case taken := <-heard:
+		if taken {
+			t.Error("a scheduler that does not run has taken a demand")
+		}
+	case <-time.After(patience):
+		t.Fatal("a demand waits for a scheduler that does not run")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
