@@ -156,6 +156,9 @@ func (v View) Leave() { v.s.leave() }
 func (v View) Introduce(about ServerInfo)                         { v.s.introduce(about) }
 func (v View) Servers(at time.Time, peers ...string) []ServerView { return v.s.servers(at, peers) }
 
+// Doubted is closed when a server is missed that was heard.
+func (v View) Doubted() <-chan struct{} { return v.s.doubted() }
+
 // Parted, MayLead and TurnsAway are what follows from it.
 func (v View) Parted() bool                { return v.s.isParted() }
 func (v View) MayLead(name string) bool    { return v.s.mayLead(name) }

@@ -104,6 +104,38 @@ func TestWhoIsParted(t *testing.T) {
 	}
 }
 
+// Whoever follows what a server feeds is told when one is missed, once for each time.
+func TestAServerThatIsMissedIsDoubted(t *testing.T) {
+	t.Parallel()
+	v, now := bus.NewView("a"), time.Unix(1000, 0)
+	closed := func(doubt <-chan struct{}) bool {
+		select {
+		case <-doubt:
+			return true
+		default:
+			return false
+		}
+	}
+	for range 2 {
+		v.Hear(now, bus.Sighting{Server: "b", Boot: "boot"})
+		v.Hear(now, v.Own(now))
+		doubt := v.Doubted()
+		now = now.Add(999 * time.Millisecond)
+		if v.Hear(now, v.Own(now)); closed(doubt) {
+			t.Error("a server is doubted that was heard a moment ago")
+		}
+		now = now.Add(time.Millisecond)
+		if v.Hear(now, v.Own(now)); !closed(doubt) {
+			t.Error("a server that is missed is not doubted")
+		}
+		doubt = v.Doubted()
+		now = now.Add(time.Minute)
+		if v.Hear(now, v.Own(now)); closed(doubt) {
+			t.Error("a server is doubted again that was missed all the time")
+		}
+	}
+}
+
 // A server that stood still, and comes to what it was told meanwhile only now, takes nobody for parted.
 func TestWhoStoodStillIsNotParted(t *testing.T) {
 	t.Parallel()

@@ -89,7 +89,7 @@ var mutations = []mutation{
 	},
 	{
 		"a server that is missed and nobody doubts",
-		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus:TestWhoIsParted",
+		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus:TestAServerThatIsMissedIsDoubted",
 	},
 	{
 		"a request read as its connection was dismissed, and not answered",
