@@ -492,7 +492,7 @@ var mutations = []mutation{
 	},
 	{
 		"connections that outlive the authority they began under",
-		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus:TestTheAuthorityIsReplacedAtOnce",
+		"internal/bus/authority.go", "\t\tr.atOnce.Store(true)\n", "", "./internal/bus:TestAClusterRotatesItsAuthority",
 	},
 	{
 		"bodies kept beyond the room for them",
