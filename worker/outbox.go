@@ -21,6 +21,8 @@ type outbox struct {
 	pending batch
 	// timer wakes the publisher for what can wait; nil where nothing does.
 	timer *time.Timer
+	// told is when the last report went out: each is a sign of life.
+	told time.Time
 
 	// What follows is the publisher's: the sequences, and the artifacts that a report listed last.
 	tables, reports uint64
@@ -139,7 +141,18 @@ func (o *outbox) goneWith(d *bus.Departure, last bus.InstanceReport) {
 	})
 }
 
-func (o *outbox) beat()      { o.add(func(b *batch) { b.alive = true }) }
+// beat sees to it that a report goes out if none did for as long as a worker may be silent, and returns when to come again.
+func (o *outbox) beat(now time.Time) time.Duration {
+	o.mu.Lock()
+	silent := now.Sub(o.told)
+	o.mu.Unlock()
+	if silent < bus.BeatEvery {
+		return bus.BeatEvery - silent
+	}
+	o.add(func(b *batch) { b.alive = true })
+	return bus.BeatEvery
+}
+
 func (o *outbox) report()    { o.add(func(b *batch) { b.full = true }) }
 func (o *outbox) wanted()    { o.add(func(b *batch) { b.full, b.list = true, true }) }
 func (o *outbox) endpoints() { o.add(func(b *batch) { b.fullTable = true }) }
@@ -181,9 +194,16 @@ func (o *outbox) flush() {
 	}
 	o.mu.Unlock()
 	o.flushTables(b)
+	before := o.reports
 	o.flushReports(b)
 	if err := o.out.Send(o.w.bus.Conn()); err != nil {
 		o.w.log.Warn("what the node has to tell was not published", "err", err)
+		return
+	}
+	if o.reports > before {
+		o.mu.Lock()
+		o.told = time.Now()
+		o.mu.Unlock()
 	}
 }
 

@@ -3,6 +3,9 @@ package worker
 import (
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/tatami-faas/tatami/internal/bus"
 )
 
 func TestDifference(t *testing.T) {
@@ -42,6 +45,28 @@ func TestWhoIsAsked(t *testing.T) {
 	for node, want := range map[string]bool{"": true, "nod_a": true, "nod_b": false} {
 		if got := w.asked([]byte(node)); got != want {
 			t.Errorf("asked %q: %v", node, got)
+		}
+	}
+}
+
+// Each report is a sign of life: one that says nothing else goes out only where none did for as long as a worker may be silent.
+func TestAWorkerThatReportsNeedNotBeat(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for silent, want := range map[time.Duration]struct {
+		beats bool
+		again time.Duration
+	}{
+		-time.Millisecond:                  {false, bus.BeatEvery + time.Millisecond},
+		0:                                  {false, bus.BeatEvery},
+		bus.BeatEvery - 3*time.Millisecond: {false, 3 * time.Millisecond},
+		bus.BeatEvery:                      {true, bus.BeatEvery},
+		10 * bus.BeatEvery:                 {true, bus.BeatEvery},
+	} {
+		o := newOutbox(nil)
+		o.told = now.Add(-silent)
+		if again := o.beat(now); again != want.again || o.pending.alive != want.beats {
+			t.Errorf("%s after a report it beats: %t, and comes again after %s", silent, o.pending.alive, again)
 		}
 	}
 }

@@ -293,16 +293,16 @@ func (w *Worker) lookAround() {
 	w.lacks.Store(&lacks)
 }
 
-// beat says that the worker is alive, again and again, whatever keeps measure.
+// beat says that the worker is alive, whatever keeps measure, when it has not reported anything for a while.
 func (w *Worker) beat(ctx context.Context) error {
-	tick := time.NewTicker(bus.BeatEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(bus.BeatEvery)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			w.out.beat()
+		case <-timer.C:
+			timer.Reset(w.out.beat(time.Now()))
 		}
 	}
 }

@@ -89,7 +89,12 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 			return nil, err
 		}
 	}
-	return net.DialTimeout(network, address, joinTimeout)
+	c, err := net.DialTimeout(network, address, joinTimeout)
+	if err != nil {
+		return nil, err
+	}
+	missVanished(c)
+	return c, nil
 }
 
 // introduce has the server say whether it lets the worker in, and gets the worker a certificate where it has none.

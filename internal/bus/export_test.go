@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -163,3 +164,6 @@ func (v View) Doubted() <-chan struct{} { return v.s.doubted() }
 func (v View) Parted() bool                { return v.s.isParted() }
 func (v View) MayLead(name string) bool    { return v.s.mayLead(name) }
 func (v View) TurnsAway(at time.Time) bool { return v.s.turnsAway(at) }
+
+// Dial makes a connection as those of a link are made.
+func Dial(l *Link, address string) (net.Conn, error) { return dialer{l}.Dial("tcp", address) }

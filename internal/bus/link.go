@@ -73,9 +73,13 @@ const (
 	refusedFor = 2 * time.Second
 	// sayEvery is how often the log tells that the server is waited for.
 	sayEvery = time.Minute
-	// pingEvery and maxPings bound how long a server that vanished is taken to be there.
-	pingEvery = 500 * time.Millisecond
-	maxPings  = 2
+	// vanishedAfter bounds how long a server that vanished is taken to be there, from what was said first without its kernel's word; a worker says
+	// something every BeatEvery.
+	vanishedAfter = time.Second
+	// pingEvery and maxPings bound, to twice pingEvery, how long a server is taken to be there whose machine answers and whose process does not. Each
+	// ping wakes both processes, a thousand workers' a server all the time.
+	pingEvery = 2 * time.Second
+	maxPings  = 1
 )
 
 // Join takes the data directory and connects to the server. A server that does not answer is tried again until it does, without end; one

@@ -185,9 +185,11 @@ func (w *fakeWorkers) run(ctx context.Context) error {
 
 func (n *fakeNode) run(ctx context.Context, offset time.Duration) error {
 	n.add(func(b *fakeBatch) { b.report, b.list, b.fullTable = true, true, true })
+	// told is when the last report went out.
+	var told time.Time
 	full := time.NewTimer(offset)
 	defer full.Stop()
-	beat := time.NewTicker(bus.BeatEvery)
+	beat := time.NewTimer(bus.BeatEvery)
 	defer beat.Stop()
 	for {
 		select {
@@ -197,10 +199,19 @@ func (n *fakeNode) run(ctx context.Context, offset time.Duration) error {
 			full.Reset(reportEvery)
 			n.add(func(b *fakeBatch) { b.report = true })
 		case <-beat.C:
-			n.add(func(b *fakeBatch) { b.alive = true })
+			silent := time.Since(told)
+			if silent >= bus.BeatEvery {
+				n.add(func(b *fakeBatch) { b.alive = true })
+				silent = 0
+			}
+			beat.Reset(bus.BeatEvery - silent)
 		case <-n.wake:
+			before := n.reports
 			if err := n.flush(); err != nil {
 				return err
+			}
+			if n.reports > before {
+				told = time.Now()
 			}
 		}
 	}

@@ -20,6 +20,18 @@ var mutations = []mutation{
 		"worker/outbox.go", "\tmaps.Copy(b.changed, b.ending)\n", "", "./worker:TestAnEndWaitsForItsNews",
 	},
 	{
+		"a worker that beats though it has just reported",
+		"worker/outbox.go", "if silent < bus.BeatEvery {", "if silent < 0 {", "./worker",
+	},
+	{
+		"a worker that reports nothing and takes that for a sign of life",
+		"worker/outbox.go", "if silent < bus.BeatEvery {", "if silent < 2*bus.BeatEvery {", "./worker",
+	},
+	{
+		"a server's machine that vanished and is waited for",
+		"internal/bus/certificate.go", "\tmissVanished(c)\n", "\t_ = missVanished\n", "./internal/bus",
+	},
+	{
 		"a message that takes the one before with it",
 		"internal/bus/message.go", "\t\tat = m.end\n", "", "./internal/bus:TestPublisherSendsWhatWasAdded",
 	},
