@@ -171,8 +171,8 @@ func benchControl(ctx context.Context, p controlPlan, profile string) (all []fig
 	for _, f := range offers {
 		f.tell()
 	}
-	fmt.Printf("control: with a collection in its midst a loop of %s has added p50 %.2f ms, p99 %.2f ms; at this rate one comes every %s\n",
-		p.length, millis(at(amid.added, 0.5)), millis(at(amid.added, 0.99)), amid.until.Round(time.Second))
+	fmt.Printf("control: with a collection in its midst a loop of %s has added p50 %.2f ms, p99 %.2f ms; %s; at this rate a collection comes every %s\n",
+		p.length, millis(at(amid.added, 0.5)), millis(at(amid.added, 0.99)), amid.besides(), amid.until.Round(time.Second))
 	fmt.Printf("control: the most %.0f/s, where Dirigent's authors report %d/s of theirs; %d processors\n", median(closed), dirigent, runtime.NumCPU())
 	demanded, double := offers[0], offers[1]
 	return append(append([]figure{
@@ -198,8 +198,9 @@ type outcome struct {
 	steps [5][]time.Duration
 	// drawn is the rate at which the open loop's calls were due.
 	drawn float64
-	// wall and cpu are of the whole loop, the clients' part included, and the workers' where they are in the same process; away is what others took.
-	wall, cpu, away time.Duration
+	// wall and cpu are of the whole loop, the clients' part included, and the workers' where they are in the same process; away is what the workers'
+	// own process took, where they have one, and others what any other process did: where that is much, the loop measures it.
+	wall, cpu, away, others time.Duration
 }
 
 func (o *outcome) sort() { slices.Sort(o.took) }
@@ -235,6 +236,11 @@ func (o *outcome) awayEach() string {
 		return ""
 	}
 	return fmt.Sprintf(" (and %.0f µs in the workers' process)", float64(o.away)/float64(time.Microsecond)/float64(max(len(o.took), 1)))
+}
+
+// besides tells how much of the processors other processes took.
+func (o *outcome) besides() string {
+	return fmt.Sprintf("other processes took %.2f processors", max(o.others.Seconds()/o.wall.Seconds(), 0))
 }
 
 // cpuEach is the CPU time a cold start in µs.

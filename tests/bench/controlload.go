@@ -83,7 +83,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	order := rng.Perm(len(w.refs))
 	noise := w.watchTimers(ctx)
 	defer func() { o.late = noise() }()
-	t, away := newTally(len(due)), w.workers.cpu()
+	t, away, all := newTally(len(due)), w.workers.cpu(), machineTime()
 	added := make([]time.Duration, len(due))
 	var steps [len(o.steps)][]time.Duration
 	for s := range steps {
@@ -115,6 +115,7 @@ func (w *controlWorld) openLoop(ctx context.Context, rate float64, length time.D
 	}
 	slices.Sort(added)
 	o.added, o.steps, o.away = added, steps, w.workers.cpu()-away
+	o.others = machineTime() - all - o.cpu - o.away
 	o.drawn = float64(len(due)) / due[len(due)-1].Seconds()
 	return o, err
 }

@@ -40,9 +40,9 @@ func (f *offered) round(ctx context.Context, w *controlWorld) error {
 		return err
 	}
 	f.note(&o)
-	fmt.Printf("control: open loop at %.0f/s: held %.0f/s, added p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms (over %s: p99 %.2f ms), %.0f µs of CPU a cold start%s, %d collections, idle timers late by p50 %.2f ms, p99 %.2f ms\n",
+	fmt.Printf("control: open loop at %.0f/s: held %.0f/s, added p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms (over %s: p99 %.2f ms), %.0f µs of CPU a cold start%s, %d collections, idle timers late by p50 %.2f ms, p99 %.2f ms; %s\n",
 		f.rate, o.held(), millis(at(o.added, 0.5)), millis(at(o.added, 0.99)), millis(at(o.added, 0.999)), sandboxTime, o.over(0.99), o.cpuEach(), o.awayEach(), o.collections,
-		millis(at(o.late, 0.5)), millis(at(o.late, 0.99)))
+		millis(at(o.late, 0.5)), millis(at(o.late, 0.99)), o.besides())
 	fmt.Printf("control: of that, each by itself, p50 and p99: until called %s, until the scheduler knew %s, until the worker did %s, the sandbox over its time %s, until answered %s\n",
 		o.step(0), o.step(1), o.step(2), o.step(3), o.step(4))
 	return nil

@@ -225,6 +225,19 @@ func processTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// machineTime is the CPU time of all processes of the machine.
+func machineTime() time.Duration {
+	data, err := os.ReadFile("/proc/stat")
+	var user, nice, system int64
+	if err == nil {
+		_, err = fmt.Sscanf(string(data), "cpu %d %d %d", &user, &nice, &system)
+	}
+	if err != nil {
+		return 0
+	}
+	return time.Duration(user+nice+system) * 10 * time.Millisecond
+}
+
 // heapState is what the heap held after its last collection, where it is collected next, and what was ever allocated, in bytes.
 type heapState struct{ live, goal, allocated uint64 }
 
