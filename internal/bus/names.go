@@ -120,7 +120,8 @@ func ReportSubject(node functions.NodeID) string { return "tatami.report." + str
 // ListenSubject is where the scheduler of a run of a server tells itself that it listens to the reports. No payload.
 func ListenSubject(boot string) string { return "tatami.report." + boot }
 
-// BeatEvery is the time between two signs of life of a worker, on its ReportSubject, and between two of the scheduler's own on its ListenSubject.
+// BeatEvery is the longest time between two signs of life of a worker, which are its reports, and the time between two of the scheduler's own on its
+// ListenSubject.
 const BeatEvery = 400 * time.Millisecond
 
 // EndpointsSubject is where the worker of a node publishes its endpoint table.
