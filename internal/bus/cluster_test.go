@@ -375,8 +375,12 @@ func TestAServerThatCannotListenDoesNotWait(t *testing.T) {
 	}
 	over, stop := context.WithCancel(t.Context())
 	stop()
-	if err := bus.AwaitReady(over, never); !errors.Is(err, context.Canceled) {
+	if err := bus.AwaitReady(over, never, func() *string { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("waiting for a server that never takes connections: %v", err)
+	}
+	last := "no space left on device"
+	if err := bus.AwaitReady(t.Context(), never, func() *string { return &last }); !fault.Is(err, fault.CodeStorageFull) || !strings.Contains(err.Error(), last) {
+		t.Errorf("waiting for a server that could not start: %v", err)
 	}
 }
 

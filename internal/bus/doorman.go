@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -60,6 +61,8 @@ type doorman struct {
 	// sight says, in a cluster, whether workers are to go to another server; routes are the other servers' connections.
 	sight  *sight
 	routes *routes
+	// died has the last words of a server that could not start.
+	died atomic.Pointer[string]
 
 	// mu guards the maps, which name the connection that each node has, or had last. The server may log while it holds its own locks: nothing else is
 	// locked within.

@@ -87,7 +87,7 @@ func startServer(ctx context.Context, id Identity, c Config, door *doorman, f *f
 	door.srv = srv
 	srv.SetLoggerV2(serverLog{log, f, door}, false, false, false)
 	srv.Start()
-	if err := awaitReady(ctx, srv); err != nil {
+	if err := awaitReady(ctx, srv, door.died.Load); err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 		return nil, err
@@ -101,11 +101,14 @@ func startServer(ctx context.Context, id Identity, c Config, door *doorman, f *f
 	return srv, nil
 }
 
-// awaitReady returns when the server takes connections. It does not go on when ctx has ended.
-func awaitReady(ctx context.Context, srv *server.Server) error {
+// awaitReady returns when the server takes connections. It does not go on when ctx has ended, or the server has: died tells its last words.
+func awaitReady(ctx context.Context, srv *server.Server, died func() *string) error {
 	for begun := time.Now(); !srv.ReadyForConnections(readyLook); {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if last := died(); last != nil {
+			return fault.New(fault.CodeStorageFull, "the store did not open: %s", *last).WithHint("free disk space, or mend what it tells of, and start again")
 		}
 		if time.Since(begun) > readyTimeout {
 			return fmt.Errorf("the server is not ready after %s", readyTimeout)
@@ -175,5 +178,7 @@ func (l serverLog) Errorf(format string, v ...any) {
 }
 
 func (l serverLog) Fatalf(format string, v ...any) {
-	l.log.Error("nats-server", "text", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	l.log.Error("nats-server", "text", text)
+	l.door.died.Store(&text)
 }

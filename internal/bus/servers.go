@@ -95,10 +95,20 @@ func (s *sight) servers(now time.Time, peers []string) []ServerView {
 	}
 	for i := range out {
 		for _, other := range out {
-			if h := s.others[out[i].Server]; out[i].Up && other.Up && out[i].Server != s.server && other.Server != out[i].Server && !slices.Contains(h.Hears, other.Server) {
+			if s.misses(out[i], other, now) {
 				out[i].Misses = append(out[i].Misses, other.Name)
 			}
 		}
 	}
 	return out
+}
+
+// misses reports whether a server does not hear another one that this one hears; s.mu is held. Whoever has only just come needs a moment.
+func (s *sight) misses(v, other ServerView, now time.Time) bool {
+	if !v.Up || !other.Up || v.Server == s.server || other.Server == v.Server {
+		return false
+	}
+	h, o := s.others[v.Server], s.others[other.Server]
+	settled := now.Sub(h.since) >= missedFor && (other.Server == s.server || now.Sub(o.since) >= missedFor)
+	return settled && !slices.Contains(h.Hears, other.Server)
 }

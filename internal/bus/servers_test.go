@@ -35,6 +35,8 @@ func TestWhichServersAreThere(t *testing.T) {
 	}
 	nothing := func() {}
 	want("before anybody was heard", "a", server{"machine-a", peers[0], true, true, nil}, server{peers[1], peers[1], false, false, nil}, server{peers[2], peers[2], false, false, nil})
+	v.pass(300*time.Millisecond, nothing)
+	want("all have just come", "a", server{"machine-a", peers[0], true, true, nil}, server{"machine-b", peers[1], true, true, nil}, server{"machine-c", peers[2], true, true, nil})
 	v.pass(time.Second, nothing)
 	want("all are there", "a", server{"machine-a", peers[0], true, true, nil}, server{"machine-b", peers[1], true, true, nil}, server{"machine-c", peers[2], true, true, nil})
 	between := []string{"b", "c"}

@@ -66,6 +66,8 @@ type sight struct {
 type heard struct {
 	Sighting
 	at time.Time
+	// since is when it began to be heard.
+	since time.Time
 }
 
 func newSight(server, boot string) *sight {
@@ -91,7 +93,11 @@ func (s *sight) hear(now time.Time, said Sighting) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if said.Server != s.server {
-		s.others[said.Server] = heard{said, now}
+		since := now
+		if h := s.others[said.Server]; h.Boot == said.Boot && now.Sub(h.at) < missedFor {
+			since = h.since
+		}
+		s.others[said.Server] = heard{said, now, since}
 		return false
 	}
 	return said.Boot == s.boot && s.look(now)

@@ -80,6 +80,14 @@ var mutations = []mutation{
 		"internal/bus/roster.go", "if !errors.Is(err, errMeanwhile) {", "if true {", "./internal/bus:TestWorkersJoinAtOnce",
 	},
 	{
+		"a server that has just come and counts as parted",
+		"internal/bus/servers.go", "return settled && !slices", "return (settled || true) && !slices", "./internal/bus:TestWhichServersAreThere",
+	},
+	{
+		"a server that could not start and is waited for",
+		"internal/bus/server.go", "if last := died(); last != nil {", "if last := died(); last != nil && false {", "./internal/bus:TestAServerThatCannotListenDoesNotWait",
+	},
+	{
 		"a server that is gone and counts as there",
 		"internal/bus/servers.go", "now.Sub(h.at) < missedFor", "true", "./internal/bus:TestWhichServersAreThere",
 	},
