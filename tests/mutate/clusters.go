@@ -1,6 +1,6 @@
 package main
 
-// clusters are the mutations of what holds beyond one machine: who leads, who may join and say what, and how many workers there are.
+// clusters are the mutations of what holds beyond one machine: who leads, who may join and say what, how calls reach workers, and how many of those there are.
 var clusters = []mutation{
 	{
 		"an epoch that a worker forgets",
@@ -179,5 +179,81 @@ var clusters = []mutation{
 	{
 		"a worker's listener that lets other workers in",
 		"internal/bus/certificate.go", "return l.keeper.Admit(pki.Only(pki.RoleServer), refused)", "return l.keeper.Admit(func(pki.Subject) error { return nil }, refused)", "./tests/e2e TestWhoIsNotLetIn",
+	},
+	{
+		"epochs that begin anew with their stream",
+		"internal/bus/leadstream.go", "FirstSeq: uint64(now.UnixMilli())", "FirstSeq: 1", "./internal/bus:TestWhoLeadsIsNotKeptInMemory",
+	},
+	{
+		"a server that ends and is to lead",
+		"internal/bus/sight.go", "return !s.Parted && !s.Leaving", "return !s.Parted", "./internal/bus:TestAServerThatEndsIsNotToLead",
+	},
+	{
+		"a server that is missed and nobody doubts",
+		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus:TestAServerThatIsMissedIsDoubted",
+	},
+	{
+		"a worker that leaves without a word",
+		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker:TestTheEndOfTheWorkerDrains",
+	},
+	{
+		"a worker taken for lost because the gateway stood still",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "true ||", "./gateway/remote:TestListening",
+	},
+	{
+		"a worker of which nothing is heard that is not missed",
+		"gateway/remote/listening.go", "missed == bus.SessionMissed ||", "", "./gateway/remote:TestListening",
+	},
+	{
+		"a slot that is kept though the worker did not say that it may be",
+		"gateway/remote/holding.go", "h.keep, h.looks = keep, 0", "h.keep, h.looks = true, 0", "./gateway/remote",
+	},
+	{
+		"a slot that is kept and needed by nobody",
+		"gateway/remote/holding.go", "n := h.least", "n := 0", "./gateway/remote",
+	},
+	{
+		"a word on keeping slots that never grows old",
+		"gateway/remote/holding.go", "h.looks >= wordLooks", "false", "./gateway/remote",
+	},
+	{
+		"a gateway that keeps slots which its worker wants back",
+		"gateway/remote/slots.go", "h.recalled()", "_ = h", "./gateway/remote",
+	},
+	{
+		"a call sent to a worker that may be dead",
+		"gateway/remote/slots.go", "if s.life.sure() {", "if true {", "./gateway/remote:TestASilentWorkerIsAsked",
+	},
+	{
+		"a tunnel whose answers are no signs of life",
+		"gateway/remote/tunnel.go", "\t\tt.life.sign()\n", "", "./gateway/remote:TestAnswersAreSignsOfLife",
+	},
+	{
+		"kept slots of a broken session taken for a caller's",
+		"gateway/remote/peer.go", "p.stale[inst] += h.lent", "p.stale[inst] += h.lent + h.kept", "./gateway/remote",
+	},
+	{
+		"an instance that drains and does not ask for the slots that are kept of it",
+		"worker/keeping.go", "\tin.slots.close()\n\tw.recall(in)\n", "\tin.slots.close()\n", "./worker:TestKeptSlotsAreRecalled",
+	},
+	{
+		"a full instance that does not ask for the slots that are kept of it",
+		"worker/keeping.go", "time.Since(in.born))))\n\tw.recall(in)\n", "time.Since(in.born))))\n", "./worker:TestWhatGatewaysMayKeep",
+	},
+	{
+		"one gateway of several that keeps what others need",
+		"worker/keeping.go", "!alone && !in.slots.roomy()", "false", "./worker:TestNoSlotIsKeptThatIsWanted",
+	},
+	{
+		"slots kept of an instance that drains",
+		"worker/keeping.go", "in.slots.isOpen() &&", "", "./worker:TestNoSlotIsKeptThatIsWanted",
+	},
+	{
+		"a joined worker that sleeps while it is asked for slots",
+		"worker/session.go", "\t\tl.w.cfg.Awake.Touch()\n", "", "./worker:TestGatewaysKeepProcessorsAwake",
+	},
+	{
+		"a joined worker that signs of life keep awake",
+		"worker/session.go", "\tcase bus.SlotPing:\n", "\tcase bus.SlotPing:\n\t\tl.w.cfg.Awake.Touch()\n", "./worker:TestGatewaysKeepProcessorsAwake",
 	},
 }
