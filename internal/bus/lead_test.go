@@ -88,10 +88,11 @@ func TestALeadIsRenewedAndGivenBack(t *testing.T) {
 	for {
 		m, _ := l.begin()
 		renewed := l.next()
-		stored, err := l.buses[0].JetStream().Stream(t.Context(), "KV_"+bus.BucketLead)
-		if err != nil {
-			t.Fatal(err)
-		}
+		var stored jetstream.Stream
+		insistently(t, "opening what is stored", func() (err error) {
+			stored, err = l.buses[0].JetStream().Stream(t.Context(), "KV_"+bus.BucketLead)
+			return err
+		})
 		last, err := stored.GetLastMsgForSubject(t.Context(), "$KV."+bus.BucketLead+"."+renewed.Key())
 		if err == nil && last.Header.Get(jetstream.MsgTTLHeader) == "" {
 			t.Error("a server that vanishes would lead for ever")
@@ -117,10 +118,11 @@ func TestALeadThatIsLostEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken, err := l.key.Put(t.Context(), first.Key(), other)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var taken uint64
+	insistently(t, "taking the lead", func() (err error) {
+		taken, err = l.key.Put(t.Context(), first.Key(), other)
+		return err
+	})
 	for over := time.After(time.Minute); ; {
 		select {
 		case <-m.ended:

@@ -182,7 +182,7 @@ var clusters = []mutation{
 	},
 	{
 		"epochs that begin anew with their stream",
-		"internal/bus/leadstream.go", "FirstSeq: uint64(now.UnixMilli())", "FirstSeq: 1", "./internal/bus:TestWhoLeadsIsNotKeptInMemory",
+		"internal/bus/leadstream.go", "FirstSeq: uint64(now.UnixMilli())", "FirstSeq: 1", "./internal/bus:TestEpochsGrowThroughAnOutage",
 	},
 	{
 		"a server that ends and is to lead",
