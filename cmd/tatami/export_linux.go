@@ -47,7 +47,7 @@ func newClusterExportCmd(a *app) *cobra.Command {
 			return err
 		}
 		a.print("%d records and %d objects are in %s\n", done.Records, done.Objects, to)
-		a.talk("stop every server of the cluster, then: tatami up --data-dir %s --nats-listen %s; and restart the workers with --join nats://%s\n", to, cfg.NATSListen, cfg.NATSListen)
+		a.talk("stop every server of the cluster, then: tatami up --data-dir %s --nats-listen %s; workers whose --join lacks nats://%[2]s are to be restarted with it\n", to, cfg.NATSListen)
 		return nil
 	}
 	return cmd

@@ -256,4 +256,8 @@ var clusters = []mutation{
 		"a joined worker that signs of life keep awake",
 		"worker/session.go", "\tcase bus.SlotPing:\n", "\tcase bus.SlotPing:\n\t\tl.w.cfg.Awake.Touch()\n", "./worker:TestGatewaysKeepProcessorsAwake",
 	},
+	{
+		"an epoch that begins anew on one machine",
+		"internal/bus/export.go", "id.Epoch = x.epoch + 1", "id.Epoch = 0", "./internal/bus:TestAClusterIsTakenBackToOneServer",
+	},
 }
