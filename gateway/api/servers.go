@@ -48,13 +48,13 @@ func serverWarnings(servers []v1.Server, now time.Time) []string {
 		}
 	}
 	if len(missing) > 0 {
-		out = append(out, fmt.Sprintf("%d of %d servers are missing: %s; %s", len(missing), len(servers), strings.Join(missing, ", "), Spare(len(servers), len(missing))))
+		out = append(out, fmt.Sprintf("%d of %d servers are missing: %s; %s", len(missing), len(servers), strings.Join(missing, ", "), spare(len(servers), len(missing))))
 	}
 	return out
 }
 
-// Spare says how many servers more a cluster can do without.
-func Spare(servers, missing int) string {
+// spare says how many servers more a cluster can do without.
+func spare(servers, missing int) string {
 	if left := (servers-1)/2 - missing; left > 0 {
 		return fmt.Sprintf("%d more may fail", left)
 	}

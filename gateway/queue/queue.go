@@ -61,7 +61,7 @@ type Queue struct {
 	work   sync.WaitGroup
 	spare  chan func()
 	parked atomic.Int32
-	// alive ends at the end of the drain: it cuts running attempts. lanesCtx ends with Run's context.
+	// alive ends at the end of the drain: it cuts running attempts. lanesCtx ends with Run's context, or with Rest.
 	alive, lanesCtx     context.Context
 	cutAlive, stopLanes context.CancelFunc
 	// rested is when the lanes were ended; zero before. Mu guards it.

@@ -211,9 +211,8 @@ func (l layout) replicated(servers int) layout {
 	}
 	l.Buckets = append(l.Buckets,
 		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: servers},
-		jetstream.KeyValueConfig{
-			Bucket: BucketLead, Description: "which server leads", History: 1, Storage: jetstream.FileStorage, Replicas: servers, LimitMarkerTTL: leadTTL,
-		})
+		// What it is like leadStream says.
+		jetstream.KeyValueConfig{Bucket: BucketLead, History: 1})
 	return l
 }
 
