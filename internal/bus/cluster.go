@@ -211,8 +211,8 @@ func (l layout) replicated(servers int) layout {
 	}
 	l.Buckets = append(l.Buckets,
 		jetstream.KeyValueConfig{Bucket: BucketMembers, Description: "the workers that may join", History: 1, Storage: jetstream.FileStorage, Replicas: servers},
-		// What it is like leadStream says.
-		jetstream.KeyValueConfig{Bucket: BucketLead, History: 1})
+		// What else it is like leadStream says.
+		jetstream.KeyValueConfig{Bucket: BucketLead, History: 1, Replicas: servers})
 	return l
 }
 
