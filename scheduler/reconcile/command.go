@@ -42,7 +42,7 @@ func (r *Reconciler) start(now time.Time, f *state.Function, rev *state.Revision
 	f.ColdStarts++
 	f.Events.Add(now, placed.Instance, fmt.Sprintf("placed on %s: %s; because %s", r.state.Nodes[placed.Node].Name, placed.Placement(), why))
 	r.command(placed, bus.Command{Action: bus.ActionStart, Revision: rec, Reason: why, Asked: asked})
-	r.at(f, now.Add(commandRepeat))
+	r.at(now.Add(commandRepeat))
 	return "", false
 }
 
@@ -94,7 +94,7 @@ func (r *Reconciler) repeat(now time.Time, f *state.Function) {
 				r.command(in, bus.Command{Action: bus.ActionStart, Revision: rev.Record, Reason: "repeated: no report confirmed it", Asked: in.First})
 			}
 			if again := in.Commanded.Add(commandRepeat); again.After(now) {
-				r.at(f, again)
+				r.at(again)
 			} else {
 				r.look(f)
 			}

@@ -10,68 +10,90 @@ import (
 
 // due holds the functions that something is to be done for at a time, the earliest first.
 type due struct {
-	at   map[functions.Ref]time.Time
+	at   map[functions.Ref]*dueEntry
 	heap dueHeap
 }
 
+// dueEntry is a function's time, and its place in the heap.
 type dueEntry struct {
-	at  time.Time
-	ref functions.Ref
+	at    time.Time
+	ref   functions.Ref
+	place int
 }
 
-// dueHeap may hold more than one entry of a function: the one whose time the map has counts.
-type dueHeap []dueEntry
+type dueHeap []*dueEntry
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(a, b int) bool { return h[a].at.Before(h[b].at) }
-func (h dueHeap) Swap(a, b int)      { h[a], h[b] = h[b], h[a] }
+
+// Swap is for package heap.
+func (h dueHeap) Swap(a, b int) {
+	h[a], h[b] = h[b], h[a]
+	h[a].place, h[b].place = a, b
+}
 
 // Push is for package heap.
-func (h *dueHeap) Push(v any) { *h = append(*h, v.(dueEntry)) }
+func (h *dueHeap) Push(v any) {
+	e := v.(*dueEntry)
+	e.place = len(*h)
+	*h = append(*h, e)
+}
 
 // Pop is for package heap.
 func (h *dueHeap) Pop() any {
 	last := len(*h) - 1
 	e := (*h)[last]
-	(*h)[last] = dueEntry{}
+	(*h)[last] = nil
 	*h = (*h)[:last]
 	return e
 }
 
-// add notes the time, unless an earlier one is noted.
-func (d *due) add(ref functions.Ref, t time.Time) {
-	if before, known := d.at[ref]; known && !t.Before(before) {
-		return
+// set makes it the function's time, whatever was noted before; zero notes none.
+func (d *due) set(ref functions.Ref, t time.Time) {
+	e := d.at[ref]
+	switch {
+	case t.IsZero() && e != nil:
+		heap.Remove(&d.heap, e.place)
+		delete(d.at, ref)
+	case t.IsZero():
+	case e == nil:
+		e = &dueEntry{at: t, ref: ref}
+		d.at[ref] = e
+		heap.Push(&d.heap, e)
+	case !e.at.Equal(t):
+		e.at = t
+		heap.Fix(&d.heap, e.place)
 	}
-	d.at[ref] = t
-	heap.Push(&d.heap, dueEntry{t, ref})
 }
+
+// has reports whether a time is noted of the function.
+func (d *due) has(ref functions.Ref) bool { return d.at[ref] != nil }
 
 // next is the earliest time; zero when there is none.
 func (d *due) next() time.Time {
-	for len(d.heap) > 0 {
-		if e := d.heap[0]; d.at[e.ref].Equal(e.at) {
-			return e.at
-		}
-		heap.Pop(&d.heap)
+	if len(d.heap) == 0 {
+		return time.Time{}
 	}
-	return time.Time{}
+	return d.heap[0].at
 }
 
 // take removes and returns the functions whose time has come, n of them at most.
 func (d *due) take(now time.Time, n int) []functions.Ref {
 	var out []functions.Ref
-	for t := d.next(); len(out) < n && !t.IsZero() && !now.Before(t); t = d.next() {
-		ref := d.heap[0].ref
-		heap.Pop(&d.heap)
-		delete(d.at, ref)
-		out = append(out, ref)
+	for len(out) < n && len(d.heap) > 0 && !now.Before(d.heap[0].at) {
+		e := heap.Pop(&d.heap).(*dueEntry)
+		delete(d.at, e.ref)
+		out = append(out, e.ref)
 	}
 	return out
 }
 
-// at asks for a look at the function when t comes.
-func (r *Reconciler) at(f *state.Function, t time.Time) { r.due.add(f.Ref, t) }
+// at asks for a look at the function that is decided for when t comes, if not before.
+func (r *Reconciler) at(t time.Time) {
+	if r.nextLook.IsZero() || t.Before(r.nextLook) {
+		r.nextLook = t
+	}
+}
 
 const (
 	// fullPass is how often every function is looked at, where they are not too many; those with something under way are looked at each tick.
@@ -82,8 +104,8 @@ const (
 	passStretch = 256
 	passSlice   = 32
 	passPause   = 5 * time.Millisecond
-	// restingEvery is the pass that looks at functions at rest too, where there are many: there is nothing to decide for them, only words to be
-	// brought up to date.
+	// restingEvery is the pass that looks at functions too for which there is nothing to decide, where there are many: only words are to be brought up
+	// to date.
 	restingEvery = 8
 )
 
@@ -107,7 +129,7 @@ func (p *pass) begin(now time.Time, all int) {
 }
 
 // take goes through a stretch of those that are left and returns at most n that are to be looked at.
-func (p *pass) take(now time.Time, all []*state.Function, n int) (out []functions.Ref) {
+func (p *pass) take(now time.Time, all []*state.Function, n int, resting func(*state.Function) bool) (out []functions.Ref) {
 	every := len(all) <= passAtOnce || p.number%restingEvery == 0
 	p.left, p.next = min(p.left, len(all)), now.Add(passPause)
 	for range max(n, passStretch) {
@@ -115,7 +137,7 @@ func (p *pass) take(now time.Time, all []*state.Function, n int) (out []function
 			break
 		}
 		p.left--
-		if f := all[p.left]; every || !f.Resting() {
+		if f := all[p.left]; every || !resting(f) {
 			out = append(out, f.Ref)
 		}
 	}

@@ -63,7 +63,7 @@ func (r *Reconciler) keep(now time.Time, f *state.Function, live *state.Revision
 	}
 	age := now.Sub(in.LastDemand)
 	if next := plan.Next(age); next > 0 {
-		r.at(f, in.LastDemand.Add(next))
+		r.at(in.LastDemand.Add(next))
 	}
 	switch {
 	case !plan.Warm(age):

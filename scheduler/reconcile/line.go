@@ -154,10 +154,12 @@ func (r *Reconciler) one(now time.Time, ref functions.Ref, starts int) (more boo
 	f := r.state.Functions[ref]
 	if f == nil {
 		delete(r.short, ref)
+		r.due.set(ref, time.Time{})
 		return false
 	}
-	r.starts, r.more = starts, false
+	r.starts, r.more, r.nextLook = starts, false, time.Time{}
 	r.function(now, f)
+	r.due.set(ref, r.nextLook)
 	r.keepAside(now, f)
 	return r.more
 }

@@ -142,6 +142,8 @@ type Reconciler struct {
 	learnt   map[functions.Ref]struct{}
 	pass     pass
 	due      due
+	// nextLook is when the one that is decided for is to be looked at again; zero where no time asks for that.
+	nextLook time.Time
 	out      []Effect
 }
 
@@ -149,7 +151,7 @@ type Reconciler struct {
 func New(cfg Config, newID func() functions.InstanceID) *Reconciler {
 	return &Reconciler{
 		cfg: cfg.withDefaults(), state: state.New(), newID: newID, short: map[functions.Ref]time.Time{}, asides: map[functions.Ref]aside{},
-		watched: map[functions.Ref]struct{}{}, due: due{at: map[functions.Ref]time.Time{}},
+		watched: map[functions.Ref]struct{}{}, due: due{at: map[functions.Ref]*dueEntry{}},
 		recalled: map[functions.Ref]functions.IdleTimes{}, learnt: map[functions.Ref]struct{}{},
 	}
 }
@@ -246,6 +248,7 @@ func (r *Reconciler) Report(now time.Time, rep bus.Report) []Effect {
 	if len(c.Foreign) > 0 {
 		r.out = append(r.out, Effect{Kind: Tell, Reason: fmt.Sprintf("node %s reports instances of other nodes, which is not taken: %v", rep.Node, c.Foreign)})
 	}
+	c.Functions = slices.DeleteFunc(c.Functions, func(ref functions.Ref) bool { return r.resting(r.state.Functions[ref]) })
 	r.changed(now, c)
 	return r.out
 }
@@ -265,7 +268,7 @@ func (r *Reconciler) Due(now time.Time) []Effect {
 	// Those that are left are due at once again; inputs come in between.
 	refs := r.due.take(now, passSlice)
 	if r.pass.left > 0 && !now.Before(r.pass.next) {
-		refs = append(refs, r.pass.take(now, r.state.FunctionList(), passSlice)...)
+		refs = append(refs, r.pass.take(now, r.state.FunctionList(), passSlice, r.resting)...)
 	}
 	r.decide(now, refs...)
 	return r.out
@@ -293,7 +296,7 @@ func (r *Reconciler) Tick(now time.Time) []Effect {
 		if r.pass.left > passAtOnce && most == passAtOnce {
 			most = passSlice
 		}
-		c.Functions = append(c.Functions, r.pass.take(now, r.state.FunctionList(), most)...)
+		c.Functions = append(c.Functions, r.pass.take(now, r.state.FunctionList(), most, r.resting)...)
 	}
 	c.Freed = false
 	r.changed(now, c)

@@ -75,7 +75,7 @@ func (r *Reconciler) expire(now time.Time, f *state.Function, in autoscale.Signa
 		return
 	}
 	if end := in.LastDemand.Add(keepAlive); now.Before(end) {
-		r.at(f, end)
+		r.at(end)
 		return
 	}
 	for _, i := range f.Instances {
@@ -146,7 +146,7 @@ func (r *Reconciler) signals(f *state.Function) autoscale.Signals {
 // stopSurplus stops what the live revision has too much of.
 func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 	live := f.Revision(f.Record.Live)
-	if live == nil {
+	if live == nil || len(f.Instances) <= min(f.Desired, live.Record.Config.Scale.Max) {
 		return
 	}
 	r.drainBeyond(now, f, live)
@@ -176,7 +176,7 @@ func (r *Reconciler) stopSurplus(now time.Time, f *state.Function) {
 	}
 	for _, in := range all {
 		if end := in.LastUsed.Add(p.KeepAlive); !in.Busy && now.Before(end) {
-			r.at(f, end)
+			r.at(end)
 		}
 	}
 }

@@ -19,8 +19,8 @@ func (s *State) Remember(now time.Time, d *Departure) {
 	e.Since, e.Held = now, 0
 	e.Logs = e.Logs[max(0, len(e.Logs)-endedLogs):]
 	if len(s.Ended) == maxEnded {
-		copy(s.Ended, s.Ended[1:])
-		s.Ended = s.Ended[:maxEnded-1]
+		s.Ended[0] = bus.InstanceStatus{}
+		s.Ended = s.Ended[1:]
 	}
 	s.Ended = append(s.Ended, e)
 }

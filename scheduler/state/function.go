@@ -200,9 +200,14 @@ func (f *Function) Resting() bool {
 
 // Ordered returns the function's instances by id.
 func (f *Function) Ordered() []*Instance {
+	if len(f.Instances) == 0 {
+		return nil
+	}
 	out := make([]*Instance, 0, len(f.Instances))
 	for _, in := range f.Instances {
-		out = append(out, in)
+		if out = append(out, in); len(f.Instances) == 1 {
+			return out
+		}
 	}
 	slices.SortFunc(out, func(a, b *Instance) int { return cmp.Compare(a.Instance, b.Instance) })
 	return out

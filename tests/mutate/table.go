@@ -12,7 +12,7 @@ type mutation struct {
 }
 
 // rows are all mutations.
-func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes) }
+func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes, decisions) }
 
 var mutations = []mutation{
 	{

@@ -1,0 +1,25 @@
+package main
+
+// decisions are the mutations of when the scheduler looks at a function.
+var decisions = []mutation{
+	{
+		"a time to look that stays when it matters no longer",
+		"scheduler/reconcile/line.go", "\tr.due.set(ref, r.nextLook)\n", "\tif !r.due.has(ref) {\n\t\tr.due.set(ref, r.nextLook)\n\t}\n", "./scheduler/reconcile:TestNothingIsDecidedBeforeItsTime",
+	},
+	{
+		"a report about which there is nothing to decide, decided about",
+		"scheduler/reconcile/rest.go", "return f != nil && (f.Resting() || r.settled(f))", "return f == nil", "./scheduler/reconcile:TestNothingIsDecidedBeforeItsTime",
+	},
+	{
+		"an instance that leaves, taken for one at rest",
+		"scheduler/reconcile/rest.go", "in.Confirmed && in.Active()", "in.Confirmed", "./scheduler/reconcile:TestWhatIsUnderWayIsLookedAt",
+	},
+	{
+		"a function without a time, taken for one at rest",
+		"scheduler/reconcile/rest.go", " || !r.due.has(f.Ref)", "", "./scheduler/reconcile:TestWhatIsUnderWayIsLookedAt",
+	},
+	{
+		"a heap of times that is not kept in order",
+		"scheduler/reconcile/due.go", "\t\theap.Fix(&d.heap, e.place)\n", "", "./scheduler/reconcile:TestDueTimes",
+	},
+}
