@@ -108,7 +108,7 @@ func (l *lives) until(end time.Time) {
 		switch {
 		case own:
 			heap.Pop(&l.events).(benchEvent).do()
-		case next == l.tick:
+		case next.Equal(l.tick):
 			l.tick = l.tick.Add(100 * time.Millisecond)
 			l.heed(l.core.Tick(l.now))
 		default:

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,32 +14,35 @@ import (
 )
 
 const (
-	inputs = 1024
 	writes = 256
 	// stalled is when the loop itself ran so late that silence in the time before says nothing about nodes.
 	stalled = 3 * time.Second
 )
 
-// input is run by the loop, which alone touches the state.
+// input is run with the state in hand, and returns what follows.
 type input func(now time.Time) []reconcile.Effect
 
 // Scheduler is the control loop. Make it with New, run it once with Run.
 type Scheduler struct {
-	cfg  Config
-	bus  *bus.Bus
-	log  *slog.Logger
+	cfg   Config
+	bus   *bus.Bus
+	log   *slog.Logger
+	write chan reconcile.Effect
+	ready chan struct{}
+	// sooner says that the loop is to look at the time again: something is due before it would wake.
+	sooner chan struct{}
+
+	// mu guards what follows: whoever brings an input decides, without a goroutine in between that would have to be woken.
+	mu   sync.Mutex
 	core *reconcile.Reconciler
-	// in and demand are the inputs; what a gateway needs goes before what else there is, by turns.
-	in     chan input
-	demand chan input
-	write  chan reconcile.Effect
-	ready  chan struct{}
-	// hears says that the demand is listened to.
-	hears atomic.Bool
+	// running says that inputs are taken. ticked is when the loop last looked at everything, wake when it is to wake.
+	running      bool
+	ticked, wake time.Time
 	// sequence counts the commands to each node; out sends them.
 	sequence map[functions.NodeID]uint64
 	out      bus.Publisher
 	unsynced int
+
 	// pool is what the last look at it gave; nil where there is none.
 	pool atomic.Pointer[poolView]
 }
@@ -57,10 +61,9 @@ func New(cfg Config, b *bus.Bus, log *slog.Logger) (*Scheduler, error) {
 			Settle: cfg.Settle, PlaceTimeout: cfg.PlaceTimeout, TrafficDelay: cfg.TrafficDelay,
 			Compact: cfg.Compact == CompactIdle, CompactAfter: cfg.CompactAfter,
 		}, functions.NewInstanceID),
-		in:       make(chan input, inputs),
-		demand:   make(chan input, inputs),
 		write:    make(chan reconcile.Effect, writes),
 		ready:    make(chan struct{}),
+		sooner:   make(chan struct{}, 1),
 		sequence: map[functions.NodeID]uint64{},
 	}, nil
 }
@@ -71,13 +74,13 @@ func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 // Run decides until ctx ends and returns nil then. Instances are left as they are: ending them is their worker's affair.
 func (s *Scheduler) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
-	unsubscribe, err := s.subscribe(gctx)
+	s.begin()
+	unsubscribe, err := s.subscribe()
 	if err != nil {
+		s.end()
 		return err
 	}
 	defer unsubscribe()
-	s.hears.Store(true)
-	defer s.hears.Store(false)
 	g.Go(func() error { s.loop(gctx); return nil })
 	g.Go(func() error { s.beat(gctx); return nil })
 	g.Go(func() error { s.writer(gctx); return nil })
@@ -85,6 +88,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.followPool(gctx, g)
 	s.watch(gctx, g)
 	err = g.Wait()
+	s.end()
 	s.saveAll(ctx)
 	if err != nil && ctx.Err() == nil {
 		return err
@@ -92,52 +96,81 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// offer hands an input to the loop; it blocks while the loop is behind.
-func (s *Scheduler) offer(ctx context.Context, in input) { hand(ctx, s.in, in) }
-
-func hand(ctx context.Context, to chan<- input, in input) {
-	select {
-	case to <- in:
-	case <-ctx.Done():
-	}
+func (s *Scheduler) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running, s.ticked = true, time.Now()
+	s.wake = s.ticked.Add(s.cfg.Tick)
 }
 
+// end has no further input taken.
+func (s *Scheduler) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+}
+
+// take takes an input and carries out what follows from it. False: none is taken, as Run does not run.
+func (s *Scheduler) take(in input) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running {
+		return false
+	}
+	s.carryOut(in(time.Now()))
+	if next := s.next(); next.Before(s.wake) {
+		s.wake = next
+		select {
+		case s.sooner <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// next is when the loop has something to do; s.mu is held.
+func (s *Scheduler) next() time.Time {
+	wake := s.ticked.Add(s.interval())
+	if next := s.core.Next(); !next.IsZero() && next.Before(wake) {
+		return next
+	}
+	return wake
+}
+
+// loop does what time asks for.
 func (s *Scheduler) loop(ctx context.Context) {
-	last := time.Now()
 	timer := time.NewTimer(s.cfg.Tick)
 	defer timer.Stop()
 	for {
 		select {
-		case in := <-s.demand:
-			s.carryOut(in(time.Now()))
-		default:
-		}
-		select {
 		case <-ctx.Done():
 			return
-		case in := <-s.demand:
-			s.carryOut(in(time.Now()))
-		case in := <-s.in:
-			s.carryOut(in(time.Now()))
+		case <-s.sooner:
 		case <-timer.C:
-			now := time.Now()
-			if now.Before(last.Add(s.interval())) {
-				s.carryOut(s.core.Due(now))
-				break
-			}
-			if now.Sub(last) > stalled {
-				s.log.Warn("the scheduler was held up", "dur_ms", now.Sub(last).Milliseconds())
-				s.carryOut(s.core.Excuse(now))
-			}
-			s.carryOut(s.core.Tick(now))
-			last = now
 		}
-		wake := last.Add(s.interval())
-		if next := s.core.Next(); !next.IsZero() && next.Before(wake) {
-			wake = next
-		}
-		timer.Reset(max(time.Until(wake), 0))
+		timer.Reset(max(time.Until(s.pass()), 0))
 	}
+}
+
+// pass does what is due, and returns when the next is.
+func (s *Scheduler) pass() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	switch {
+	case now.Before(s.next()):
+	case now.Before(s.ticked.Add(s.interval())):
+		s.carryOut(s.core.Due(now))
+	default:
+		if now.Sub(s.ticked) > stalled {
+			s.log.Warn("the scheduler was held up", "dur_ms", now.Sub(s.ticked).Milliseconds())
+			s.carryOut(s.core.Excuse(now))
+		}
+		s.carryOut(s.core.Tick(now))
+		s.ticked = now
+	}
+	s.wake = s.next()
+	return s.wake
 }
 
 // beat says to itself, on the way that the reports take, that it listens. What is late on that way makes the beat late too.
@@ -156,7 +189,7 @@ func (s *Scheduler) beat(ctx context.Context) {
 	}
 }
 
-// interval is the time between ticks.
+// interval is the time between ticks; s.mu is held.
 func (s *Scheduler) interval() time.Duration {
 	if s.core.Busy() {
 		return s.cfg.Tick
@@ -164,7 +197,7 @@ func (s *Scheduler) interval() time.Duration {
 	return s.cfg.IdleTick
 }
 
-// carryOut does what was decided. Nothing in it waits: a command is a publish, a change of records goes to the writer.
+// carryOut does what was decided; s.mu is held. Nothing in it waits: a command is a publish, a change of records goes to the writer.
 func (s *Scheduler) carryOut(effects []reconcile.Effect) {
 	for i := range effects {
 		e := &effects[i]

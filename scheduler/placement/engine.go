@@ -36,7 +36,7 @@ const (
 // homeCost is how much less tight a node may be for holding the artifact: a share of the node.
 const homeCost = one / 256
 
-// Engine keeps nodes, reservations and quotas, and decides in a time that does not grow with the number of nodes. It belongs to one goroutine.
+// Engine keeps nodes, reservations and quotas, and decides in a time that does not grow with the number of nodes. One goroutine at a time uses it.
 //
 // Among the nodes that a request fits it takes the tightest: the least mean share of CPU and memory left free with the instance on it, then
 // the smaller id. Instance slots bound, and do not weigh. Preferences are exact too, and bounded: preferred labels that a node lacks add up to a

@@ -109,7 +109,7 @@ type Effect struct {
 	Logs     []string
 }
 
-// Reconciler holds the state and decides. It belongs to one goroutine. Each input method returns the effects, in the order in which they
+// Reconciler holds the state and decides. One goroutine at a time uses it. Each input method returns the effects, in the order in which they
 // are to be done; the slice is valid until the next call.
 type Reconciler struct {
 	cfg   Config

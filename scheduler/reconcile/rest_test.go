@@ -170,10 +170,10 @@ func TestDueTimes(t *testing.T) {
 		d.set(ref(i), now.Add(time.Duration(i*37%100)*time.Second))
 	}
 	for i := range 100 {
-		switch {
-		case i%3 == 0:
+		switch i % 3 {
+		case 0:
 			d.set(ref(i), time.Time{})
-		case i%3 == 1:
+		case 1:
 			d.set(ref(i), now.Add(time.Duration(200+i)*time.Second))
 		}
 	}

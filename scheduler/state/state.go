@@ -22,7 +22,7 @@ const (
 	DemandTimeout = autoscale.Silence
 )
 
-// State is the scheduler's whole knowledge. It belongs to one goroutine. Its maps are for reading: the methods keep them consistent.
+// State is the scheduler's whole knowledge. One goroutine at a time uses it. Its maps are for reading: the methods keep them consistent.
 type State struct {
 	Nodes     map[functions.NodeID]*Node
 	Instances map[functions.InstanceID]*Instance
