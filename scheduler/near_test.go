@@ -45,7 +45,7 @@ func TestNear(t *testing.T) {
 	select {
 	case taken := <-heard:
 		if taken {
-			t.Error("a scheduler that does not run has taken a demand")
+			t.Fatal("a scheduler that does not run has taken a demand")
 		}
 	case <-time.After(patience):
 		t.Fatal("a demand waits for a scheduler that does not run")
