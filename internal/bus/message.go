@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -20,8 +19,7 @@ func Publish(b interface{ Conn() *nats.Conn }, subject string, msg any) error {
 
 // Publisher sends messages in JSON. One goroutine at a time uses it: all of them are written into the same room. The zero value is ready.
 type Publisher struct {
-	room bytes.Buffer
-	json *json.Encoder
+	room []byte
 	// added are the messages in the room, in their order.
 	added []addedMessage
 }
@@ -42,15 +40,16 @@ func (p *Publisher) Publish(c *nats.Conn, subject string, msg any) error {
 
 // Add makes a message ready, which Send sends.
 func (p *Publisher) Add(subject string, msg any) error {
-	if p.json == nil {
-		p.json = json.NewEncoder(&p.room)
+	room, ok := appendLean(p.room, msg)
+	if !ok {
+		data, err := json.Marshal(msg)
+		if err != nil {
+			return fmt.Errorf("encoding a message for %s: %w", subject, err)
+		}
+		room = append(p.room, data...)
 	}
-	before := p.room.Len()
-	if err := p.json.Encode(msg); err != nil {
-		p.room.Truncate(before)
-		return fmt.Errorf("encoding a message for %s: %w", subject, err)
-	}
-	p.added = append(p.added, addedMessage{subject, p.room.Len()})
+	p.room = append(room, '\n')
+	p.added = append(p.added, addedMessage{subject, len(p.room)})
 	return nil
 }
 
@@ -60,14 +59,14 @@ func (p *Publisher) Send(c *nats.Conn) (err error) {
 	at := 0
 	for _, m := range p.added {
 		// The connection copies what it is given.
-		if perr := c.Publish(m.subject, p.room.Bytes()[at:m.end]); perr != nil && err == nil {
+		if perr := c.Publish(m.subject, p.room[at:m.end]); perr != nil && err == nil {
 			err = fault.Wrap(fault.CodeUnavailable, perr, "publishing on %s", m.subject)
 		}
 		at = m.end
 	}
 	p.added = p.added[:0]
-	if p.room.Reset(); p.room.Cap() > usualMessage {
-		p.room = bytes.Buffer{}
+	if p.room = p.room[:0]; cap(p.room) > usualMessage {
+		p.room = nil
 	}
 	return err
 }
@@ -82,6 +81,18 @@ func decode(data []byte, into any) error {
 
 // Decode reads a record or a message. One of a newer schema is refused: its meaning is not known.
 func Decode[T any](data []byte) (T, error) {
+	var v, zero T
+	if !readLean(data, &v) {
+		return decodeAny[T](data)
+	}
+	if n := schemaIn(&v); n > Schema {
+		return zero, newer(n)
+	}
+	return v, nil
+}
+
+// decodeAny is Decode for what is written in any way.
+func decodeAny[T any](data []byte) (T, error) {
 	var v, zero T
 	if err := decode(data, &v); err != nil {
 		// A newer schema may have changed a field's type: say that rather than where it did not fit.

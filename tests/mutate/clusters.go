@@ -260,4 +260,32 @@ var clusters = []mutation{
 		"an epoch that begins anew on one machine",
 		"internal/bus/export.go", "id.Epoch = x.epoch + 1", "id.Epoch = 0", "./internal/bus:TestAClusterIsTakenBackToOneServer",
 	},
+	{
+		"a message whose field is there twice and read as if it were not",
+		"internal/bus/lean.go", "|| seen&(1<<next) != 0", "|| seen&(1<<next) == 1<<63", "./internal/bus:FuzzLean",
+	},
+	{
+		"a message that goes on behind its end and is read",
+		"internal/bus/lean.go", "if l.space(); l.at < len(data) {", "if l.space(); l.at < 0 {", "./internal/bus:FuzzLean",
+	},
+	{
+		"a text of a message that is not UTF-8 and is taken as it is",
+		"internal/bus/lean.go", "all < utf8.RuneSelf || utf8.Valid(b)", "all < utf8.RuneSelf || len(b) > 0", "./internal/bus:FuzzLean",
+	},
+	{
+		"a text that is taken for another one",
+		"internal/bus/lean.go", "if *place != string(b) {", "if *place == \"\" {", "./internal/bus:TestTextsAreKeptOnce",
+	},
+	{
+		"a message of which every field is written, empty or not",
+		"internal/bus/leanwrite.go", "if f.left != nil && f.left(in) {", "if f.left != nil && f.left == nil {", "./internal/bus:TestMessagesAreReadAndWrittenLean",
+	},
+	{
+		"a text that takes an escape and is written without",
+		"internal/bus/leanwrite.go", "|| c == '\\\\' || c == '<'", "|| c == '<'", "./internal/bus:TestUnusualMessagesAreWrittenAsEver",
+	},
+	{
+		"messages that are all left to the generic decoder",
+		"internal/bus/lean.go", "case t == durationType:\n\t\treturn readDuration", "case t == durationType:\n\t\treturn nil", "./internal/bus:TestMessagesAreReadAndWrittenLean",
+	},
 }
