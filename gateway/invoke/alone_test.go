@@ -25,7 +25,7 @@ func TestACallIsUsedAgain(t *testing.T) {
 		"ended":                      {func(*exchange) {}, true},
 		"unwatched":                  {func(x *exchange) { x.watched = teller(false) }, true},
 		"the context has not ended":  {func(x *exchange) { x.stopCtx = func() bool { return true } }, true},
-		"its deadline rings":         {func(x *exchange) { x.fn.limits.ring() }, false},
+		"its deadline rings":         {func(x *exchange) { x.fn.deadlines.ring(x.expiry.at) }, false},
 		"its client has left":        {func(x *exchange) { x.watched = teller(true) }, false},
 		"the context has ended":      {func(x *exchange) { x.stopCtx = func() bool { return false } }, false},
 		"a stream":                   {func(x *exchange) { x.stream() }, false},
@@ -35,14 +35,14 @@ func TestACallIsUsedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			one := &call{id: "inv_one", inv: &Invoker{}, fn: &function{}}
+			one := &call{id: "inv_one", inv: &Invoker{}, fn: &function{deadlines: deadlines{alarms: &alarms{}}}}
 			x := &one.first
 			one.x = x
 			x.inv, x.fn, x.idle = one.inv, one.fn, functions.Duration(time.Hour)
 			// Its deadline is over, and rings when it is asked.
-			x.deadline = time.Now().Add(-time.Hour)
-			one.fn.limits.next = x.deadline
-			one.fn.limits.add(x)
+			x.expiry.at = time.Now().Add(-time.Hour)
+			one.fn.deadlines.next = x.expiry.at
+			one.fn.deadlines.add(&x.expiry, x)
 			c.before(x)
 			x.alone = x.letGo()
 			if name == "tried again somewhere else" {

@@ -5,86 +5,99 @@ import (
 	"time"
 )
 
-// deadlines holds a function's exchanges to their deadlines with one timer for all of them: nearly every exchange ends long before, and a timer of its
-// own would be set and stopped for nothing. The zero one is ready.
+// deadlines holds what a function's requests do to their deadlines. Nearly everything ends long before, and a timer of its own would be set and
+// stopped for nothing; so the function rings for the first of them, by the alarms of all.
 type deadlines struct {
+	alarms *alarms
+
 	mu    sync.Mutex
-	first *exchange
-	timer *time.Timer
-	// next is when the timer rings; zero while it is not set.
+	first *expiry
+	// next is when the alarm rings; zero while it is not set.
 	next time.Time
 }
 
-// add holds the exchange to its deadline until it is removed.
-func (d *deadlines) add(x *exchange) {
+// expiry is one deadline. It is part of what expires then.
+type expiry struct {
+	at time.Time
+	of expiring
+	// by is what holds it, nil when nothing does; earlier and later are its neighbours there.
+	by             *deadlines
+	earlier, later *expiry
+}
+
+// expiring is told when its deadline is over.
+type expiring interface{ expire() }
+
+// add tells of its deadline until e is removed.
+func (d *deadlines) add(e *expiry, of expiring) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	x.limits = d
-	if x.later = d.first; x.later != nil {
-		x.later.earlier = x
+	e.by, e.of = d, of
+	if e.later = d.first; e.later != nil {
+		e.later.earlier = e
 	}
-	d.first = x
-	if d.next.IsZero() || x.deadline.Before(d.next) {
-		d.set(x.deadline)
+	d.first = e
+	if d.next.IsZero() || e.at.Before(d.next) {
+		d.set(e.at)
 	}
 }
 
-// set has the timer ring; d.mu is held.
+// set has the alarm ring; d.mu is held.
 func (d *deadlines) set(at time.Time) {
 	d.next = at
-	if d.timer == nil {
-		d.timer = time.AfterFunc(time.Until(at), d.ring)
-		return
-	}
-	d.timer.Reset(time.Until(at))
+	d.alarms.set(at, d)
 }
 
-// remove lets go of an exchange. It is false for one that is not held, which stays so: its deadline may just be ending it.
-func (d *deadlines) remove(x *exchange) bool {
+// remove lets go of a deadline. It is false for one that is not held, which stays so: it may just be over.
+func (d *deadlines) remove(e *expiry) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.unlink(x)
+	return d.unlink(e)
 }
 
 // unlink is remove; d.mu is held.
-func (d *deadlines) unlink(x *exchange) bool {
-	if x.limits == nil {
+func (d *deadlines) unlink(e *expiry) bool {
+	if e.by == nil {
 		return false
 	}
-	if x.later != nil {
-		x.later.earlier = x.earlier
+	if e.later != nil {
+		e.later.earlier = e.earlier
 	}
-	if x.earlier != nil {
-		x.earlier.later = x.later
+	if e.earlier != nil {
+		e.earlier.later = e.later
 	} else {
-		d.first = x.later
+		d.first = e.later
 	}
-	x.limits, x.earlier, x.later = nil, nil, nil
+	e.by, e.earlier, e.later = nil, nil, nil
 	return true
 }
 
-// ring ends the exchanges whose time is over, and sets the timer for the others.
-func (d *deadlines) ring() {
-	var over []*exchange
+// ring tells of the deadlines that are over, and sets the alarm for the others. An alarm for another time than the one set last is an old one.
+func (d *deadlines) ring(at time.Time) {
+	var over []*expiry
 	d.mu.Lock()
+	if !at.Equal(d.next) {
+		d.mu.Unlock()
+		return
+	}
 	now := time.Now()
 	d.next = time.Time{}
-	for x := d.first; x != nil; {
-		later := x.later
+	for e := d.first; e != nil; {
+		later := e.later
 		switch {
-		case !x.deadline.After(now):
-			d.unlink(x)
-			over = append(over, x)
-		case d.next.IsZero() || x.deadline.Before(d.next):
-			d.next = x.deadline
+		case !e.at.After(now):
+			d.unlink(e)
+			over = append(over, e)
+		case d.next.IsZero() || e.at.Before(d.next):
+			d.next = e.at
 		}
-		x = later
+		e = later
 	}
 	if !d.next.IsZero() {
 		d.set(d.next)
 	}
 	d.mu.Unlock()
-	for _, x := range over {
-		x.expire()
+	for _, e := range over {
+		e.of.expire()
 	}
 }

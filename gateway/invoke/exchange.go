@@ -43,9 +43,8 @@ type exchange struct {
 	// informed is shown 1xx answers; may be nil.
 	informed interface{ inform(resp *http.Response) }
 
-	// limits is what holds the exchange to its deadline, nil when nothing does; earlier and later are its neighbours there.
-	limits         *deadlines
-	earlier, later *exchange
+	// expiry is the end of the timeout.
+	expiry expiry
 
 	mu    sync.Mutex
 	cause cause
@@ -62,8 +61,7 @@ type exchange struct {
 	// streaming says that the idle limit holds and not the timeout.
 	streaming bool
 	// timer holds a stream to the idle limit.
-	timer    *time.Timer
-	deadline time.Time
+	timer *time.Timer
 	// lastMove is when a byte moved last on a stream, in nanoseconds since start.
 	start    time.Time
 	lastMove atomic.Int64
@@ -84,8 +82,8 @@ type exchange struct {
 
 // watch begins to hold the exchange to its deadline and to ctx.
 func (x *exchange) watch(ctx context.Context, start, deadline time.Time) {
-	x.start, x.deadline = start, deadline
-	x.fn.limits.add(x)
+	x.start, x.expiry.at = start, deadline
+	x.fn.deadlines.add(&x.expiry, x)
 	x.ctx = ctx
 	w, ok := x.client.(watched)
 	if x.client == nil {
@@ -180,7 +178,7 @@ func (x *exchange) moved() {
 // stream puts the idle limit in the place of the timeout.
 func (x *exchange) stream() {
 	x.moved()
-	x.fn.limits.remove(x)
+	x.fn.deadlines.remove(&x.expiry)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.streaming && !x.over {
@@ -242,7 +240,7 @@ func (x *exchange) finish(complete bool) {
 
 // letGo ends the watch over the exchange and reports whether nobody knows it any more: who once had a part in it may be about to look at it again.
 func (x *exchange) letGo() bool {
-	alone := x.fn.limits.remove(x) && x.timer == nil && x.sent == nil && x.h2 == nil
+	alone := x.fn.deadlines.remove(&x.expiry) && x.timer == nil && x.sent == nil && x.h2 == nil
 	if x.watched != nil {
 		alone = !x.watched.Unwatch() && alone
 	}
@@ -296,7 +294,7 @@ func (x *exchange) roundTrip(ctx context.Context, now time.Time, l *Lease, o *ou
 	for {
 		if c == nil {
 			var err error
-			if c, err = up.dial(ctx, x.deadline); err != nil {
+			if c, err = up.dial(ctx, x.expiry.at); err != nil {
 				return nil, &errNothingSent{err}
 			}
 		}

@@ -17,10 +17,10 @@ type function struct {
 	// route is nil while there is no record of the function.
 	route atomic.Pointer[route]
 	// active says that the demand loop looks at the function.
-	active atomic.Bool
-	pool   pool
-	limits deadlines
-	stats  stats
+	active    atomic.Bool
+	pool      pool
+	deadlines deadlines
+	stats     stats
 }
 
 // route is where a function's traffic goes. It never changes once it is published.
@@ -35,9 +35,10 @@ type registry struct {
 	byRef atomic.Pointer[map[functions.Ref]*function]
 	mu    sync.Mutex
 	// batch holds the map while many functions are added at once; see begin.
-	batch map[functions.Ref]*function
-	names map[string]*namespace
-	total account
+	batch  map[functions.Ref]*function
+	names  map[string]*namespace
+	total  account
+	alarms alarms
 	// quotas holds the records, of the defaults and the total too.
 	quotas map[string]functions.Quota
 }
@@ -71,6 +72,7 @@ func (r *registry) get(ref functions.Ref) *function {
 	}
 	f := &function{ref: ref, ns: r.namespaceLocked(ref.Namespace), idPrefix: "inv_" + ref.Hash()}
 	f.pool.init(f)
+	f.deadlines.alarms = &r.alarms
 	if r.batch != nil {
 		r.batch[ref] = f
 		return f

@@ -2,6 +2,7 @@ package invoke
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +71,7 @@ func (inv *Invoker) lease(ctx context.Context, l *Lease, f *function, class Clas
 			*l = Lease{inv: inv, fn: f, inst: g.inst, rev: g.rev, ep: g.ep, thawed: thawed}
 			return nil
 		}
-		w = newWaiter(class)
+		w = f.pool.waiter(class)
 		f.pool.again(g.inst, w, now)
 	}
 	return inv.wait(ctx, l, f, w, now, deadline, limit)
@@ -79,20 +80,16 @@ func (inv *Invoker) lease(ctx context.Context, l *Lease, f *function, class Clas
 func (inv *Invoker) wait(ctx context.Context, l *Lease, f *function, w *waiter, begun, deadline time.Time, limit functions.Duration) error {
 	inv.cfg.Awake.Expect()
 	inv.need(f)
-	var expired <-chan time.Time
-	if !deadline.IsZero() {
-		t := time.NewTimer(time.Until(deadline))
-		defer t.Stop()
-		expired = t.C
-	}
-	leave := func() {
-		if g, granted := f.pool.leave(w, time.Now()); granted && g.inst != nil {
-			f.pool.release(g.inst, time.Now())
-		}
+	if w.expiry.at = deadline; !deadline.IsZero() {
+		f.deadlines.add(&w.expiry, w)
+		defer f.deadlines.remove(&w.expiry)
 	}
 	for {
 		select {
 		case g := <-w.ready:
+			if errors.Is(g.err, errWaited) {
+				return f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
+			}
 			if g.err != nil {
 				return g.err
 			}
@@ -106,14 +103,13 @@ func (inv *Invoker) wait(ctx context.Context, l *Lease, f *function, w *waiter, 
 			}
 			return nil
 		case <-ctx.Done():
-			leave()
+			if g, granted := f.pool.leave(w, time.Now()); granted && g.inst != nil {
+				f.pool.release(g.inst, time.Now())
+			}
 			if e := fault.From(context.Cause(ctx)); e != nil {
 				return e
 			}
 			return fault.Wrap(fault.CodeStartTimeout, ctx.Err(), "waiting for an instance of %s", f.ref)
-		case <-expired:
-			leave()
-			return f.noSlot(limit, f.pool.slots(), inv.pending.why(ctx, f.ref))
 		}
 	}
 }

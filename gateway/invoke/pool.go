@@ -180,7 +180,7 @@ func (p *pool) acquire(class Class, maxWaiting int, now time.Time) (grant, *wait
 		}
 		return grant{err: p.fn.tooMany(list.n)}, nil
 	}
-	w := newWaiter(class)
+	w := p.waiter(class)
 	list.pushBack(w)
 	p.note(now)
 	return grant{}, w
@@ -212,6 +212,8 @@ func (p *pool) again(i *instance, w *waiter, now time.Time) {
 	p.put(i)
 	if err := p.unroutable(); err != nil {
 		w.ready <- grant{err: err}
+	} else if w.late {
+		w.ready <- grant{err: errWaited}
 	} else {
 		p.list(w.class).pushFront(w)
 	}

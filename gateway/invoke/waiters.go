@@ -1,6 +1,9 @@
 package invoke
 
 import (
+	"errors"
+	"time"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
@@ -13,15 +16,36 @@ type grant struct {
 	err  error
 }
 
+// errWaited is granted to who has waited until the deadline.
+var errWaited = errors.New("the time to wait is over")
+
 // waiter waits for a slot. It is in one list at most.
 type waiter struct {
+	pool       *pool
 	class      Class
 	ready      chan grant
 	list       *waitList
 	prev, next *waiter
+	// expiry is the end of the wait. From then on late is set: a slot that was granted before, and refused, is not waited for again.
+	expiry expiry
+	late   bool
 }
 
-func newWaiter(c Class) *waiter { return &waiter{class: c, ready: make(chan grant, 1)} }
+func (p *pool) waiter(c Class) *waiter {
+	return &waiter{pool: p, class: c, ready: make(chan grant, 1)}
+}
+
+// expire ends the wait, unless a grant is on its way.
+func (w *waiter) expire() {
+	p := w.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.late = true
+	if p.list(w.class).remove(w) {
+		w.ready <- grant{err: errWaited}
+		p.note(time.Now())
+	}
+}
 
 // waitList is a first-in first-out list from whose middle a waiter may leave.
 type waitList struct {

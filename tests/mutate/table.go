@@ -12,7 +12,7 @@ type mutation struct {
 }
 
 // rows are all mutations.
-func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes, decisions) }
+func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes, calls, decisions) }
 
 var mutations = []mutation{
 	{
@@ -153,7 +153,7 @@ var mutations = []mutation{
 	},
 	{
 		"a call that its deadline may still end is used for another one",
-		"gateway/invoke/exchange.go", "alone := x.fn.limits.remove(x) && x.timer", "x.fn.limits.remove(x)\n\talone := x.timer", "./gateway/invoke:TestACallIsUsedAgain",
+		"gateway/invoke/exchange.go", "alone := x.fn.deadlines.remove(&x.expiry) && x.timer", "x.fn.deadlines.remove(&x.expiry)\n\talone := x.timer", "./gateway/invoke:TestACallIsUsedAgain",
 	},
 	{
 		"an answer that is taken for the one before",
