@@ -38,7 +38,7 @@ func newLine(slotsOf, ceiling int, service time.Duration) *line {
 	f := newRegistry().get(functions.Ref{Namespace: "default", Name: "hello"})
 	rev := &functions.Revision{ID: "rev_a"}
 	rev.Config.Concurrency, rev.Config.Scale.Max = slotsOf, ceiling
-	f.route.Store(&route{record: functions.Function{Live: "rev_a"}, live: rev})
+	f.route.Store(&route{serving: "rev_a", live: rev})
 	l := &line{p: &f.pool, service: service, now: time.Unix(1000, 0), running: map[*instance][]time.Time{}, begun: map[*waiter]time.Time{}}
 	l.p.add(&bus.Endpoint{Instance: "a", Slots: slotsOf, Revision: "rev_a"}, slots{}, l.now)
 	return l

@@ -12,11 +12,11 @@ import (
 
 // noLive is the answer of a function that no revision serves.
 func (f *function) noLive(rt *route) error {
-	if rt.record.Live != "" {
-		return fault.New(fault.CodeUnavailable, "the live revision %s of %s cannot be read", rt.record.Live, f.ref).
+	if rt.serving != "" {
+		return fault.New(fault.CodeUnavailable, "the live revision %s of %s cannot be read", rt.serving, f.ref).
 			WithHint("look for the cause: tatami doctor").WithRetryAfter(time.Second)
 	}
-	if rt.record.Candidate != "" {
+	if rt.coming != "" {
 		return fault.New(fault.CodeUnavailable, "%s is being deployed: no instance is ready yet", f.ref).WithRetryAfter(time.Second).
 			WithHint("watch it: tatami explain %s", f.ref)
 	}

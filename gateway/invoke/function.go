@@ -25,8 +25,9 @@ type function struct {
 
 // route is where a function's traffic goes. It never changes once it is published.
 type route struct {
-	record functions.Function
-	// live is nil while no revision takes the traffic.
+	// serving is the id of the revision that takes the traffic, and coming of the one that will when an instance of it is ready; empty where there is none.
+	serving, coming functions.RevisionID
+	// live is nil while no revision takes the traffic, or its record cannot be read.
 	live *functions.Revision
 }
 

@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -76,7 +77,7 @@ func TestPool(t *testing.T) {
 		f := newRegistry().get(ref)
 		p := &f.pool
 		revs := []*functions.Revision{{ID: "rev_a"}, {ID: "rev_b"}}
-		f.route.Store(&route{record: functions.Function{Live: "rev_a"}, live: revs[0]})
+		f.route.Store(&route{serving: "rev_a", live: revs[0]})
 		now := time.Unix(1000, 0)
 		var waiting []*waiter
 		var held []*instance
@@ -140,7 +141,7 @@ func TestPool(t *testing.T) {
 			"remove": func(t *rapid.T) { p.remove(rapid.SampledFrom(ids).Draw(t, "id")) },
 			"reroute": func(t *rapid.T) {
 				rev := rapid.SampledFrom(revs).Draw(t, "rev")
-				f.route.Store(&route{record: functions.Function{Live: rev.ID}, live: rev})
+				f.route.Store(&route{serving: rev.ID, live: rev})
 				p.reroute(now)
 			},
 			"fail": func(t *rapid.T) {
@@ -241,6 +242,20 @@ func TestStatsWindow(t *testing.T) {
 		if sl != nil {
 			t.Error("a slice that has passed is kept")
 		}
+	}
+}
+
+// Each status is counted, the one that came first too.
+func TestStatsCountStatuses(t *testing.T) {
+	t.Parallel()
+	var s stats
+	for i, status := range []int{404, 200, 404, 503, 200, 404} {
+		s.record(time.Unix(1_000_000+int64(i), 0), time.Second, outcome{status: status})
+	}
+	var out FunctionStats
+	s.read(time.Unix(1_000_010, 0), &out)
+	if want := map[string]uint64{"200": 2, "404": 3, "503": 1}; !maps.Equal(out.Codes, want) || out.Requests != 6 || out.Errors != 1 {
+		t.Errorf("%+v, want %v", out, want)
 	}
 }
 

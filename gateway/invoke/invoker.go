@@ -137,7 +137,7 @@ func (inv *Invoker) closeIdle() {
 	}
 }
 
-// Lookup returns the revision that takes the function's traffic. Faults: function-not-found; unavailable and function-not-ready where
+// Lookup returns the revision that takes the function's traffic, without what only starting its instances takes. Faults: function-not-found; unavailable and function-not-ready where
 // no revision takes it.
 func (inv *Invoker) Lookup(ctx context.Context, ref functions.Ref) (*functions.Revision, error) {
 	f, rt, err := inv.routes.find(ctx, ref)

@@ -100,7 +100,7 @@ func (t *routes) revision(ctx context.Context, ev bus.Event[functions.Revision])
 	if ev.Deleted {
 		delete(t.revisions, functions.RevisionID(id))
 	} else {
-		t.revisions[rev.ID] = &rev
+		t.revisions[rev.ID] = forCalls(rev)
 	}
 	t.mu.Unlock()
 	if ev.Deleted {
@@ -111,9 +111,28 @@ func (t *routes) revision(ctx context.Context, ev bus.Event[functions.Revision])
 	if f == nil {
 		return
 	}
-	if rt := f.route.Load(); rt != nil && rt.live == nil && rt.record.Live == rev.ID {
+	if rt := f.route.Load(); rt != nil && rt.live == nil && rt.serving == rev.ID {
 		t.refresh(ctx, f.ref)
 	}
+}
+
+// forCalls is what carrying calls to instances takes of a revision, without what starting them does: the gateway holds every revision there is, and each
+// collection of garbage looks at all that is held.
+func forCalls(rev functions.Revision) *functions.Revision {
+	rev.Artifact, rev.Reason, rev.Logs = functions.Artifact{}, "", nil
+	c := &rev.Config
+	c.Command, c.Env, c.Labels, c.Placement = nil, nil, nil, functions.Placement{}
+	return &rev
+}
+
+// newRoute is the route by a function's record, where live is the revision that takes the traffic.
+func newRoute(rec *functions.Function, live *functions.Revision) *route {
+	rt := &route{serving: rec.Live, coming: rec.Candidate, live: live}
+	if live != nil {
+		// The same text, of which there need be only one.
+		rt.serving = live.ID
+	}
+	return rt
 }
 
 func (t *routes) function(ctx context.Context, ev bus.Event[functions.Function]) {
@@ -152,7 +171,7 @@ func (t *routes) apply(ctx context.Context, ref functions.Ref, rec functions.Fun
 	if deleted {
 		f.route.Store(nil)
 	} else {
-		f.route.Store(&route{record: rec, live: live})
+		f.route.Store(newRoute(&rec, live))
 	}
 	t.mu.Unlock()
 	t.onChange(f)
@@ -185,7 +204,7 @@ func (t *routes) lookup(ctx context.Context, ref functions.Ref, id functions.Rev
 		}
 		return nil
 	}
-	return &v
+	return forCalls(v)
 }
 
 // refresh reads a function's record from the store and applies it.

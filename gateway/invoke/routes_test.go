@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -53,5 +54,34 @@ func TestATableThatIsBehind(t *testing.T) {
 	}
 	if _, _, err := r.find(t.Context(), ref); !fault.Is(err, fault.CodeFunctionNotFound) {
 		t.Errorf("once it is deleted: %v", err)
+	}
+}
+
+// Of a revision the gateway holds what calls take, and not what only starting an instance does.
+func TestAGatewayHoldsWhatCallsTake(t *testing.T) {
+	t.Parallel()
+	r := newRoutes(nil, newRegistry(), func(*function) {}, slog.New(slog.DiscardHandler))
+	rev := functions.Revision{
+		ID: "rev_a", Namespace: "default", Function: "f", State: functions.RevisionReady, Artifact: functions.Artifact{Digest: "sha256:0"}, Logs: []string{"x"},
+		Config: functions.Config{
+			Command: []string{"/f"}, Env: map[string]string{"A": "b"}, Labels: map[string]string{"team": "a"}, Timeout: functions.Duration(time.Second),
+			Protocol: functions.ProtocolH2C, Queue: functions.Queue{MaxPending: 3},
+		},
+	}
+	r.revision(t.Context(), bus.Event[functions.Revision]{Entry: bus.Entry[functions.Revision]{Key: "default.f.rev_a", Value: rev}})
+	ref := functions.Ref{Namespace: "default", Name: "f"}
+	r.apply(t.Context(), ref, functions.Function{Live: "rev_a"}, 1, false)
+	_, rt := r.known(ref)
+	if rt == nil || rt.live == nil {
+		t.Fatalf("the route is %+v", rt)
+	}
+	if c := rt.live.Config; rt.live.Artifact.Digest != "" || rt.live.Logs != nil || c.Command != nil || c.Env != nil || c.Labels != nil {
+		t.Errorf("held: %+v", rt.live)
+	}
+	if c := rt.live.Config; rt.serving != "rev_a" || rt.live.State != functions.RevisionReady || c.Timeout.Std() != time.Second || !c.H2C() || c.Queue.MaxPending != 3 {
+		t.Errorf("held: %+v", rt.live)
+	}
+	if rev.Config.Env["A"] != "b" {
+		t.Errorf("the record is %+v", rev)
 	}
 }

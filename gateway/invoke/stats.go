@@ -98,6 +98,9 @@ type stats struct {
 	requests uint64
 	errors   uint64
 	cold     uint64
+	// usual is the first status that was answered, and usually how often; statuses has the others. Most functions answer with one.
+	usual    int
+	usually  uint64
 	statuses map[int]uint64
 	faults   map[fault.Code]uint64
 	gone     uint64
@@ -157,6 +160,9 @@ func (s *stats) record(now time.Time, took time.Duration, o outcome) {
 			s.faults = map[fault.Code]uint64{}
 		}
 		s.faults[code]++
+	case s.usually == 0 || status == s.usual:
+		s.usual = status
+		s.usually++
 	default:
 		if s.statuses == nil {
 			s.statuses = map[int]uint64{}
@@ -186,7 +192,10 @@ func (s *stats) read(now time.Time, out *FunctionStats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Requests, out.Errors, out.ColdStarts = s.requests, s.errors, s.cold
-	out.Codes = make(map[string]uint64, len(s.statuses)+len(s.faults)+1)
+	out.Codes = make(map[string]uint64, len(s.statuses)+len(s.faults)+2)
+	if s.usually > 0 {
+		out.Codes[strconv.Itoa(s.usual)] = s.usually
+	}
 	for k, v := range s.statuses {
 		out.Codes[strconv.Itoa(k)] = v
 	}

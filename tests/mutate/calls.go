@@ -18,4 +18,12 @@ var calls = []mutation{
 		"a wait that outlives its deadline, refused just then",
 		"gateway/invoke/waiters.go", "\tw.late = true\n", "", "./gateway/invoke:TestAWaitEndsAtItsDeadline",
 	},
+	{
+		"a gateway that holds what only starts take of a revision",
+		"gateway/invoke/routes.go", "t.revisions[rev.ID] = forCalls(rev)", "t.revisions[rev.ID] = &rev", "./gateway/invoke:TestAGatewayHoldsWhatCallsTake",
+	},
+	{
+		"a status that is counted as the first one",
+		"gateway/invoke/stats.go", "case s.usually == 0 || status == s.usual:", "case s.usually == 0 || status > 0:", "./gateway/invoke:TestStatsCountStatuses",
+	},
 }
