@@ -216,10 +216,15 @@ func (l layout) replicated(servers int) layout {
 	return l
 }
 
-// make makes what is missing. Buckets that exist are left to settle: the client would have them read from any server again.
+// make makes what is missing. What is there is asked for first, insistently: after an outage nobody leads it for a while. Buckets that exist are left to settle: the client would have them read from any server again.
 func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 	for _, c := range l.Streams {
-		if _, err := js.CreateOrUpdateStream(ctx, c); err != nil {
+		// A change of a stream that nobody leads is lost, and would be waited for in vain.
+		_, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, c.Name) })
+		if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+			_, err = js.CreateOrUpdateStream(ctx, c)
+		}
+		if err != nil {
 			return fmt.Errorf("making stream %s: %w", c.Name, err)
 		}
 	}
@@ -227,7 +232,7 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 		return err
 	}
 	for _, c := range l.Buckets {
-		_, err := js.KeyValue(ctx, c.Bucket)
+		_, err := opened(ctx, func(ctx context.Context) (jetstream.KeyValue, error) { return js.KeyValue(ctx, c.Bucket) })
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			_, err = js.CreateKeyValue(ctx, c)
 		}
@@ -236,7 +241,7 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream) error {
 		}
 	}
 	for _, c := range l.Objects {
-		_, err := js.ObjectStore(ctx, c.Bucket)
+		_, err := opened(ctx, func(ctx context.Context) (jetstream.ObjectStore, error) { return js.ObjectStore(ctx, c.Bucket) })
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			_, err = js.CreateObjectStore(ctx, c)
 		}
@@ -258,7 +263,7 @@ func (l layout) replicas() int { return l.Streams[0].Replicas }
 // settle makes streams and buckets so that are not: the client has buckets read from any server, and before, three of five servers held them.
 func (l layout) settle(ctx context.Context, js jetstream.JetStream) error {
 	for _, name := range l.names() {
-		stream, err := js.Stream(ctx, name)
+		stream, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", name, err)
 		}

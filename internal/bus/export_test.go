@@ -12,12 +12,23 @@ import (
 // AwaitReady waits for a server that may never take connections.
 var AwaitReady = awaitReady
 
-// Silence has the next watch of the table show what there is, and then nothing more.
-func (t *Table[T]) Silence() { t.kv = &silentBucket{KeyValue: t.kv} }
+// Silence has the next watch of the table go silent when the function that it returns is called: nothing comes of it any more once that has returned. It is not
+// silent by itself when it has shown what there is: the server that feeds it may have known less, and shows the rest later.
+func (t *Table[T]) Silence() (now func()) {
+	s := &silentBucket{KeyValue: t.kv, hush: make(chan struct{}), hushed: make(chan struct{})}
+	t.kv = s
+	return s.silence
+}
 
 type silentBucket struct {
 	jetstream.KeyValue
-	begun bool
+	begun        bool
+	hush, hushed chan struct{}
+}
+
+func (s *silentBucket) silence() {
+	close(s.hush)
+	<-s.hushed
 }
 
 func (s *silentBucket) Watch(ctx context.Context, keys string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
@@ -26,13 +37,9 @@ func (s *silentBucket) Watch(ctx context.Context, keys string, opts ...jetstream
 		return w, err
 	}
 	s.begun = true
-	silent := silentWatch{w, make(chan jetstream.KeyValueEntry, 100)}
-	for e := range w.Updates() {
-		if silent.updates <- e; e == nil {
-			break
-		}
-	}
-	return silent, w.Stop()
+	silent := silentWatch{w, make(chan jetstream.KeyValueEntry)}
+	go silent.pass(ctx, s)
+	return silent, nil
 }
 
 type silentWatch struct {
@@ -42,9 +49,35 @@ type silentWatch struct {
 
 func (s silentWatch) Updates() <-chan jetstream.KeyValueEntry { return s.updates }
 
-func (s silentWatch) Stop() error {
-	close(s.updates)
-	return nil
+// pass passes on what the watch shows until it is hushed, and ends with the watch's context.
+func (s silentWatch) pass(ctx context.Context, b *silentBucket) {
+	defer close(s.updates)
+	for {
+		var e jetstream.KeyValueEntry
+		// Nothing comes out until something has come in.
+		out := chan<- jetstream.KeyValueEntry(nil)
+		select {
+		case e = <-s.KeyWatcher.Updates():
+			out = s.updates
+		case <-b.hush:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case out <- e:
+		case <-b.hush:
+			close(b.hushed)
+			<-ctx.Done()
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// BegunWatch is a watch of a cluster's bucket, which end ends.
+func BegunWatch(w jetstream.KeyWatcher, end context.CancelFunc) jetstream.KeyWatcher {
+	return watching{w, end}
 }
 
 // HashOf is what the roster keeps of a secret.

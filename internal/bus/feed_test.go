@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 )
@@ -26,7 +28,7 @@ func TestASilentViewIsFedAnew(t *testing.T) {
 	}
 	put("a", 1)
 	put("b", 1)
-	b.Quotas().Silence()
+	silence := b.Quotas().Silence()
 	seen := make(chan string, 100)
 	ended := make(chan error, 1)
 	go func() {
@@ -50,6 +52,7 @@ func TestASilentViewIsFedAnew(t *testing.T) {
 	if want := []string{"a 1 false false", "b 1 false false", " 0 false true"}; !slices.Equal(before, want) {
 		t.Fatalf("at first %q is shown", before)
 	}
+	silence()
 	put("a", 2)
 	if err := b.Quotas().Delete(ctx, "b"); err != nil {
 		t.Fatal(err)
@@ -67,5 +70,25 @@ func TestASilentViewIsFedAnew(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// unled is a watch whose server does not answer, since nobody leads.
+type unled struct {
+	jetstream.KeyWatcher
+	t *testing.T
+}
+
+func (u unled) Stop() error {
+	u.t.Error("it is waited for the server's answer")
+	return nil
+}
+
+// Whoever ends a watch does not wait for its server: the last of the servers that end has nobody that answers.
+func TestAWatchEndsWithoutItsServer(t *testing.T) {
+	t.Parallel()
+	ctx, end := context.WithCancel(t.Context())
+	if err := bus.BegunWatch(unled{t: t}, end).Stop(); err != nil || ctx.Err() == nil {
+		t.Errorf("it goes on: %v", err)
 	}
 }

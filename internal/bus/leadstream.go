@@ -24,7 +24,7 @@ func leadStream(replicas int, now time.Time) jetstream.StreamConfig {
 // makeLead makes the bucket of who leads, or makes it anew where an earlier version had it in memory: whoever leads then leads no longer.
 func makeLead(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	name := bucketStream(BucketLead)
-	st, err := js.Stream(ctx, name)
+	st, err := opened(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, name) })
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 	case err != nil:

@@ -86,10 +86,11 @@ type watching struct {
 	end context.CancelFunc
 }
 
-// Stop ends the watch.
+// Stop ends the watch. The library then removes the consumer behind it on its own: whoever stops is not to wait for the server's answer to that, which does
+// not come for seconds where nobody leads.
 func (w watching) Stop() error {
-	defer w.end()
-	return w.KeyWatcher.Stop()
+	w.end()
+	return nil
 }
 
 // beginWatch begins a watch within a time.

@@ -193,6 +193,10 @@ var clusters = []mutation{
 		"internal/bus/sight.go", "\t\tclose(s.doubt)\n", "", "./internal/bus:TestAServerThatIsMissedIsDoubted",
 	},
 	{
+		"a server that ends and waits for what nobody answers",
+		"internal/bus/patience.go", "\tw.end()\n\treturn nil", "\tdefer w.end()\n\treturn w.KeyWatcher.Stop()", "./internal/bus:TestAWatchEndsWithoutItsServer",
+	},
+	{
 		"a worker that leaves without a word",
 		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker:TestTheEndOfTheWorkerDrains",
 	},
