@@ -49,6 +49,11 @@ func serverColumns(now time.Time) []column[v1.Server] {
 			}
 			return ""
 		}},
+		{head: "rps", num: true, cell: gatewayCell(func(t *v1.GatewayTraffic) string { return rate(t.RPS) })},
+		{head: "in flight", num: true, cell: gatewayCell(func(t *v1.GatewayTraffic) string { return fmt.Sprint(t.InFlight) })},
+		{head: "requests", num: true, wide: true, cell: gatewayCell(func(t *v1.GatewayTraffic) string { return fmt.Sprint(t.Requests) })},
+		{head: "errors", num: true, wide: true, cell: gatewayCell(func(t *v1.GatewayTraffic) string { return percent(t.Errors, t.Requests) })},
+		{head: "cold", num: true, wide: true, cell: gatewayCell(func(t *v1.GatewayTraffic) string { return fmt.Sprint(t.ColdStarts) })},
 		{head: "peer", cell: func(s v1.Server) string { return s.Peer }},
 		{head: "functions at", cell: func(s v1.Server) string { return s.PublicURL }},
 		{head: "up", num: true, cell: func(s v1.Server) string {
@@ -62,6 +67,16 @@ func serverColumns(now time.Time) []column[v1.Server] {
 		{head: "workers join at", wide: true, cell: func(s v1.Server) string { return s.NATS }},
 		{head: "version", wide: true, cell: func(s v1.Server) string { return s.Version }},
 		{head: "name", wide: true, cell: func(s v1.Server) string { return s.Server }},
+	}
+}
+
+// gatewayCell shows a figure of a server's gateway, or that it did not tell it.
+func gatewayCell(figure func(*v1.GatewayTraffic) string) func(v1.Server) string {
+	return func(s v1.Server) string {
+		if s.Traffic == nil {
+			return "?"
+		}
+		return figure(s.Traffic)
 	}
 }
 

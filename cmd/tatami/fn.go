@@ -26,6 +26,9 @@ func newFnCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(fns) > 0 {
+				a.tellWithout(fns[0].Traffic)
+			}
 			return list(a, fns, functionName, functionColumns(time.Now()),
 				"no functions yet; `tatami init` makes one, `tatami deploy` ships it")
 		},
@@ -46,12 +49,20 @@ func newFnCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.tellWithout(f.Traffic)
 			return show(a, f, ref.String(), functionFields(f, time.Now()))
 		},
 	}
 	cmd := group("fn", "Functions: ls, show", ls, sh)
 	cmd.Aliases = []string{"function", "functions"}
 	return cmd
+}
+
+// tellWithout names the servers whose traffic is missing from what is shown.
+func (a *app) tellWithout(t v1.Traffic) {
+	if len(t.Without) > 0 && !a.machine() {
+		a.say("%s traffic is without that of %s: see tatami cluster ls\n", a.paint(a.errTTY, amber, "warning:"), clean(strings.Join(t.Without, ", ")))
+	}
 }
 
 func functionName(f v1.Function) string { return f.Ref().String() }

@@ -110,9 +110,9 @@ func (m *member) control() (http.Handler, error) {
 }
 
 // serveServers tells which servers of the cluster this one hears: that is wanted most when none leads.
-func (m *member) serveServers(w http.ResponseWriter, _ *http.Request) {
+func (m *member) serveServers(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(api.Servers(m.bus.Servers(), m.leader())); err != nil {
+	if err := json.NewEncoder(w).Encode(api.Servers(m.bus.Servers(), m.leader(), m.apiTraffic(r.Context()))); err != nil {
 		m.log.Debug("the list of servers is not written", obs.Err(err))
 	}
 }
@@ -162,6 +162,7 @@ func (m *member) parts() []part {
 		{name: "relay", run: m.relay.Run},
 		{name: "leaders", run: m.follow},
 		{name: "token", run: func(ctx context.Context) error { return m.bus.FollowControlToken(ctx, m.auth.Token(), m.auth.Adopt) }},
+		{name: "traffic", run: m.traffic.Run},
 		{name: "sight", run: m.bus.Look},
 		{name: "gateway", run: m.gateway.Run, ready: m.gateway.Ready},
 		{name: "lead", run: m.lead},
@@ -198,7 +199,7 @@ func (m *member) term(ctx context.Context, epoch uint64) error {
 	cfg := m.cfg
 	cfg.DrainTimeout = min(cfg.DrainTimeout, handOver)
 	name := m.bus.Identity().ServerName
-	t := &system{leader: func() string { return name }, cfg: cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, auth: m.auth}
+	t := &system{leader: func() string { return name }, cfg: cfg, log: m.log, started: m.started, bus: m.bus, desk: m.desk, workers: m.workers, invoker: m.invoker, traffic: m.traffic, auth: m.auth}
 	pool, err := m.cfg.pool(m.log)
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func statusFields(s *v1.Status, now time.Time) []field {
 		{"instances", fmt.Sprintf("%s, %d starting, %d draining", readyCount(s.Instances), s.Instances.Starting, s.Instances.Draining)},
 		{"reserved", fmt.Sprintf("cpu %s of %s, memory %s of %s, %d of %d instances", cores(s.Reserved.CPU), cores(s.Capacity.CPU),
 			size(s.Reserved.Memory), size(s.Capacity.Memory), s.Reserved.Instances, s.Capacity.Instances)},
-		{"traffic", rate(s.RPS) + " rps"},
+		{"traffic", fmt.Sprintf("%s rps, %d in flight, %d waiting", rate(s.RPS), s.InFlight, s.Waiting)},
 		{"queue", queueText(s.Queue, now)},
 	}
 }

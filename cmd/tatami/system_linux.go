@@ -19,6 +19,7 @@ import (
 	"github.com/tatami-faas/tatami/gateway/live"
 	"github.com/tatami-faas/tatami/gateway/queue"
 	"github.com/tatami-faas/tatami/gateway/remote"
+	"github.com/tatami-faas/tatami/gateway/traffic"
 	"github.com/tatami-faas/tatami/gateway/trigger"
 	"github.com/tatami-faas/tatami/gateway/ui"
 	"github.com/tatami-faas/tatami/internal/bus"
@@ -50,6 +51,8 @@ type system struct {
 	api       *api.API
 	gateway   *gateway.Gateway
 	public    http.Handler
+	// traffic tells what all gateways do.
+	traffic *traffic.Traffic
 	// leader tells the name of the server that leads the cluster; nil where this one stands alone.
 	leader func() string
 }
@@ -118,6 +121,7 @@ func (s *system) newInvoker(near func(*bus.Demand) bool) (err error) {
 		return err
 	}
 	s.workers.Notify(s.invoker.Lose, func(functions.NodeID) { s.invoker.Ask() })
+	s.newTraffic()
 	return nil
 }
 
@@ -160,7 +164,7 @@ func (s *system) newGateway() (err error) {
 	if s.api, err = api.New(api.Config{Version: buildVersion()}, api.Deps{
 		Bus: s.bus, Auth: s.auth, Routes: s.invoker, Queue: queueView{s.queue}, Logs: logView{s.workers}, Exec: s.workers, Doctor: s.checks, Triggers: s.triggers,
 		Images:  build.NewResolver(build.ResolverConfig{DockerConfig: s.cfg.DockerConfig}),
-		Traffic: s.traffic, Info: s.info,
+		Traffic: s.apiTraffic, Info: s.info,
 		Extra: func(r chi.Router) {
 			r.Get("/v1/overview", s.live.ServeOverview)
 			r.Get("/v1/stream", s.live.ServeStream)

@@ -19,13 +19,7 @@ import (
 func (s *system) sources() live.Sources {
 	return live.Sources{
 		Overview: live.OverviewFrom(s.bus.Conn()),
-		Traffic: func() []live.Traffic {
-			var out []live.Traffic
-			for _, f := range s.invoker.Stats() {
-				out = append(out, live.Traffic(f))
-			}
-			return out
-		},
+		Traffic:  s.liveTraffic,
 		Queues: func() map[functions.Ref]live.Queue {
 			out := map[functions.Ref]live.Queue{}
 			for ref, d := range s.queue.Depths() {
@@ -58,20 +52,6 @@ func (s *system) servers() []live.Server {
 			l.Heard = &v.Heard
 		}
 		out = append(out, l)
-	}
-	return out
-}
-
-func (s *system) traffic() []api.FunctionTraffic {
-	var out []api.FunctionTraffic
-	for _, f := range s.invoker.Stats() {
-		out = append(out, api.FunctionTraffic{
-			Ref: functions.Ref{Namespace: f.Namespace, Name: f.Function},
-			Traffic: v1.Traffic{
-				Requests: f.Requests, Errors: f.Errors, ColdStarts: f.ColdStarts, InFlight: f.InFlight, Waiting: f.Waiting,
-				RPS: f.RPS, P50: f.P50, P99: f.P99,
-			},
-		})
 	}
 	return out
 }

@@ -535,8 +535,8 @@ func TestNewNeedsItsParts(t *testing.T) {
 func TestExplainTellsOfBoundsThatAreReached(t *testing.T) {
 	t.Parallel()
 	ref := functions.Ref{Namespace: "default", Name: "hello"}
-	s := standin.Start(t, standin.Config{Traffic: func() []api.FunctionTraffic {
-		return []api.FunctionTraffic{{Ref: ref, Traffic: v1.Traffic{InFlight: 4, RPS: 50}}}
+	s := standin.Start(t, standin.Config{Traffic: func() api.Traffic {
+		return api.Traffic{Functions: []api.FunctionTraffic{{Ref: ref, Traffic: v1.Traffic{InFlight: 4, RPS: 50}}}}
 	}})
 	c := s.Client(t)
 	mustDeploy(t, c, ref, v1.DeployRequest{Digest: upload(t, c, image(t, "one"))})

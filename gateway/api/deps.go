@@ -31,8 +31,8 @@ type Deps struct {
 	Exec Executor
 	// Images resolves image references. Required.
 	Images ImageResolver
-	// Traffic returns what the gateway saw of every function. Required.
-	Traffic func() []FunctionTraffic
+	// Traffic returns what the gateways saw. Required.
+	Traffic func(ctx context.Context) Traffic
 	// Info returns what only the process knows of itself. Required.
 	Info func() Info
 	// Doctor runs the server's own checks; nil: there are none.
@@ -96,12 +96,6 @@ type Executor interface {
 // ImageResolver finds the image that a reference names for an architecture.
 type ImageResolver interface {
 	Resolve(ctx context.Context, reference, architecture string) (functions.Artifact, error)
-}
-
-// FunctionTraffic is what the gateway saw of a function.
-type FunctionTraffic struct {
-	Ref functions.Ref
-	v1.Traffic
 }
 
 // Info is what the process knows of itself.

@@ -170,6 +170,8 @@ type view struct {
 	status  map[functions.Ref]bus.FunctionStatus
 	traffic map[functions.Ref]v1.Traffic
 	queue   map[functions.Ref]v1.QueueDepth
+	// without are the servers whose traffic is missing.
+	without []string
 }
 
 func (a *API) liveView(ctx context.Context) view {
@@ -179,20 +181,23 @@ func (a *API) liveView(ctx context.Context) view {
 			v.status[functions.Ref{Namespace: f.Namespace, Name: f.Function}] = f
 		}
 	}
-	for _, t := range a.deps.Traffic() {
+	traffic := a.deps.Traffic(ctx)
+	for _, t := range traffic.Functions {
 		v.traffic[t.Ref] = t.Traffic
 	}
+	v.without = without(Servers(a.deps.Bus.Servers(), "", traffic))
 	return v
 }
 
 func (v view) function(ctx context.Context, a *API, fn functions.Function) v1.Function {
 	ref := fn.Ref()
-	s := v.status[ref]
+	s, traffic := v.status[ref], v.traffic[ref]
+	traffic.Without = v.without
 	return v1.Function{
 		Namespace: fn.Namespace, Name: fn.Name, URL: a.functionURL(ctx, ref), Live: fn.Live, Candidate: fn.Candidate, Previous: fn.Previous,
 		Revisions: fn.Revisions, Created: fn.Created, Updated: fn.Updated,
 		Instances: v1.InstanceCounts{Desired: s.Desired, Starting: s.Starting, Ready: s.Ready, Frozen: s.Frozen, Draining: s.Draining},
-		Traffic:   v.traffic[ref], Queue: v.queue[ref], Reason: s.Reason, Pending: s.Pending,
+		Traffic:   traffic, Queue: v.queue[ref], Reason: s.Reason, Pending: s.Pending,
 	}
 }
 

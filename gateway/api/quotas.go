@@ -164,7 +164,7 @@ func (a *API) usage(ctx context.Context) (map[string]v1.QuotaUse, error) {
 			}
 		}
 	}
-	for _, t := range a.deps.Traffic() {
+	for _, t := range a.deps.Traffic(ctx).Functions {
 		if u := (v1.QuotaUse{Concurrent: int64(t.InFlight), Rate: t.RPS}); u != (v1.QuotaUse{}) {
 			add(t.Ref.Namespace, u)
 		}

@@ -12,8 +12,8 @@ import (
 // ServersPath is where each server tells of the servers of its cluster, also while none leads.
 const ServersPath = "/v1/servers"
 
-// Servers are the servers of a cluster as the API shows them; leader is the name of the one that leads.
-func Servers(views []bus.ServerView, leader string) []v1.Server {
+// Servers are the servers of a cluster as the API shows them; leader is the name of the one that leads, traffic what their gateways saw.
+func Servers(views []bus.ServerView, leader string, traffic Traffic) []v1.Server {
 	out := make([]v1.Server, 0, len(views))
 	for _, v := range views {
 		s := v1.Server{
@@ -22,6 +22,9 @@ func Servers(views []bus.ServerView, leader string) []v1.Server {
 		}
 		if v.Up {
 			s.State = v1.ServerUp
+		}
+		if t, told := traffic.Servers[v.Peer]; told {
+			s.Traffic = &t
 		}
 		if !v.Started.IsZero() {
 			s.Started = &v.Started
@@ -49,6 +52,9 @@ func serverWarnings(servers []v1.Server, now time.Time) []string {
 	}
 	if len(missing) > 0 {
 		out = append(out, fmt.Sprintf("%d of %d servers are missing: %s; %s", len(missing), len(servers), strings.Join(missing, ", "), spare(len(servers), len(missing))))
+	}
+	if names := without(servers); len(names) > 0 {
+		out = append(out, "traffic is without that of "+strings.Join(names, ", ")+", which did not tell theirs")
 	}
 	return out
 }

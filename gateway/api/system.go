@@ -35,8 +35,8 @@ func (a *API) registerSystem(h huma.API) {
 	handle(a, h, huma.Operation{
 		OperationID: "list-servers", Method: http.MethodGet, Path: ServersPath, Summary: "List the servers of the cluster, as the one that is asked sees them; none where it stands alone",
 		Tags: []string{"system"},
-	}, func(context.Context, *none) (*body[[]v1.Server], error) {
-		return &body[[]v1.Server]{Servers(a.deps.Bus.Servers(), a.deps.Bus.Identity().ServerName)}, nil
+	}, func(ctx context.Context, _ *none) (*body[[]v1.Server], error) {
+		return &body[[]v1.Server]{Servers(a.deps.Bus.Servers(), a.deps.Bus.Identity().ServerName, a.deps.Traffic(ctx))}, nil
 	})
 	handle(a, h, huma.Operation{
 		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/doctor", Summary: "Run the server's own checks", Tags: []string{"system"},
@@ -124,8 +124,9 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 		Version: a.cfg.Version, Mode: id.Mode, Node: id.Node, Started: info.Started, PublicURL: info.PublicURL, ControlURL: info.ControlURL,
 		Domain: info.Domain, DataDir: info.DataDir, Architectures: []string{}, Warnings: append([]string{}, info.Warnings...),
 	}
+	traffic := a.deps.Traffic(ctx)
 	if id.Cluster != "" {
-		out.Cluster, out.Servers = id.Cluster, Servers(a.deps.Bus.Servers(), id.ServerName)
+		out.Cluster, out.Servers = id.Cluster, Servers(a.deps.Bus.Servers(), id.ServerName, traffic)
 		out.Warnings = append(out.Warnings, serverWarnings(out.Servers, time.Now())...)
 	}
 	if d := a.deps.Bus.Durability(); d != "" && !slices.Contains(out.Warnings, d) {
@@ -152,8 +153,10 @@ func (a *API) status(ctx context.Context, _ *none) (*body[v1.Status], error) {
 			out.Queue.Oldest = d.Oldest
 		}
 	}
-	for _, t := range a.deps.Traffic() {
+	for _, t := range traffic.Functions {
 		out.RPS += t.RPS
+		out.InFlight += t.InFlight
+		out.Waiting += t.Waiting
 	}
 	over, err := a.overview(ctx)
 	if err != nil {

@@ -223,18 +223,18 @@ func TestStatsWindow(t *testing.T) {
 	near := func(got functions.Duration, want time.Duration) bool {
 		return got.Std() > want*9/10 && got.Std() < want*11/10
 	}
-	s.read(base.Add(10*time.Second), &out)
+	s.read(base.Add(10*time.Second), false, &out)
 	if !near(out.P50, 50*time.Millisecond) || !near(out.P99, 99*time.Millisecond) || out.RPS < 9 || out.RPS > 11 {
 		t.Errorf("%+v", out)
 	}
 	// 50 s later they are in the minute, 80 s later none is; the totals stay.
 	s.record(base.Add(55*time.Second), time.Second, outcome{err: errGone})
-	s.read(base.Add(59*time.Second), &out)
+	s.read(base.Add(59*time.Second), false, &out)
 	if !near(out.P50, 50*time.Millisecond) || out.RPS < 1.5 || out.RPS > 2 {
 		t.Errorf("%+v", out)
 	}
 	out = FunctionStats{}
-	s.read(base.Add(130*time.Second), &out)
+	s.read(base.Add(130*time.Second), false, &out)
 	if out.P50 != 0 || out.RPS != 0 || out.Requests != 101 || out.Codes["200"] != 100 || out.Codes["client-gone"] != 1 || out.Errors != 0 {
 		t.Errorf("%+v", out)
 	}
@@ -253,7 +253,7 @@ func TestStatsCountStatuses(t *testing.T) {
 		s.record(time.Unix(1_000_000+int64(i), 0), time.Second, outcome{status: status})
 	}
 	var out FunctionStats
-	s.read(time.Unix(1_000_010, 0), &out)
+	s.read(time.Unix(1_000_010, 0), true, &out)
 	if want := map[string]uint64{"200": 2, "404": 3, "503": 1}; !maps.Equal(out.Codes, want) || out.Requests != 6 || out.Errors != 1 {
 		t.Errorf("%+v, want %v", out, want)
 	}
@@ -269,7 +269,7 @@ func TestStatsOfFewCalls(t *testing.T) {
 			s.record(now, time.Duration(i+1)*time.Second, outcome{status: 200})
 		}
 		var out FunctionStats
-		s.read(now, &out)
+		s.read(now, false, &out)
 		for _, q := range []struct {
 			got     functions.Duration
 			percent int
@@ -424,5 +424,36 @@ func TestQuotaDefaults(t *testing.T) {
 	b.leave()
 	if a.enter() != nil {
 		t.Error("no room in what became free")
+	}
+}
+
+// Percentiles of several gateways are of all durations together, not of the gateways' own percentiles.
+func TestStatsOfSeveralGateways(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_000_000, 0)
+	figures := func(from, to int) FunctionStats {
+		var s stats
+		for i := from; i < to; i++ {
+			s.record(now, time.Duration(i+1)*time.Second, outcome{status: 200, cold: i%2 == 0})
+		}
+		var out FunctionStats
+		s.read(now, true, &out)
+		return out
+	}
+	all, few, many := figures(0, 100), figures(0, 10), figures(10, 100)
+	few.Merge(many)
+	if few.Requests != 100 || few.ColdStarts != 50 || few.P50 != all.P50 || few.P99 != all.P99 || few.Codes != nil {
+		t.Errorf("%+v, want %+v", few, all)
+	}
+	if !slices.Equal(few.Durations, all.Durations) {
+		t.Errorf("%v, want %v", few.Durations, all.Durations)
+	}
+	// What cannot be a bucket is left out.
+	few.Merge(FunctionStats{Durations: Durations{{1 << 40, 1}, {buckets, 1}}})
+	if few.P50 != all.P50 || !slices.Equal(few.Durations, all.Durations) {
+		t.Errorf("%+v", few)
+	}
+	if plain := func() FunctionStats { var s stats; var out FunctionStats; s.read(now, false, &out); return out }(); plain.Durations != nil {
+		t.Errorf("%+v", plain)
 	}
 }

@@ -32,6 +32,8 @@ type FunctionStats struct {
 	P99 functions.Duration `json:"p99"`
 	// Codes counts by the function's status, or by the fault's code where the platform answered.
 	Codes map[string]uint64 `json:"codes,omitempty"`
+	// Durations are those that P50 and P99 are of; only Detailed has them.
+	Durations Durations `json:"durations,omitempty"`
 }
 
 // codeClientGone counts requests whose client left.
@@ -187,8 +189,8 @@ func (s *stats) record(now time.Time, took time.Duration, o outcome) {
 	}
 }
 
-// read fills in the figures; slices that have passed are given back.
-func (s *stats) read(now time.Time, out *FunctionStats) {
+// read fills in the figures, the durations where they are wanted; slices that have passed are given back.
+func (s *stats) read(now time.Time, durations bool, out *FunctionStats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Requests, out.Errors, out.ColdStarts = s.requests, s.errors, s.cold
@@ -226,7 +228,10 @@ func (s *stats) read(now time.Time, out *FunctionStats) {
 	span := now.Sub(time.Unix((epoch-slices60)*int64(sliceLen/time.Second), 0))
 	span = max(min(span, now.Sub(s.first)), time.Second)
 	out.RPS = float64(count) / span.Seconds()
-	out.P50, out.P99 = functions.Duration(quantile(&sum, measured, 50)), functions.Duration(quantile(&sum, measured, 99))
+	out.P50, out.P99 = percentile(&sum, measured, 50), percentile(&sum, measured, 99)
+	if durations {
+		out.Durations = durationsOf(&sum)
+	}
 }
 
 func quantile(sum *[buckets]uint64, total uint64, percent uint64) time.Duration {
@@ -244,12 +249,17 @@ func quantile(sum *[buckets]uint64, total uint64, percent uint64) time.Duration 
 }
 
 // Stats returns the figures of every function that was used, by namespace and name.
-func (inv *Invoker) Stats() []FunctionStats {
+func (inv *Invoker) Stats() []FunctionStats { return inv.readStats(false) }
+
+// Detailed is Stats with the durations, which are wanted to add the figures to another gateway's.
+func (inv *Invoker) Detailed() []FunctionStats { return inv.readStats(true) }
+
+func (inv *Invoker) readStats(durations bool) []FunctionStats {
 	now := time.Now()
 	var out []FunctionStats
 	for ref, f := range inv.reg.all() {
 		s := FunctionStats{Namespace: ref.Namespace, Function: ref.Name}
-		f.stats.read(now, &s)
+		f.stats.read(now, durations, &s)
 		f.pool.mu.Lock()
 		s.InFlight, s.Waiting = f.pool.inFlight, f.pool.sync.n
 		f.pool.mu.Unlock()

@@ -24,8 +24,9 @@ type picture struct {
 
 // detail is what a Snapshot does not show of a function.
 type detail struct {
-	counts
-	codes map[string]uint64
+	// own is what this process's gateway did, new what all gateways did since the last picture.
+	own Traffic
+	new counts
 	// lastMinute is what happened in it; the rises are those of the last 15 minutes.
 	lastMinute  counts
 	deadGrown   int
@@ -66,9 +67,15 @@ func (l *Live) collect(ctx context.Context) *picture {
 	if l.src.Servers != nil {
 		p.Servers = append(p.Servers, l.src.Servers()...)
 	}
+	var traffic Gateways
+	if l.src.Traffic != nil {
+		tctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+		traffic = l.src.Traffic(tctx)
+		cancel()
+	}
 	l.nodes(p, overview, now)
 	l.instances(p, overview, now)
-	happened := l.functions(p, overview, now)
+	happened := l.functions(p, overview, traffic, now)
 	p.quotas(overview)
 	if l.src.Notices != nil {
 		for _, n := range l.src.Notices() {
@@ -203,7 +210,7 @@ func (r Resource) add(o Resource) Resource {
 }
 
 // functions merges the three sources by name, fills the totals and returns what happened since the last picture.
-func (l *Live) functions(p *picture, o bus.Overview, now time.Time) counts {
+func (l *Live) functions(p *picture, o bus.Overview, traffic Gateways, now time.Time) counts {
 	all := map[functions.Ref]*Function{}
 	at := func(ref functions.Ref) *Function {
 		f := all[ref]
@@ -219,16 +226,20 @@ func (l *Live) functions(p *picture, o bus.Overview, now time.Time) counts {
 		f.Desired, f.Starting, f.Ready, f.Frozen, f.Draining = s.Desired, s.Starting, s.Ready, s.Frozen, s.Draining
 		f.Reason, f.Pending, f.StartFailures = s.Reason, s.Pending, s.StartFailures
 	}
-	if l.src.Traffic != nil {
-		for _, t := range l.src.Traffic() {
-			ref := functions.Ref{Namespace: t.Namespace, Name: t.Function}
-			f := at(ref)
-			f.InFlight, f.Waiting = t.InFlight, t.Waiting
-			f.P50, f.P99 = millis(t.P50), millis(t.P99)
-			p.more[ref].counts = counts{t.Requests, t.Errors, t.ColdStarts}
-			p.more[ref].codes = t.Codes
+	for _, t := range traffic.All {
+		f := at(t.ref())
+		f.InFlight, f.Waiting = t.InFlight, t.Waiting
+		f.P50, f.P99 = millis(t.P50), millis(t.P99)
+	}
+	for _, g := range traffic.Each {
+		for _, t := range g.Functions {
+			at(t.ref())
+			if g.Own {
+				p.more[t.ref()].own = t
+			}
 		}
 	}
+	l.gateways(p, traffic.Each, now)
 	if l.src.Queues != nil {
 		for ref, q := range l.src.Queues() {
 			f := at(ref)
@@ -245,12 +256,10 @@ func (l *Live) functions(p *picture, o bus.Overview, now time.Time) counts {
 		t := l.tracks[ref]
 		if t == nil {
 			t = &track{}
-			if l.collected.IsZero() {
-				t = newTrack(more.counts)
-			}
 			l.tracks[ref] = t
 		}
-		happened = happened.add(t.add(now, more.counts, f.Queue.Dead, f.StartFailures))
+		t.add(now, more.new, f.Queue.Dead, f.StartFailures)
+		happened = happened.add(more.new)
 		f.RPS, f.Spark = t.rps(), t.spark()
 		sum, recent := t.over(sparkLen), t.over(2)
 		f.Requests, f.Errors, f.ColdStarts, f.ErrorShare = sum.requests, sum.errors, sum.cold, recent.errorShare()

@@ -65,6 +65,7 @@ type Live struct {
 	lostSince time.Time
 	collected time.Time
 	tracks    map[functions.Ref]*track
+	known     map[string]*known
 	usage     map[functions.InstanceID]usage
 	history   history
 	differ    differ
@@ -79,7 +80,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Live, error) {
 	}
 	l := &Live{
 		cfg: cfg.withDefaults(), src: src, log: log, wanted: make(chan struct{}, 1),
-		tracks: map[functions.Ref]*track{}, usage: map[functions.InstanceID]usage{},
+		tracks: map[functions.Ref]*track{}, known: map[string]*known{}, usage: map[functions.InstanceID]usage{},
 	}
 	l.feed.init()
 	return l, nil

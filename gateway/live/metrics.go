@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"time"
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/obs"
@@ -30,10 +29,11 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 	}
 	now := l.cfg.Now()
 	for _, f := range p.Functions {
-		more := p.more[f.ref()]
+		// Each server's metrics are of its own gateway: who gathers them adds them up.
+		own := p.more[f.ref()].own
 		fs := obs.FunctionSample{
-			Namespace: f.Namespace, Function: f.Function, Codes: more.codes, Errors: more.errors, ColdStarts: more.cold,
-			InFlight: f.InFlight, Waiting: f.Waiting, P50: -1, P99: -1,
+			Namespace: f.Namespace, Function: f.Function, Codes: own.Codes, Errors: own.Errors, ColdStarts: own.ColdStarts,
+			InFlight: own.InFlight, Waiting: own.Waiting, P50: -1, P99: -1,
 			Instances: map[string]int{
 				string(functions.InstanceStarting): f.Starting, string(functions.InstanceReady): f.Ready - f.Frozen,
 				string(functions.InstanceFrozen): f.Frozen, string(functions.InstanceDraining): f.Draining,
@@ -41,8 +41,8 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 			Desired: f.Desired, StartFailures: f.StartFailures,
 			Pending: f.Queue.Pending, Scheduled: f.Queue.Scheduled, Running: f.Queue.Running, Dead: f.Queue.Dead,
 		}
-		if f.P99 > 0 {
-			fs.P50, fs.P99 = ofMillis(f.P50), ofMillis(f.P99)
+		if own.P99 > 0 {
+			fs.P50, fs.P99 = own.P50.Std(), own.P99.Std()
 		}
 		if f.Queue.Oldest != nil {
 			fs.OldestAge = max(0, now.Sub(*f.Queue.Oldest))
@@ -51,5 +51,3 @@ func (l *Live) Sample(ctx context.Context) (obs.Sample, error) {
 	}
 	return s, nil
 }
-
-func ofMillis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

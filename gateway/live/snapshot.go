@@ -62,6 +62,8 @@ type Totals struct {
 	Ready     int `json:"ready"`
 	Frozen    int `json:"frozen"`
 	Draining  int `json:"draining"`
+	// Without names the servers whose gateways did not tell what they do: the rates, counts and durations here are without theirs.
+	Without []string `json:"without,omitempty"`
 	// RPS is over the last ten seconds.
 	RPS float64 `json:"rps"`
 	// P50 is the median of the functions' medians weighted by their requests, P99 the slowest function's, named in P99Function.
@@ -95,6 +97,15 @@ type Server struct {
 	Heard *time.Time `json:"heard,omitempty"`
 	// Misses are the servers that it does not hear.
 	Misses []string `json:"misses,omitempty"`
+	// Gateway is what its gateway does; nil where it did not tell.
+	Gateway *GatewayFigures `json:"gateway,omitempty"`
+}
+
+// GatewayFigures are what one gateway does: its rate is over the last ten seconds.
+type GatewayFigures struct {
+	RPS      float64 `json:"rps"`
+	InFlight int     `json:"inFlight"`
+	Waiting  int     `json:"waiting"`
 }
 
 // Resource holds the figures of one resource.

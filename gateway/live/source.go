@@ -17,14 +17,33 @@ import (
 type Sources struct {
 	// Overview is the scheduler's picture; see OverviewFrom.
 	Overview func(ctx context.Context) (bus.Overview, error)
-	// Traffic lists the data path's figures by function.
-	Traffic func() []Traffic
+	// Traffic tells what the gateways did.
+	Traffic func(ctx context.Context) Gateways
 	// Queues lists the queue's figures by function.
 	Queues func() map[functions.Ref]Queue
 	// Servers lists the servers of the cluster; nil, or none: the server stands alone. Leads says that this process's own leads.
 	Servers func() []Server
 	// Notices are sentences for the operator that hold as long as the process runs, such as the one about durability.
 	Notices func() []string
+}
+
+// Gateways is what the gateways of a cluster did, or the only one.
+type Gateways struct {
+	// All is what they did together, by function; of counters it has no need.
+	All []Traffic
+	// Each is one for each server of the cluster.
+	Each []Gateway
+}
+
+// Gateway is what one gateway did.
+type Gateway struct {
+	// Peer is which of the cluster's servers it is, Boot its run, Name its machine's. All are empty where there is one gateway.
+	Peer, Boot, Name string
+	// Own says that it is this process's own: its metrics are of that alone.
+	Own bool
+	// Told is false where it did not answer: what is missing of its counts comes with its next answer.
+	Told      bool
+	Functions []Traffic
 }
 
 // Traffic holds what a gateway counted for one function.

@@ -56,7 +56,12 @@ func (s *system) sources() Sources {
 			}
 			return o, s.err
 		},
-		Traffic: func() []Traffic { s.mu.Lock(); defer s.mu.Unlock(); return append([]Traffic(nil), s.traffic...) },
+		Traffic: func(context.Context) Gateways {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			t := append([]Traffic(nil), s.traffic...)
+			return Gateways{All: t, Each: []Gateway{{Own: true, Told: true, Functions: t}}}
+		},
 		Queues:  func() map[functions.Ref]Queue { s.mu.Lock(); defer s.mu.Unlock(); return s.queues },
 		Notices: func() []string { return []string{"", "a notice"} },
 	}

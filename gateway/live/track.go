@@ -49,19 +49,13 @@ type bucket struct {
 
 // track is the past of one function, of fixed size.
 type track struct {
-	last    counts
 	total   uint64
 	rate    []sample
 	buckets []bucket
 }
 
-// newTrack begins at the counters given: those of a function that ran before anybody looked are not news.
-func newTrack(c counts) *track { return &track{last: c} }
-
-// add takes the counters of now and returns what came since the last call.
-func (t *track) add(now time.Time, c counts, dead int, failures uint64) counts {
-	d := c.since(t.last)
-	t.last = c
+// add takes what came since the last call.
+func (t *track) add(now time.Time, d counts, dead int, failures uint64) {
 	t.total += d.requests
 	t.rate = append(t.rate, sample{now, t.total})
 	// One sample older than the window stays: the rate is taken from it.
@@ -80,7 +74,6 @@ func (t *track) add(now time.Time, c counts, dead int, failures uint64) counts {
 	}
 	b := &t.buckets[len(t.buckets)-1]
 	b.counts = b.add(d)
-	return d
 }
 
 func (t *track) rps() float64 {

@@ -32,6 +32,7 @@ func (p *picture) judge(now time.Time) {
 		add(LevelBad, "tatami doctor", "No node has reported.")
 	}
 	p.judgeServers(now, add)
+	p.judgeGateways(add)
 	for _, n := range p.Nodes {
 		switch {
 		case n.State == NodeLeft:
@@ -98,6 +99,15 @@ func (p *picture) judgeServers(now time.Time, add func(level Level, command, for
 			add(LevelWarn, "tatami cluster ls", "Server %s has not been heard %s; %s.", s.Name, since, then)
 		case len(s.Misses) > 0:
 			add(LevelWarn, "tatami cluster ls", "Server %s does not hear %s.", s.Name, strings.Join(s.Misses, ", "))
+		}
+	}
+}
+
+// judgeGateways tells of servers that are there and do not say what their gateways do.
+func (p *picture) judgeGateways(add func(level Level, command, format string, args ...any)) {
+	for _, s := range p.Servers {
+		if s.Up && s.Gateway == nil && slices.Contains(p.Totals.Without, s.Name) {
+			add(LevelWarn, "tatami cluster ls", "Server %s does not tell what its gateway does: the figures are without it.", s.Name)
 		}
 	}
 }

@@ -12,7 +12,9 @@ type mutation struct {
 }
 
 // rows are all mutations.
-func rows() []mutation { return slices.Concat(mutations, clusters, sandboxes, calls, decisions) }
+func rows() []mutation {
+	return slices.Concat(mutations, clusters, operators, sandboxes, calls, decisions)
+}
 
 var mutations = []mutation{
 	{

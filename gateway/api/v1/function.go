@@ -82,7 +82,7 @@ type InstanceCounts struct {
 	Draining int `json:"draining"`
 }
 
-// Traffic is what a gateway saw of a function: counters since its start, rates over the last minute.
+// Traffic is what the gateways saw of a function: counters since the start of each, rates over the last minute.
 type Traffic struct {
 	Requests   uint64             `json:"requests"`
 	Errors     uint64             `json:"errors"`
@@ -92,6 +92,8 @@ type Traffic struct {
 	RPS        float64            `json:"rps"`
 	P50        functions.Duration `json:"p50"`
 	P99        functions.Duration `json:"p99"`
+	// Without names the servers of the cluster whose gateways did not tell what they saw: the figures are without theirs.
+	Without []string `json:"without,omitempty"`
 }
 
 // QueueDepth counts the queued invocations of a function.

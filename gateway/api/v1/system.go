@@ -35,7 +35,10 @@ type Status struct {
 	Capacity  functions.Resources `json:"capacity"`
 	Reserved  functions.Resources `json:"reserved"`
 	Queue     QueueDepth          `json:"queue"`
-	RPS       float64             `json:"rps"`
+	// RPS, InFlight and Waiting are of all gateways that told theirs; see Servers.
+	RPS      float64 `json:"rps"`
+	InFlight int     `json:"inFlight"`
+	Waiting  int     `json:"waiting"`
 	// Cluster is the name of the cluster, and Servers are its servers; they are left out where the server stands alone.
 	Cluster string   `json:"cluster,omitempty"`
 	Servers []Server `json:"servers,omitempty"`
@@ -59,6 +62,18 @@ type Server struct {
 	Misses   []string   `json:"misses,omitempty"`
 	Started  *time.Time `json:"started,omitempty"`
 	LastSeen *time.Time `json:"lastSeen,omitempty"`
+	// Traffic is what its gateway saw; it is left out where that did not tell.
+	Traffic *GatewayTraffic `json:"traffic,omitempty"`
+}
+
+// GatewayTraffic is what the gateway of one server saw: counters since its start, the rate over the last minute.
+type GatewayTraffic struct {
+	Requests   uint64  `json:"requests"`
+	Errors     uint64  `json:"errors"`
+	ColdStarts uint64  `json:"coldStarts"`
+	InFlight   int     `json:"inFlight"`
+	Waiting    int     `json:"waiting"`
+	RPS        float64 `json:"rps"`
 }
 
 // The states of a server.

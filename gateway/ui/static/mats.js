@@ -1,6 +1,6 @@
 // Nodes as tatami mats: a node's memory is the floor, instances are the mats that fill it.
 import { Component, Pure, Command, html } from './view.js';
-import { bytesOf, bytesText, cores, coresText, msText, plural, share, sinceOf, span, stateOf } from './format.js';
+import { bytesOf, bytesText, cores, coresText, count, msText, plural, rate, share, sinceOf, span, stateOf } from './format.js';
 
 // Bar is a bullet chart: reserved is the band, used the line within, a tick stands where no more may be placed.
 class Bar extends Pure {
@@ -102,6 +102,7 @@ class ServerRow extends Pure {
   render({ server: s, ago }) {
     return html`<li class=${'pool' + (s.up ? '' : ' short')}><strong>${s.name}</strong>
       <span>${s.up ? (s.leads ? 'leads' : 'up') : html`<b>missing</b>${ago && ` for ${ago}`}`}</span><span class="why">${s.peer}</span>
+      ${s.gateway ? html`<span>${rate(s.gateway.rps)}/s, ${count(s.gateway.inFlight)} in flight</span>` : s.up && html`<span class="lacking">does not tell its traffic</span>`}
       ${s.misses && html`<span class="lacking">does not hear ${s.misses.join(', ')}</span>`}</li>`;
   }
 }

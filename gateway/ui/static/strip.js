@@ -26,7 +26,7 @@ export class VerdictLine extends Pure {
 const cards = [
   {
     id: 'rps', title: 'Requests', tip: 'per second, over the last 10 seconds', columns: ['rps'], series: [{ colour: '--line', kind: 'area' }],
-    big: (t) => [[rate(t.rps), '/s']], sub: (t) => `${count(t.requests)} in 15 min`,
+    big: (t) => [[rate(t.rps), '/s']], sub: (t) => `${count(t.requests)} in 15 min${t.without ? ` · without ${t.without.join(', ')}` : ''}`,
     at: (p) => [[rate(p.rps), '/s']],
   },
   {

@@ -45,8 +45,8 @@ type Config struct {
 	Images api.ImageResolver
 	// PublicURL is what the API takes for the address of the public listener; empty: its own.
 	PublicURL string
-	// Traffic is what the gateway counts. Default nothing.
-	Traffic func() []api.FunctionTraffic
+	// Traffic is what the gateways count. Default nothing.
+	Traffic func() api.Traffic
 }
 
 // Start runs a stand-in until the test ends.
@@ -85,9 +85,9 @@ func Start(t testing.TB, cfg Config) *System {
 	}
 	s.API, err = api.New(cfg.API, api.Deps{
 		Bus: s.Bus, Auth: s.Auth, Routes: s.Routes, Queue: s.Queue, Logs: logs{}, Exec: executor{}, Images: cfg.Images, Triggers: triggers,
-		Traffic: func() []api.FunctionTraffic {
+		Traffic: func(context.Context) api.Traffic {
 			if cfg.Traffic == nil {
-				return nil
+				return api.Traffic{}
 			}
 			return cfg.Traffic()
 		},

@@ -132,7 +132,13 @@ func TestServers(t *testing.T) {
 	w.change(func() {
 		w.servers = []live.Server{{Name: "s1", Peer: "10.0.0.1:6222", Up: true, Leads: true}, {Name: "s2", Peer: "10.0.0.2:6222", Up: true}, {Name: "s3", Peer: "10.0.0.3:6222", Up: true}}
 	})
-	p.await("three servers", rows+`.length === 3 && `+rows+`.join() === 's1leads10.0.0.1:6222,s2up10.0.0.2:6222,s3up10.0.0.3:6222'`)
+	p.await("three servers, each with what its gateway does", rows+`.length === 3 && /^s1leads10.0.0.1:6222[1-9][\d.,k]*\/s, \d+ in flight$/.test(`+rows+`[0]) && `+
+		rows+`.slice(1).join() === 's2up10.0.0.2:62220/s, 0 in flight,s3up10.0.0.3:62220/s, 0 in flight'`)
+	w.change(func() { w.silent = "s2" })
+	p.await("one does not tell what its gateway does", rows+`[1] === 's2up10.0.0.2:6222does not tell its traffic' && `+
+		`document.querySelector('[data-card=rps] .sub').textContent.endsWith('without s2') && `+
+		`document.querySelector('.verdict').textContent.includes('Server s2 does not tell what its gateway does')`)
+	w.change(func() { w.silent = "" })
 	w.change(func() {
 		heard := w.now.Add(-20 * time.Second)
 		w.servers[1].Misses = []string{"s4"}

@@ -54,8 +54,10 @@ type world struct {
 	pool   *bus.PoolStatus
 	// servers are those of the cluster; none where the server stands alone.
 	servers []live.Server
-	serial  int
-	asked   time.Duration
+	// silent is the server whose gateway does not tell what it does.
+	silent string
+	serial int
+	asked  time.Duration
 }
 
 func ref(name string) functions.Ref {
@@ -276,7 +278,7 @@ func (w *world) lack() {
 	}
 }
 
-func (w *world) traffic() []live.Traffic {
+func (w *world) traffic(context.Context) live.Gateways {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []live.Traffic
@@ -293,7 +295,15 @@ func (w *world) traffic() []live.Traffic {
 		}
 		out = append(out, t)
 	}
-	return out
+	g := live.Gateways{All: out}
+	for i, s := range w.servers {
+		g.Each = append(g.Each, live.Gateway{Peer: s.Peer, Name: s.Name, Own: i == 0, Told: s.Up && s.Name != w.silent})
+	}
+	if len(g.Each) == 0 {
+		g.Each = []live.Gateway{{Own: true, Told: true}}
+	}
+	g.Each[0].Functions = out
+	return g
 }
 
 func (w *world) queues() map[functions.Ref]live.Queue {
