@@ -62,6 +62,33 @@ func ValidateName(field, s string) error {
 		WithHint("use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or a digit")
 }
 
+// maxNodeName is the longest name of a node, in bytes: that of a host.
+const maxNodeName = 253
+
+// ValidateNodeName reports whether s can be a node's name: host names can, full ones too, in small and capital letters. Field names the input in the error.
+func ValidateNodeName(field, s string) error {
+	if isNodeName(s) {
+		return nil
+	}
+	shown := s
+	if len(shown) > 80 {
+		shown = shown[:80] + "…"
+	}
+	return fault.New(fault.CodeInvalidRequest, "%s: %q is no name of a node", field, shown).WithField(field).
+		WithHint("use 1 to %d letters, digits, '-', '_' and '.', beginning and ending with a letter or a digit", maxNodeName)
+}
+
+func isNodeName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !alnum && (c != '-' && c != '_' && c != '.' || i == 0 || i == len(s)-1) {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= maxNodeName
+}
+
 func isName(s string) bool {
 	if len(s) == 0 || len(s) > MaxName {
 		return false

@@ -28,6 +28,23 @@ func TestValidateName(t *testing.T) {
 	}
 }
 
+func TestValidateNodeName(t *testing.T) {
+	t.Parallel()
+	for name, ok := range map[string]bool{
+		"a": true, "0": true, "Rack1": true, "rack1.example.com": true, "ip-10-0-0-1": true, "my_host": true, "a..b": true, strings.Repeat("a", 253): true,
+		"": false, "-a": false, "a-": false, "a.": false, ".a": false, "_": false, "a b": false, "a/b": false, "a\n": false, "a\x1b[2J": false, "ä": false, "a'b": false, "*": false,
+		strings.Repeat("a", 254): false,
+	} {
+		err := functions.ValidateNodeName("node-name", name)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+		if f := fault.From(err); err != nil && (f.Code != fault.CodeInvalidRequest || f.Field != "node-name" || f.Hint == "") {
+			t.Errorf("%q: %+v", name, f)
+		}
+	}
+}
+
 func FuzzParseRef(f *testing.F) {
 	for _, s := range []string{"hello", "hello.prod", "a.b.c", ".", "", "x.", "-.-"} {
 		f.Add(s)

@@ -71,7 +71,7 @@ type places struct{ config, data, run string }
 
 func (c *nodeConfig) flags(f *pflag.FlagSet, p places) {
 	host, err := os.Hostname()
-	if err != nil {
+	if err != nil || functions.ValidateNodeName("node-name", host) != nil {
 		host = "node"
 	}
 	f.StringVar(&c.Config, "config", "", "config file; keys are these flags' names (default "+p.config+" if it exists)")
@@ -112,6 +112,9 @@ func (c *nodeConfig) validate() error {
 			return fault.New(fault.CodeInvalidRequest, "--%s: %q is no directory's name", name, *dir).WithField(name)
 		}
 		*dir = abs
+	}
+	if err := functions.ValidateNodeName("node-name", c.NodeName); err != nil {
+		return err
 	}
 	if c.ReserveCPU < 0 || c.ReserveCPU >= int64(runtime.NumCPU())*1000 {
 		return fault.New(fault.CodeInvalidRequest, "--reserve-cpu: %dm leaves nothing of %d cores", c.ReserveCPU, runtime.NumCPU()).WithField("reserve-cpu")

@@ -30,6 +30,11 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 			if (req.Node == "") == (caller.Caller == "") {
 				return fault.New(fault.CodeInvalidRequest, "--node or --caller: say whom the token is for: a worker, or somebody who calls").WithField("node")
 			}
+			if req.Node != "" {
+				if err := functions.ValidateNodeName("node", req.Node); err != nil {
+					return err
+				}
+			}
 			if file != "" {
 				// What cannot be written is not made: it would be nobody's.
 				if err := checkNew("file", file); err != nil {

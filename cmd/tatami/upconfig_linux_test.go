@@ -60,6 +60,7 @@ func TestBadSettings(t *testing.T) {
 		"no mapping":          {file: "- a\n", says: "keys and values"},
 		"a list of mappings":  {file: "domain: {a: b}\n", says: "plain value"},
 		"a size without unit": {file: "max-body: lots\n", says: "max-body"},
+		"a name of two lines": {args: []string{"--node-name", "a\nb"}, says: "node-name: \"a\\nb\" is no name of a node"},
 		"too much cpu":        {args: []string{"--reserve-cpu", "1000"}, says: "reserve-cpu"},
 		"no instances":        {args: []string{"--max-instances", "0"}, says: "max-instances"},
 		"a tiny heap":         {args: []string{"--heap-target", "1Mi"}, says: "heap-target"},

@@ -80,7 +80,7 @@ func TestATokenIsForOneWorker(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	b, _, stop := server(t, bus.Config{DataDir: dir})
-	tok, text := newToken(t, b, "Rack 1.a")
+	tok, text := newToken(t, b, "Rack-1.a")
 	if got, _ := state(t, b, tok.ID); got != bus.TokenUnused {
 		t.Errorf("the token is %s", got)
 	}
@@ -105,7 +105,7 @@ func TestATokenIsForOneWorker(t *testing.T) {
 		t.Errorf("after a restart the token is %s by %s", got, by)
 	}
 	join(t, bus.JoinConfig{DataDir: home, URL: b.ListenURL()})
-	wantAudited(t, b, "token-created", "", "Rack 1.a")
+	wantAudited(t, b, "token-created", "", "Rack-1.a")
 	wantAudited(t, b, "worker-joined", node, tok.ID)
 }
 
@@ -171,7 +171,7 @@ func TestTokensThatAreGoodForNothing(t *testing.T) {
 	_, err = b.Roster().RevokeToken("tok_none")
 	wantCode(t, err, fault.CodeNotFound)
 	wantCode(t, b.Roster().Remove(functions.NewNodeID(), "test"), fault.CodeNotFound)
-	for node, life := range map[string]time.Duration{"": time.Hour, strings.Repeat("n", 64): time.Hour, "a\n": time.Hour, "a": time.Second, "b": 31 * 24 * time.Hour} {
+	for node, life := range map[string]time.Duration{"": time.Hour, strings.Repeat("n", 254): time.Hour, "a\n": time.Hour, "rack 1": time.Hour, "a": time.Second, "b": 31 * 24 * time.Hour} {
 		_, _, err := b.Roster().CreateToken(node, life)
 		wantCode(t, err, fault.CodeInvalidRequest)
 	}

@@ -57,8 +57,8 @@ const (
 
 // CreateToken makes a token with which one worker may join within the time; it returns the token beside its record.
 func (r *Roster) CreateToken(node string, life time.Duration) (JoinToken, string, error) {
-	if err := functions.CheckNodeLabel("node", node); err != nil || node == "" || len(node) > functions.MaxName {
-		return JoinToken{}, "", fault.New(fault.CodeInvalidRequest, "node: %.80q is no name of a node: 1 to %d bytes without control characters", node, functions.MaxName).WithField("node")
+	if err := functions.ValidateNodeName("node", node); err != nil {
+		return JoinToken{}, "", err
 	}
 	if life < time.Minute || life > maxTokenLife {
 		return JoinToken{}, "", fault.New(fault.CodeInvalidRequest, "expires: %s is not between 1m and %s", life, functions.Duration(maxTokenLife)).WithField("expires")

@@ -35,6 +35,14 @@ var operators = []mutation{
 		"gateway/api/traffic.go", "if s.Traffic == nil {", "if s.Traffic == nil && s.Name == \"\" {", "./gateway/api:TestWhatIsToldOfServers",
 	},
 	{
+		"a token for a node of any name",
+		"internal/bus/token.go", "functions.ValidateNodeName(\"node\", node)", "functions.CheckNodeLabel(\"node\", node)", "./internal/bus:TestTokensThatAreGoodForNothing",
+	},
+	{
+		"a node's name of several lines",
+		"cmd/tatami/nodeconfig_linux.go", "\tif err := functions.ValidateNodeName(\"node-name\", c.NodeName); err != nil {\n\t\treturn err\n\t}\n", "", "./cmd/tatami:TestBadSettings",
+	},
+	{
 		"a gateway that tells the others nothing",
 		"cmd/tatami/member_linux.go", "\t\t{name: \"traffic\", run: m.traffic.Run},\n", "", "./tests/e2e TestTrafficOfAllServers",
 	},
