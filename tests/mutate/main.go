@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -48,37 +47,41 @@ func run(ctx context.Context, only string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := green(ctx, dir, chosen); err != nil {
+	t := &tree{dir: dir, took: map[string]time.Duration{}}
+	if err := t.green(ctx, chosen); err != nil {
 		return err
 	}
-	return try(ctx, dir, chosen)
+	return t.try(ctx, chosen)
 }
 
 // try breaks one promise after the other and prints who noticed.
-func try(ctx context.Context, dir string, chosen []mutation) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleRounded)
-	t.AppendHeader(table.Row{"mutation", "file", "noticed by", "took"})
+func (t *tree) try(ctx context.Context, chosen []mutation) error {
+	w := table.NewWriter()
+	w.SetStyle(table.StyleRounded)
+	w.AppendHeader(table.Row{"mutation", "file", "noticed by", "built in", "took"})
 	survived, broken, all := 0, 0, time.Now()
-	for _, m := range chosen {
+	for b := range t.build(ctx, chosen) {
 		begun := time.Now()
-		by, err := m.try(ctx, dir)
+		by, err := t.noticed(ctx, b)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			continue
 		case err != nil:
 			// The others are shown all the same.
-			fmt.Fprintf(os.Stderr, "mutate: %s: %v\n", m.name, err)
+			fmt.Fprintf(os.Stderr, "mutate: %s: %v\n", b.name, err)
 			by = "COULD NOT BE TRIED"
 			broken++
 		case by == "":
 			by = "NOBODY"
 			survived++
 		}
-		fmt.Printf("  %-44s %s\n", m.name, by)
-		t.AppendRow(table.Row{m.name, m.file, by, time.Since(begun).Round(100 * time.Millisecond)})
+		fmt.Printf("  %-44s %s\n", b.name, by)
+		w.AppendRow(table.Row{b.name, b.file, by, b.took.Round(100 * time.Millisecond), time.Since(begun).Round(100 * time.Millisecond)})
 	}
-	fmt.Printf("\n%s\n", t.Render())
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fmt.Printf("\n%s\n", w.Render())
 	if survived+broken > 0 {
 		return fmt.Errorf("of %d mutations, %d were not noticed and %d could not be tried", len(chosen), survived, broken)
 	}
@@ -97,7 +100,7 @@ func copyTree(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp("", "tatami-mutate")
+	dir, err := os.MkdirTemp("", "mutate")
 	if err != nil {
 		return "", err
 	}
@@ -117,59 +120,4 @@ func copyTree(ctx context.Context) (string, error) {
 		}
 	}
 	return dir, nil
-}
-
-// green runs the tests without a mutation: one that is red anyway would show nothing.
-func green(ctx context.Context, dir string, of []mutation) error {
-	if err := buildInit(ctx, dir); err != nil {
-		return err
-	}
-	for _, t := range together(of) {
-		if out, err := t.run(ctx, dir); err != nil {
-			return fmt.Errorf("the tests fail without any mutation: %w\n%s", err, out)
-		}
-	}
-	return nil
-}
-
-// try applies the mutation, runs its tests and takes it back. It returns the first test that failed, "" where none did.
-func (m *mutation) try(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, m.file)
-	was, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	if n := bytes.Count(was, []byte(m.old)); n != 1 {
-		return "", fmt.Errorf("%q is %d times in %s: has the code moved on?", m.old, n, m.file)
-	}
-	out, failed := "", m.write(ctx, dir, bytes.Replace(was, []byte(m.old), []byte(m.new), 1))
-	if failed == nil {
-		out, failed = m.target().run(ctx, dir)
-	}
-	if err := m.write(ctx, dir, was); err != nil {
-		return "", err
-	}
-	if failed == nil {
-		return "", nil
-	}
-	if test := failedTest.FindStringSubmatch(out); test != nil {
-		return test[1], nil
-	}
-	if strings.Contains(out, "panic: test timed out") {
-		return "a test that does not end", nil
-	}
-	return "", fmt.Errorf("no test failed, but the build: %w\n%s", failed, out)
-}
-
-var failedTest = regexp.MustCompile(`--- FAIL: (\S+)`)
-
-// write gives the mutation's file this content. What is a part of the binary is built anew.
-func (m *mutation) write(ctx context.Context, dir string, content []byte) error {
-	if err := os.WriteFile(filepath.Join(dir, m.file), content, 0o644); err != nil {
-		return err
-	}
-	if strings.HasPrefix(m.file, initDir+"/") {
-		return buildInit(ctx, dir)
-	}
-	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,44 +49,46 @@ func together(of []mutation) []target {
 	return all
 }
 
-// run runs the tests in the copy.
-func (t target) run(ctx context.Context, dir string) (string, error) {
-	// A test that was green before is run again: what it starts is no part of what Go compares.
-	args := []string{"test", "-vet=off", "-ldflags=-s -w", "-short", "-failfast", "-count=1", "-timeout", "3m"}
-	if len(t.one) > 0 {
-		args = append(args, "-run", strings.Join(t.one, "|"))
-	}
+// build builds the tests, and for those of the whole program that, into a directory.
+func (t target) build(ctx context.Context, dir, into string, env []string) (string, error) {
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", filepath.Join(into, tests)}
 	if t.root {
 		args = append(args, "-tags", "e2e")
 	}
-	if strings.HasPrefix(t.pkg, "./tests/e2e") {
-		if out, err := command(ctx, dir, "build", "-ldflags", "-s -w", "-o", binary, "./cmd/tatami"); err != nil {
-			return out, err
-		}
+	if out, err := command(ctx, dir, env, "go", append(args, t.pkg)...); err != nil || !strings.HasPrefix(t.pkg, "./tests/e2e") {
+		return out, err
 	}
-	return command(ctx, dir, append(args, t.pkg)...)
+	return command(ctx, dir, env, "go", "build", "-ldflags", "-s -w", "-o", filepath.Join(into, binary), "./cmd/tatami")
 }
 
-// binary is what the end-to-end tests of the whole program run, in the copy: it has the mutation in it.
-const binary = "bin/tatami"
-
-// initDir has the program that a sandbox made ahead begins with, which the binary holds.
-const initDir = "runtime/attach/init"
-
-func buildInit(ctx context.Context, dir string) error {
-	out, err := command(ctx, dir, "build", "-ldflags", "-s -w -E main.enter", "-o", "runtime/attach/assets/init", "./"+initDir)
-	if err != nil {
-		return fmt.Errorf("go build ./%s: %w\n%s", initDir, err, out)
+// run runs the tests that lie in a directory.
+func (t target) run(ctx context.Context, dir, at string, env []string, limit time.Duration) (string, error) {
+	args := []string{"-test.paniconexit0", "-test.v", "-test.short", "-test.failfast", "-test.timeout", limit.String()}
+	if len(t.one) > 0 {
+		args = append(args, "-test.run", strings.Join(t.one, "|"))
 	}
-	return nil
+	env = append(env[:len(env):len(env)], "TATAMI_BINARY="+filepath.Join(at, binary))
+	if !t.root {
+		// What tests leave behind that do not end goes with the rest. End-to-end tests might leave mounts.
+		env = append(env, "TMPDIR="+at)
+	}
+	return command(ctx, filepath.Join(dir, t.pkg), env, filepath.Join(at, tests), args...)
 }
 
-// command runs the tool go in the copy.
-func command(ctx context.Context, dir string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", args...)
+// tests are the tests as a program, binary is what the end-to-end tests of the whole program run: it has the mutation in it.
+const (
+	tests  = "tests"
+	binary = "tatami"
+)
+
+// goFlags are for a copy below a repository, which Go's tools would take for a part of it. Without paths in what is built, the next copy needs not build it again.
+const goFlags = "GOFLAGS=-buildvcs=false -trimpath"
+
+// command runs a program in a directory.
+func command(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	// Go's tools would take a copy below a repository for a part of it. Without paths in what is built, the next copy needs not build it again.
-	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false -trimpath", "CGO_ENABLED=0", "TATAMI_BINARY="+filepath.Join(dir, binary))
+	cmd.Env = append(append(os.Environ(), goFlags, "CGO_ENABLED=0"), env...)
 	// A test's children may outlive it with its output in their hands.
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
