@@ -32,26 +32,27 @@ func newFakeRevision(r *functions.Revision) fakeRevision {
 	}
 }
 
-// fakeInstance is an instance of a worker that only waits. It says what a real one says.
+// fakeInstance is an instance of a worker that only waits. It says what a real one says, field by field in the same order.
 type fakeInstance struct {
 	id   functions.InstanceID
 	mark *mark
-	// fixed are the fields that an endpoint and a report have in common, rest those that only a report has, phases the phases.
-	fixed, rest, phases string
-	state               functions.InstanceState
-	reason              string
-	since, ready        time.Time
-	lastUsed            time.Time
-	slots, held         int
+	// What follows are fields of its messages: the names of its function, its slots, its beginning, its resources, and the parts of its start.
+	function, slotted, started, reserved, phases string
+	state                                        functions.InstanceState
+	reason                                       string
+	since, ready                                 time.Time
+	lastUsed                                     time.Time
+	slots, held                                  int
 }
 
 func newFakeInstance(c fakeCommand, rev *fakeRevision, m *mark, now time.Time) *fakeInstance {
 	in := &fakeInstance{id: c.Instance, mark: m, slots: rev.slots, state: functions.InstanceStarting, since: now}
-	in.fixed = fmt.Sprintf(`{"instance":"%s","namespace":"%s","function":"%s","revision":"%s","slots":%d,"started":"%s"`,
-		c.Instance, rev.namespace, rev.function, rev.id, in.slots, now.Format(time.RFC3339Nano))
+	in.function = fmt.Sprintf(`,"namespace":"%s","function":"%s","revision":"%s"`, rev.namespace, rev.function, rev.id)
+	in.slotted = fmt.Sprintf(`,"slots":%d`, in.slots)
+	in.started = fmt.Sprintf(`,"started":"%s"`, now.Format(time.RFC3339Nano))
 	r := rev.reserved
-	in.rest = fmt.Sprintf(`,"reserved":{"cpuMillis":%d,"memoryBytes":%d,"instances":%d},"usage":{"cpu":"0s","memoryBytes":0,"pids":0},"pid":4711`, r.CPU, r.Memory, r.Instances)
-	in.phases = fmt.Sprintf(`{"place":"%s","prepare":"0s","create":"28ms","start":"2ms","ready":"10ms"}`, functions.Duration(now.Sub(c.Asked)))
+	in.reserved = fmt.Sprintf(`,"reserved":{"cpuMillis":%d,"memoryBytes":%d,"instances":%d},"usage":{"cpu":"0s","memoryBytes":0,"pids":0}`, r.CPU, r.Memory, r.Instances)
+	in.phases = fmt.Sprintf(`,"phases":{"place":"%s","prepare":"0s","create":"28ms","start":"2ms","ready":"10ms"}`, functions.Duration(now.Sub(c.Asked)))
 	return in
 }
 
@@ -61,30 +62,40 @@ func (in *fakeInstance) becomeReady(now time.Time) {
 
 // report writes what a report says of the instance.
 func (in *fakeInstance) report(b []byte) []byte {
-	b = append(append(b, in.fixed...), in.rest...)
-	b = append(append(append(b, `,"state":"`...), in.state...), '"')
+	b = append(append(b, `{"instance":"`...), in.id...)
+	b = append(append(append(b, '"'), in.function...), `,"state":"`...)
+	b = append(append(b, in.state...), '"')
 	if in.reason != "" {
 		b = strconv.AppendQuote(append(b, `,"reason":`...), in.reason)
 	}
-	b = appendTime(b, "since", in.since)
+	b = append(append(appendTime(b, "since", in.since), in.started...), in.slotted...)
+	b = strconv.AppendInt(append(b, `,"held":`...), int64(in.held), 10)
 	if !in.lastUsed.IsZero() {
 		b = appendTime(b, "lastUsed", in.lastUsed)
 	}
-	b = strconv.AppendInt(append(b, `,"held":`...), int64(in.held), 10)
-	return append(append(append(b, `,"phases":`...), in.phases...), '}')
+	return append(append(append(b, in.reserved...), in.phases...), `,"pid":4711}`...)
 }
 
 // endpoint writes what the gateways are told of the instance.
 func (in *fakeInstance) endpoint(b []byte, node functions.NodeID) []byte {
-	b = append(b, in.fixed...)
-	b = append(append(append(b, `,"node":"`...), node...), '"')
-	b = appendTime(b, "ready", in.ready)
-	return append(append(append(b, `,"phases":`...), in.phases...), '}')
+	b = append(append(b, `{"instance":"`...), in.id...)
+	b = append(append(append(b, `","node":"`...), node...), '"')
+	b = append(append(append(b, in.function...), in.slotted...), in.started...)
+	return append(append(appendTime(b, "ready", in.ready), in.phases...), '}')
 }
 
 // departure writes what the gateways are told when the instance takes no more.
 func (in *fakeInstance) departure(b []byte) []byte {
 	return fmt.Appendf(b, `{"instance":"%s","state":"%s","reason":%q}`, in.id, in.state, in.reason)
+}
+
+// appendList writes a field with a list, unless nothing is in it.
+func appendList(b []byte, field string, list jsonList) []byte {
+	if len(list) == 0 {
+		return b
+	}
+	b = append(append(append(b, `,"`...), field...), `":[`...)
+	return append(append(b, list...), ']')
 }
 
 func appendTime(b []byte, field string, t time.Time) []byte {

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,15 +12,16 @@ import (
 	"github.com/tatami-faas/tatami/internal/bus"
 )
 
-// read reads strictly: a field that the bus does not know would be work for nobody.
-func read[T any](t *testing.T, data []byte) (v T) {
+// same fails unless the data is what a real worker writes.
+func same(t *testing.T, msg any, data []byte) {
 	t.Helper()
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		t.Fatalf("%s: %v", data, err)
+	want, err := json.Marshal(msg)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return v
+	if diff := cmp.Diff(string(want), string(data)); diff != "" {
+		t.Errorf("%T (-want +got):\n%s", msg, diff)
+	}
 }
 
 // What a worker that only waits writes by hand is what a real one says.
@@ -41,22 +42,44 @@ func TestFakeInstanceSpeaksAsARealOne(t *testing.T) {
 		Instance: "ins_a", Namespace: "ns", Function: "fn-00007", Revision: "rev_a", State: functions.InstanceReady, Reason: in.reason, Since: in.since, Started: at,
 		Slots: 3, Held: 2, LastUsed: in.lastUsed, Reserved: rev.Config.Limits.Resources(), PID: 4711, Phases: phases,
 	}
-	var list jsonList
-	list.add(in.report)
-	list.add(in.report)
-	got := read[[]bus.InstanceReport](t, append(append([]byte("["), list...), ']'))
-	if diff := cmp.Diff([]bus.InstanceReport{report, report}, got); diff != "" {
-		t.Errorf("reports (-want +got):\n%s", diff)
-	}
-	endpoint := bus.Endpoint{
+	in.state = functions.InstanceReady
+	same(t, report, in.report(nil))
+	same(t, bus.Endpoint{
 		Instance: "ins_a", Node: "nod_a", Namespace: "ns", Function: "fn-00007", Revision: "rev_a", Slots: 3, Started: at, Ready: in.ready, Phases: phases,
+	}, in.endpoint(nil, "nod_a"))
+	same(t, bus.Departure{Instance: "ins_a", State: functions.InstanceReady, Reason: in.reason}, in.departure(nil))
+}
+
+// A worker that only waits writes whole messages as a real one does.
+func TestFakeNodeSpeaksAsARealOne(t *testing.T) {
+	t.Parallel()
+	size := functions.Resources{CPU: 16000, Memory: 64 << 30, Instances: 500}
+	state := bus.NodeState{Name: "node-0001", Architecture: "amd64", Capacity: size, Allocatable: size, CPUUsed: 100, MemoryUsed: 1 << 30}
+	head := bus.Envelope{Schema: bus.Schema, Boot: "node-0001", Node: "nod_a", Epoch: bus.Epoch}
+	n := &fakeNode{id: "nod_a", name: "node-0001"}
+	said := func() []byte {
+		defer func() { n.room, n.sends = nil, nil }()
+		if last := len(n.room) - 1; last < 0 || n.room[last] != '\n' || len(n.sends) != 1 || n.sends[0].end != last+1 {
+			t.Fatalf("%q is no message", n.room)
+		}
+		return n.room[:len(n.room)-1]
 	}
-	if diff := cmp.Diff(endpoint, read[bus.Endpoint](t, in.endpoint(nil, "nod_a"))); diff != "" {
-		t.Errorf("endpoint (-want +got):\n%s", diff)
+	n.report(nil, true, []string{"sha256:00", "sha256:01"}, true)
+	head.Sequence, state.Artifacts, state.ArtifactsKept = 1, []string{"sha256:00", "sha256:01"}, true
+	same(t, bus.Report{Envelope: head, Full: true, State: state}, said())
+	n.report(nil, true, nil, false)
+	head.Sequence, state.Artifacts, state.ArtifactsKept = 2, nil, false
+	same(t, bus.Report{Envelope: head, Full: true, State: state}, said())
+	n.report(jsonList(`{"instance":"ins_a"}`), false, nil, true)
+	if got, want := string(said()), `"artifactsKept":true},"instances":[{"instance":"ins_a"}]}`; !strings.HasSuffix(got, want) {
+		t.Errorf("%s does not end with %s", got, want)
 	}
-	departure := bus.Departure{Instance: "ins_a", State: functions.InstanceReady, Reason: in.reason}
-	if diff := cmp.Diff(departure, read[bus.Departure](t, in.departure(nil))); diff != "" {
-		t.Errorf("departure (-want +got):\n%s", diff)
+	n.table(&fakeBatch{fullTable: true})
+	head.Sequence = 1
+	same(t, bus.EndpointTable{Envelope: head, Full: true}, said())
+	n.table(&fakeBatch{added: jsonList(`{}`), removed: jsonList(`{}`)})
+	if got, want := string(said()), `"full":false,"endpoints":[{}],"removed":[{}]}`; !strings.HasSuffix(got, want) {
+		t.Errorf("%s does not end with %s", got, want)
 	}
 }
 

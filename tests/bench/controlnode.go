@@ -372,8 +372,7 @@ func (n *fakeNode) table(b *fakeBatch) {
 	n.tables++
 	out := n.envelope(n.tables)
 	out = strconv.AppendBool(append(out, `,"full":`...), b.fullTable)
-	out = append(append(append(out, `,"endpoints":[`...), b.added...), ']')
-	out = append(append(append(out, `,"removed":[`...), b.removed...), "]}"...)
+	out = append(appendList(appendList(out, "endpoints", b.added), "removed", b.removed), '}')
 	n.say(bus.EndpointsSubject(n.id), out)
 }
 
@@ -402,7 +401,7 @@ func (n *fakeNode) report(instances jsonList, full bool, artifacts []string, kep
 	if kept {
 		out = append(out, `,"artifactsKept":true`...)
 	}
-	out = append(append(append(out, `},"instances":[`...), instances...), "]}"...)
+	out = append(appendList(append(out, '}'), "instances", instances), '}')
 	n.say(bus.ReportSubject(n.id), out)
 }
 
@@ -413,8 +412,8 @@ func (n *fakeNode) envelope(sequence uint64) []byte {
 
 // say makes the message ready that ends the room.
 func (n *fakeNode) say(subject string, out []byte) {
-	n.room = out
-	n.sends = append(n.sends, fakeSend{subject, len(out)})
+	n.room = append(out, '\n')
+	n.sends = append(n.sends, fakeSend{subject, len(n.room)})
 }
 
 // send sends what was made ready, as a bus.Publisher does.
