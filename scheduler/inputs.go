@@ -37,7 +37,7 @@ func (s *Scheduler) subscribe() (func(), error) {
 			}
 			handle(s, m, func(now time.Time, r bus.Report) []reconcile.Effect {
 				// A worker may say on its own subject what it likes, and speaks for its own node only.
-				if m.Subject != bus.ReportSubject(r.Node) {
+				if !bus.OfNode(m.Subject, bus.SubjectReports, r.Node) {
 					s.log.Error("a report names another node than its subject", "subject", m.Subject, "node", r.Node)
 					return nil
 				}

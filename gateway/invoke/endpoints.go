@@ -5,7 +5,6 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -53,7 +52,7 @@ func (e *endpoints) message(m *nats.Msg) {
 		e.log.Error("an endpoint table cannot be read", "subject", m.Subject, "err", err)
 		return
 	}
-	if !strings.HasSuffix(m.Subject, "."+string(t.Node)) {
+	if !bus.OfNode(m.Subject, bus.SubjectEndpoints, t.Node) {
 		e.log.Error("an endpoint table names another node than its subject", "subject", m.Subject, "node", t.Node)
 		return
 	}

@@ -117,6 +117,12 @@ func CommandSubject(node functions.NodeID) string { return "tatami.command." + s
 // ReportSubject is where the worker of a node reports.
 func ReportSubject(node functions.NodeID) string { return "tatami.report." + string(node) }
 
+// OfNode reports whether a subject that a pattern matches is a node's own: the node's id stands where the pattern ends with a star.
+func OfNode(subject, pattern string, node functions.NodeID) bool {
+	head, rest := pattern[:len(pattern)-1], len(subject)-len(node)
+	return rest == len(head) && subject[:rest] == head && subject[rest:] == string(node)
+}
+
 // ListenSubject is where the scheduler of a run of a server tells itself that it listens to the reports. No payload.
 func ListenSubject(boot string) string { return "tatami.report." + boot }
 

@@ -40,3 +40,27 @@ func FuzzParseCall(f *testing.F) {
 		}
 	})
 }
+
+// A worker speaks on its own subject for its own node, and for none whose id would go on before that.
+func TestOfNode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		subject string
+		node    functions.NodeID
+		own     bool
+	}{
+		{ReportSubject("nod_a"), "nod_a", true},
+		{ReportSubject("nod_a"), "nod_b", false},
+		{ReportSubject("nod_a"), "od_a", false},
+		{ReportSubject("nod_a"), "report.nod_a", false},
+		{ReportSubject("nod_a"), "", false},
+		{EndpointsSubject("nod_abc"), "nod_abc", false},
+		{"tatami.resort.nod_a", "nod_a", false},
+		{"", "", false},
+		{"", "nod_a", false},
+	} {
+		if got := OfNode(c.subject, SubjectReports, c.node); got != c.own {
+			t.Errorf("%q of %q: %t", c.subject, c.node, got)
+		}
+	}
+}

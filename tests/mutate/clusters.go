@@ -292,4 +292,8 @@ var clusters = []mutation{
 		"messages that are all left to the generic decoder",
 		"internal/bus/lean.go", "case t == durationType:\n\t\treturn readDuration", "case t == durationType:\n\t\treturn nil", "./internal/bus:TestMessagesAreReadAndWrittenLean",
 	},
+	{
+		"a worker that speaks for a node by the end of its own name",
+		"internal/bus/names.go", "rest == len(head) && subject[:rest] == head", "rest > 0 && len(head) > 0", "./internal/bus:TestOfNode",
+	},
 }
