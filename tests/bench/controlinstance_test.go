@@ -77,8 +77,9 @@ func TestFakeNodeSpeaksAsARealOne(t *testing.T) {
 	n.table(&fakeBatch{fullTable: true})
 	head.Sequence = 1
 	same(t, bus.EndpointTable{Envelope: head, Full: true}, said())
+	n.listener = `,"listener":{}`
 	n.table(&fakeBatch{added: jsonList(`{}`), removed: jsonList(`{}`)})
-	if got, want := string(said()), `"full":false,"endpoints":[{}],"removed":[{}]}`; !strings.HasSuffix(got, want) {
+	if got, want := string(said()), `"full":false,"endpoints":[{}],"listener":{},"removed":[{}]}`; !strings.HasSuffix(got, want) {
 		t.Errorf("%s does not end with %s", got, want)
 	}
 }

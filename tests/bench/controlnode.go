@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -59,6 +60,8 @@ type fakeNode struct {
 	name string
 	nc   *nats.Conn
 	wake chan struct{}
+	// listener is the field in which a worker that joined says where its instances are reached; empty for one of the server's process.
+	listener string
 
 	mu        sync.Mutex
 	insts     map[functions.InstanceID]*fakeInstance
@@ -137,10 +140,14 @@ func newFakeWorkers(b *bus.Bus, p controlPlan, deployed []fakeRevision) (*fakeWo
 }
 
 func (w *fakeWorkers) add(id functions.NodeID, i int, nc *nats.Conn) {
-	w.nodes[id] = &fakeNode{
+	n := &fakeNode{
 		all: w, id: id, name: fmt.Sprintf("node-%04d", i), wake: make(chan struct{}, 1),
 		insts: map[functions.InstanceID]*fakeInstance{}, held: map[string]struct{}{}, nc: nc,
 	}
+	if w.away {
+		n.listener = fmt.Sprintf(`,"listener":{"address":"127.0.0.1:%d","token":"%s"}`, 1<<15+i, rand.Text())
+	}
+	w.nodes[id] = n
 }
 
 // noted is the ledger.
@@ -372,7 +379,7 @@ func (n *fakeNode) table(b *fakeBatch) {
 	n.tables++
 	out := n.envelope(n.tables)
 	out = strconv.AppendBool(append(out, `,"full":`...), b.fullTable)
-	out = append(appendList(appendList(out, "endpoints", b.added), "removed", b.removed), '}')
+	out = append(appendList(append(appendList(out, "endpoints", b.added), n.listener...), "removed", b.removed), '}')
 	n.say(bus.EndpointsSubject(n.id), out)
 }
 
