@@ -189,8 +189,16 @@ func TestThreeServers(t *testing.T) {
 		})
 	}
 	c.outage()
-	// A worker that stayed takes the commands of whoever leads now.
-	c.servers[0].Deploy("again", "probe", "cpu: 50m\nmemory: 64Mi\nscale: {min: 1, keepAlive: 10m}\n")
+	// A worker that stayed takes the commands of whoever leads now. The servers wait for that for ten seconds, and are to elect first.
+	up := time.Now()
+	eventually(t, 90*time.Second, "a function is deployed after the outage", func() bool {
+		r := c.servers[0].TryDeploy("again", "probe", "cpu: 50m\nmemory: 64Mi\nscale: {min: 1, keepAlive: 10m}\n")
+		if r.Exit != 0 {
+			t.Logf("%s after the outage: %s", time.Since(up).Round(100*time.Millisecond), r.Stderr)
+		}
+		return r.Exit == 0
+	})
+	t.Logf("a function was deployed %s after the servers were back", time.Since(up).Round(100*time.Millisecond))
 	if resp, body := c.servers[1].Get("/fn/again/pid"); resp.StatusCode != http.StatusOK {
 		t.Errorf("%s %s", resp.Status, body)
 	}
