@@ -25,6 +25,8 @@ type controlPlan struct {
 	// joined has the workers join as those of other machines do: from another process, each over a connection of its own, with TLS and what it may say
 	// and hear.
 	joined bool
+	// near has the gateway tell the scheduler of its process what it needs by a call, as on one machine; else over the bus, as in a cluster.
+	near bool
 	// share is how much of the processors another process takes meanwhile, in turns as short and as many as those of workers; 1 is one processor.
 	share float64
 	// rate is of the open loop in cold starts a second, for so long a round, beside another one at double of it; clients are those of the closed loop.
@@ -45,6 +47,7 @@ func controlMain(args []string) int {
 	flags.IntVar(&p.nodes, "nodes", 1000, "workers")
 	flags.IntVar(&p.connections, "connections", 1000, "connections of the workers to the bus, which share them where there are fewer")
 	flags.BoolVar(&p.joined, "joined", false, "measure workers in the server's process, and then as many that join from another process over TLS on TCP, each with a connection of its own; their figures' names end with _joined")
+	flags.BoolVar(&p.near, "near", false, "have the gateway tell the scheduler by a call what it needs, as tatami up does; else over the bus, as in a cluster")
 	flags.IntVar(&p.functions, "functions", 12_000, "functions, each of which starts once a round")
 	flags.Float64Var(&p.rate, "rate", dirigent, "cold starts a second in the open loop; another one has double of it")
 	flags.DurationVar(&p.length, "length", 4*time.Second, "how long a round of the open loop takes")

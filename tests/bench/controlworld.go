@@ -105,7 +105,11 @@ func (w *controlWorld) start(ctx context.Context, p controlPlan) (err error) {
 		return err
 	}
 	w.part(ctx, "scheduler", sched.Run)
-	if w.invoker, err = invoke.New(invoke.Config{}, w.bus, w.workers, log); err != nil {
+	var cfg invoke.Config
+	if p.near {
+		cfg.Near = sched.Hear
+	}
+	if w.invoker, err = invoke.New(cfg, w.bus, w.workers, log); err != nil {
 		return err
 	}
 	w.part(ctx, "gateway", w.invoker.Run)
