@@ -119,7 +119,10 @@ func (b *Bus) open(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Cluster != nil {
 		b.sight = newSight(b.identity.ServerName, b.boot)
-		door.sight, door.routes, b.door = b.sight, &routes{keeper: b.keeper}, door
+		door.sight, door.routes, door.twins, b.door = b.sight, &routes{keeper: b.keeper}, newTwins(), door
+		if err := b.checkTwin(ctx); err != nil {
+			return err
+		}
 	}
 	if b.srv, err = startServer(ctx, b.identity, b.cfg, door, b.failure, b.log); err != nil {
 		return err
@@ -200,6 +203,9 @@ func (b *Bus) openCluster(ctx context.Context, l layout) error {
 		return err
 	}
 	if b.stores, err = b.form(ctx, l); err != nil {
+		return err
+	}
+	if err := b.settleAt(); err != nil {
 		return err
 	}
 	b.stores.patient(b)

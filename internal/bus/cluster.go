@@ -106,6 +106,9 @@ func (b *Bus) awaitCluster(ctx context.Context) error {
 				WithHint("look whether they run, have the same --cluster-secret, and reach each other at %s", strings.Join(b.cfg.Cluster.Peers, ", "))
 		case <-time.After(formRetry):
 		}
+		if err := b.giveWay(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -177,6 +180,9 @@ func (b *Bus) form(ctx context.Context, l layout) (stores, error) {
 		select {
 		case <-time.After(formRetry):
 		case <-ctx.Done():
+			return s, err
+		}
+		if err := b.giveWay(); err != nil {
 			return s, err
 		}
 	}

@@ -61,6 +61,8 @@ type doorman struct {
 	// sight says, in a cluster, whether workers are to go to another server; routes are the other servers' connections.
 	sight  *sight
 	routes *routes
+	// twins are servers of the cluster with this one's name; nil where it stands alone.
+	twins *twins
 	// died has the last words of a server that could not start.
 	died atomic.Pointer[string]
 

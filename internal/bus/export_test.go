@@ -200,3 +200,23 @@ func (v View) TurnsAway(at time.Time) bool { return v.s.turnsAway(at) }
 
 // Dial makes a connection as those of a link are made.
 func Dial(l *Link, address string) (net.Conn, error) { return dialer{l}.Dial("tcp", address) }
+
+// GiveWay is what a server, which was at a peer before and listens at another one, says while the cluster forms and these texts are logged.
+func GiveWay(was, listen string, texts ...string) error {
+	b := &Bus{identity: Identity{ServerName: "tatami-x", Peer: was}, cfg: Config{Cluster: &ClusterConfig{Listen: listen}}, door: &doorman{twins: newTwins()}}
+	for _, text := range texts {
+		b.door.twins.overheard(text, time.Now())
+	}
+	return b.giveWay()
+}
+
+// Overheard is how often a text is told of as that of a twin that is logged at these times.
+func Overheard(text string, at ...time.Time) (told int) {
+	t := newTwins()
+	for _, now := range at {
+		if _, tell := t.overheard(text, now); tell {
+			told++
+		}
+	}
+	return told
+}

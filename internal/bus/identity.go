@@ -55,6 +55,8 @@ type Identity struct {
 	ServerName string `json:"serverName,omitempty"`
 	// Cluster is the name of the cluster that the server belongs to.
 	Cluster string `json:"cluster,omitempty"`
+	// Peer is which of the cluster's peers the server was when it last ran; empty before.
+	Peer string `json:"peer,omitempty"`
 	// Epoch is that of the only scheduler, where the data is that of a cluster before: workers that stayed refuse commands of a lower one. Zero: Epoch.
 	Epoch   uint64    `json:"epoch,omitempty"`
 	Created time.Time `json:"created"`

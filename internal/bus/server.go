@@ -170,6 +170,12 @@ func (l serverLog) Warnf(format string, v ...any) {
 }
 func (l serverLog) Errorf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
+	if twin, tell := l.door.twins.overheard(text, time.Now()); twin {
+		if tell {
+			l.log.Error("another server of the cluster has this one's name: one of them is on a copy of the other's data directory; stop that one, and start it on an empty --data-dir")
+		}
+		return
+	}
 	l.log.Error("nats-server", "text", text)
 	l.door.overheard(text)
 	if err := writeFailure(text); err != nil && l.failure.set(err) {

@@ -43,6 +43,18 @@ var operators = []mutation{
 		"cmd/tatami/nodeconfig_linux.go", "\tif err := functions.ValidateNodeName(\"node-name\", c.NodeName); err != nil {\n\t\treturn err\n\t}\n", "", "./cmd/tatami:TestBadSettings",
 	},
 	{
+		"a copy of a server that starts beside the original",
+		"internal/bus/bus.go", "\t\tif err := b.checkTwin(ctx); err != nil {\n\t\t\treturn err\n\t\t}\n", "", "./internal/bus:TestACopyOfAServerDoesNotStart",
+	},
+	{
+		"a server that does not know which one it was",
+		"internal/bus/twin.go", "\tid.Peer = b.cfg.Cluster.Listen\n", "", "./internal/bus:TestACopyOfAServerDoesNotStart",
+	},
+	{
+		"an original that gives way to its copy",
+		"internal/bus/twin.go", "if b.identity.Peer == b.cfg.Cluster.Listen {\n\t\treturn nil\n\t}\n\treturn b.twinFault", "if b.identity.Peer == \"-\" {\n\t\treturn nil\n\t}\n\treturn b.twinFault", "./internal/bus:TestACopyOfAServerGivesWay",
+	},
+	{
 		"a gateway that tells the others nothing",
 		"cmd/tatami/member_linux.go", "\t\t{name: \"traffic\", run: m.traffic.Run},\n", "", "./tests/e2e TestTrafficOfAllServers",
 	},
