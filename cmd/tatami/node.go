@@ -25,7 +25,7 @@ func newNodeCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := list(a, nodes, nodeName, nodeColumns(time.Now()), "no node has reported yet"); err != nil || a.machine() || a.output == formatName {
+			if err := list(a, nodes, nodeName, nodeColumns(time.Now()), "no node has reported yet; where workers join, tatami token create --node NAME makes a token for one"); err != nil || a.machine() || a.output == formatName {
 				return err
 			}
 			pool, err := c.Pool(cmd.Context())

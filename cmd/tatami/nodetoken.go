@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +68,7 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 				a.print("%s\n", t.Token)
 				file = "FILE"
 			}
-			a.talk("token %s, good until %s; on %s: tatami worker --join %s --token-file %s\n", t.ID, t.Expires.Local().Format(time.DateTime), t.Node, t.Join, file)
+			a.talk("token %s, good until %s; on %s: tatami worker --join %s --token-file %s%s\n", t.ID, t.Expires.Local().Format(time.DateTime), t.Node, t.Join, file, listenText(t.Join))
 			return nil
 		},
 	}
@@ -76,6 +78,23 @@ func newTokenCreateCmd(a *app) *cobra.Command {
 	cmd.Flags().DurationVar(&expires, "expires", 24*time.Hour, "how long a worker's token waits for its worker, 1m to 720h")
 	cmd.Flags().StringVar(&file, "file", "", "write the token to this file, which must not exist, instead of printing it")
 	return cmd
+}
+
+// listenText is what a worker on another machine is started with besides; nothing where all servers are reached on their own machine only.
+func listenText(join string) string {
+	for _, server := range strings.Split(join, ",") {
+		if !isLoopback(strings.TrimPrefix(server, "nats://")) {
+			return " --listen ADDRESS:7000, an address of its own that the servers reach"
+		}
+	}
+	return ""
+}
+
+// isLoopback reports whether an address can be reached on its own machine only.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // checkNew refuses a file that is there, or is in no directory.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,6 +61,16 @@ func (c *serverConfig) flags(f *pflag.FlagSet) error {
 
 func (c *serverConfig) validate() error {
 	c.NoWorker = true
+	for _, f := range []struct{ flag, value, why, example string }{
+		{"cluster", c.Cluster, "the cluster has no name", "prod"},
+		{"peers", strings.Join(c.Peers, ",") + c.PeersService, "nobody says who the servers are", "10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222"},
+		{"cluster-listen", c.ClusterListen, "nobody says which of the peers this server is", "10.0.0.1:6222"},
+		{"relay-listen", c.RelayListen, "the other servers could not hand requests on to this one", "10.0.0.1:6223"},
+	} {
+		if f.value == "" {
+			return fault.New(fault.CodeInvalidRequest, "--%s: %s", f.flag, f.why).WithField(f.flag).WithHint("such as --%s %s; see tatami server --help", f.flag, f.example)
+		}
+	}
 	if c.NATSListen == "" {
 		return fault.New(fault.CodeInvalidRequest, "--nats-listen: no worker could join, and servers of a cluster run no instances").WithField("nats-listen").
 			WithHint("give an address of this machine: --nats-listen 10.0.0.1:4222")
@@ -124,7 +135,7 @@ func newServerCmd(a *app) *cobra.Command {
 			"Instances run on workers that join: tatami worker --join.",
 		Example: "  tatami cluster secret --out cluster.secret     # once; the same file for every server\n" +
 			"  tatami server --cluster prod --peers 10.0.0.1:6222,10.0.0.2:6222,10.0.0.3:6222 --cluster-listen 10.0.0.1:6222 \\\n" +
-			"    --relay-listen 10.0.0.1:6223 --nats-listen 10.0.0.1:4222 --cluster-secret cluster.secret",
+			"    --relay-listen 10.0.0.1:6223 --nats-listen 10.0.0.1:4222 --public-addr 10.0.0.1:8080 --cluster-secret cluster.secret",
 		Args: argCount(0, 0, ""),
 	}
 	if err := cfg.flags(cmd.Flags()); err != nil {

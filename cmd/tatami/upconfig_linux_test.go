@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +133,59 @@ func TestWorkerSettings(t *testing.T) {
 		if cfg.DataDir == upPlaces.data || cfg.RunDir == upPlaces.run {
 			t.Errorf("a worker's directories are the server's: %s, %s", cfg.DataDir, cfg.RunDir)
 		}
+	}
+}
+
+// A worker that only its own machine reaches is told so where a server is on another one.
+func TestWorkersThatServersDoNotReach(t *testing.T) {
+	t.Parallel()
+	own := []net.Addr{&net.IPNet{IP: net.IPv4(10, 0, 0, 2), Mask: net.CIDRMask(24, 32)}}
+	for _, c := range []struct{ join, listen, want string }{
+		{"nats://127.0.0.1:4222", "127.0.0.1:0", ""},
+		{"nats://10.0.0.2:4222", "127.0.0.1:0", ""},
+		{"nats://10.0.0.1:4222", "127.0.0.1:0", "10.0.0.1:4222"},
+		{"nats://10.0.0.2:4222,10.0.0.3:4222", "localhost:7000", "10.0.0.3:4222"},
+		{"nats://10.0.0.1:4222", "10.0.0.2:7000", ""},
+		{"nats://10.0.0.1:4222", "0.0.0.0:7000", ""},
+		{"nats://server:4222", "127.0.0.1:0", ""},
+	} {
+		cfg := workerConfig{Join: c.join, Listen: c.listen}
+		if got := cfg.unreachable(own); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+	if listenText("nats://127.0.0.1:4222") != "" || listenText("nats://127.0.0.1:4222,nats://10.0.0.1:4222") == "" {
+		t.Error("a worker is told to listen where it need not, or not where it must")
+	}
+}
+
+// A server says what it lacks in the order in which it is asked for, each with an example.
+func TestServerSettings(t *testing.T) {
+	t.Parallel()
+	var args []string
+	for _, next := range [][]string{
+		{"cluster", "prod"}, {"peers", "127.0.0.1:6222,127.0.0.2:6222,127.0.0.3:6222"}, {"cluster-listen", "127.0.0.1:6222"}, {"relay-listen", "127.0.0.1:6223"},
+		{"nats-listen", "127.0.0.1:4222"}, {},
+	} {
+		var cfg serverConfig
+		cmd := &cobra.Command{Use: "server"}
+		if err := cfg.flags(cmd.Flags()); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		err := cfg.validate()
+		if len(next) == 0 {
+			if err != nil {
+				t.Errorf("with all of it: %v", err)
+			}
+			break
+		}
+		if f := fault.From(err); f == nil || f.Code != fault.CodeInvalidRequest || f.Field != next[0] || !strings.Contains(f.Hint, "--"+next[0]+" ") {
+			t.Errorf("without --%s: %+v", next[0], f)
+		}
+		args = append(args, "--"+next[0], next[1])
 	}
 }
 

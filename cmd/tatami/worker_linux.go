@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +65,26 @@ func (c *workerConfig) validate() error {
 		return fault.New(fault.CodeInvalidRequest, "--listen: gateways could not reach the instances").WithField("listen")
 	}
 	return c.nodeConfig.validate()
+}
+
+// unreachable is the first server on another machine, by the addresses of this one, where the instances can be reached on this machine only; "" where there
+// is none. Names are not looked up.
+func (c *workerConfig) unreachable(own []net.Addr) string {
+	if !isLoopback(c.Listen) {
+		return ""
+	}
+	for _, server := range strings.Split(c.Join, ",") {
+		server = strings.TrimPrefix(server, "nats://")
+		host, _, err := net.SplitHostPort(server)
+		ip := net.ParseIP(host)
+		if err != nil || ip == nil || ip.IsLoopback() {
+			continue
+		}
+		if !slices.ContainsFunc(own, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) }) {
+			return server
+		}
+	}
+	return ""
 }
 
 // token is what the worker joins with; empty where it has joined before, and the file is gone: a token for one worker is of no use any more then.
@@ -122,6 +144,11 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger, stdout i
 	// A token for one worker is used up by joining: what would fail after it is looked at before.
 	if err := bus.CheckFree(ctx, "listen", "gateways", cfg.Listen); err != nil {
 		return err
+	}
+	if own, err := net.InterfaceAddrs(); err == nil {
+		if server := cfg.unreachable(own); server != "" {
+			log.Warn("a server on another machine cannot reach the instances: give --listen an address of this machine, such as 10.0.0.2:7000", "server", server, "listen", cfg.Listen)
+		}
 	}
 	link, err := bus.Join(bus.JoinConfig{DataDir: cfg.DataDir, URL: cfg.Join, Token: token}, log)
 	if err != nil {

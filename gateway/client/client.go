@@ -173,7 +173,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	}
 	e := fault.Wrap(fault.CodeUnavailable, err, "cannot reach tatami at %s", c.server)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return e.WithHint("start it with `sudo tatami up`, or name another server with --server or TATAMI_SERVER; a server of a cluster answers once most of them run")
+		return e.WithHint("start it with `sudo tatami up`, or name another server with --server or TATAMI_SERVER; a server of a cluster answers once most of them run, at the first start all of them")
 	}
 	return e.WithHint("tatami doctor")
 }

@@ -206,7 +206,7 @@ func (r *Relay) await(ctx context.Context) *active {
 }
 
 func nobody() error {
-	return fault.New(fault.CodeUnavailable, "no server leads the cluster").WithHint("try again in a few seconds; a cluster needs most of its servers")
+	return fault.New(fault.CodeUnavailable, "no server leads the cluster").WithHint("try again in a few seconds; a cluster needs most of its servers: tatami cluster ls")
 }
 
 // Public serves the public listener.

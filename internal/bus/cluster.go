@@ -96,7 +96,7 @@ func (b *Bus) awaitCluster(ctx context.Context) error {
 	for !b.srv.JetStreamIsCurrent() || !b.answered(ctx) {
 		if time.Now().After(next) {
 			next = time.Now().Add(sayEvery / 4)
-			b.log.Warn("waiting for the other servers of the cluster: most of them have to run", "peers", strings.Join(b.cfg.Cluster.Peers, ","))
+			b.log.Warn("waiting for the other servers of the cluster: most of them have to run, and all of them where it starts for the first time", "peers", strings.Join(b.cfg.Cluster.Peers, ","))
 		}
 		select {
 		case <-ctx.Done():

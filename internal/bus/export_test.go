@@ -220,3 +220,9 @@ func Overheard(text string, at ...time.Time) (told int) {
 	}
 	return told
 }
+
+// Unled reports whether an error may be due to nobody leading, and StoreFault is what a table says of it.
+func Unled(err error) bool { return unled(err) }
+
+// StoreFault is described with Unled.
+func StoreFault(err error) error { return (&Bus{failure: newFailure()}).storeFault(err, "doing") }

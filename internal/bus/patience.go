@@ -117,6 +117,13 @@ const errBeingStored = 10158
 // unled reports whether an error may be due to nobody leading.
 func unled(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && (api.Code == 503 || api.ErrorCode == errBeingStored)
+	return busy(err) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.ErrorCode == errBeingStored
+}
+
+// busy reports whether the server said that it cannot do now what it was asked. To watches it says that in the words of the client before.
+func busy(err error) bool {
+	var api *jetstream.APIError
+	var before *nats.APIError
+	return errors.As(err, &api) && api.Code == 503 || errors.As(err, &before) && before.Code == 503
 }

@@ -102,14 +102,12 @@ func (b *Bus) storeFault(err error, doing string) error {
 		return fault.Wrap(fault.CodeStorageFull, err, "%s", doing).
 			WithHint("free disk space or raise --max-store")
 	}
-	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.Wrap(fault.CodeBodyTooLarge, err, "%s", doing)
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrNoResponders),
 		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &api) && api.Code == 503:
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), busy(err):
 		return fault.Wrap(fault.CodeUnavailable, err, "%s", doing)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

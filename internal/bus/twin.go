@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"strings"
@@ -52,7 +53,12 @@ func (b *Bus) hasName(ctx context.Context, peer string) bool {
 	if err != nil {
 		return false
 	}
-	_ = conn.Close()
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	// It begins to speak, and would log that it could not: what it says is heard to the end of the line.
+	_, _ = bufio.NewReader(conn).ReadString('\n')
 	return name == b.identity.ServerName
 }
 
