@@ -15,7 +15,7 @@ import (
 )
 
 // subscribe takes demand, reports and questions from the bus. The function returned ends that.
-func (s *Scheduler) subscribe() (func(), error) {
+func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 	var subs []*nats.Subscription
 	end := func() {
 		for _, sub := range subs {
@@ -25,17 +25,17 @@ func (s *Scheduler) subscribe() (func(), error) {
 	own := bus.ListenSubject(s.bus.Boot())
 	handlers := map[string]nats.MsgHandler{
 		bus.SubjectDemand: func(m *nats.Msg) {
-			handle(s, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
+			handle(ctx, s, s.demand, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
 		},
 		bus.SubjectReports: func(m *nats.Msg) {
 			if len(m.Data) == 0 {
 				// A scheduler's beat. That of another one, which leads no longer or did not yet, says nothing about this one.
 				if m.Subject == own {
-					s.take(s.core.Beat)
+					s.offer(ctx, s.core.Beat)
 				}
 				return
 			}
-			handle(s, m, func(now time.Time, r bus.Report) []reconcile.Effect {
+			handle(ctx, s, s.in, m, func(now time.Time, r bus.Report) []reconcile.Effect {
 				// A worker may say on its own subject what it likes, and speaks for its own node only.
 				if !bus.OfNode(m.Subject, bus.SubjectReports, r.Node) {
 					s.log.Error("a report names another node than its subject", "subject", m.Subject, "node", r.Node)
@@ -45,7 +45,7 @@ func (s *Scheduler) subscribe() (func(), error) {
 			})
 		},
 		bus.SubjectOverview: func(m *nats.Msg) {
-			s.answer(m, func(now time.Time) any {
+			s.answer(ctx, m, func(now time.Time) any {
 				o := overview(now, s.core.State())
 				o.Epoch = s.cfg.Epoch
 				s.pool.Load().show(&o)
@@ -58,7 +58,7 @@ func (s *Scheduler) subscribe() (func(), error) {
 				s.log.Warn("a question cannot be read", "err", err)
 				return
 			}
-			s.answer(m, func(time.Time) any { return compact(s.core.State(), req.Nodes) })
+			s.answer(ctx, m, func(time.Time) any { return compact(s.core.State(), req.Nodes) })
 		},
 		bus.SubjectExplain: func(m *nats.Msg) {
 			req, err := bus.Decode[bus.ExplainRequest](m.Data)
@@ -66,7 +66,7 @@ func (s *Scheduler) subscribe() (func(), error) {
 				s.log.Warn("a question cannot be read", "err", err)
 				return
 			}
-			s.answer(m, func(now time.Time) any {
+			s.answer(ctx, m, func(now time.Time) any {
 				e := explain(now, s.core.State(), req)
 				if v := s.pool.Load(); v != nil && e.Found && req.Function != nil {
 					say(&e, now, "%s", &v.PoolStatus)
@@ -92,30 +92,46 @@ func (s *Scheduler) subscribe() (func(), error) {
 
 // Hear takes what a gateway of this process demands, as from the bus. It is false where it does not: then the bus has to carry it.
 func (s *Scheduler) Hear(d *bus.Demand) bool {
-	return s.take(func(now time.Time) []reconcile.Effect { return s.core.Demand(now, *d) })
+	if !s.running.Load() {
+		return false
+	}
+	in := func(now time.Time) []reconcile.Effect { return s.core.Demand(now, *d) }
+	if s.now(in) {
+		return true
+	}
+	s.queued.Add(1)
+	select {
+	case s.demand <- in:
+		return true
+	default:
+		s.queued.Add(-1)
+		return false
+	}
 }
 
-func handle[T any](s *Scheduler, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
+func handle[T any](ctx context.Context, s *Scheduler, to chan<- input, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
 	v, err := bus.Decode[T](m.Data)
 	if err != nil {
 		s.log.Warn("a message cannot be read", "subject", m.Subject, "err", err)
 		return
 	}
-	s.take(func(now time.Time) []reconcile.Effect { return apply(now, v) })
+	s.hand(ctx, to, func(now time.Time) []reconcile.Effect { return apply(now, v) })
 }
 
 // answer builds the answer with the state in hand, and encodes and sends it without.
-func (s *Scheduler) answer(m *nats.Msg, build func(now time.Time) any) {
-	var v any
-	if !s.take(func(now time.Time) []reconcile.Effect { v = build(now); return nil }) {
-		return
-	}
-	data, err := json.Marshal(v)
-	if err == nil {
-		err = m.Respond(data)
-	}
-	if err != nil {
-		s.log.Error("answering failed", "subject", m.Subject, "err", err)
+func (s *Scheduler) answer(ctx context.Context, m *nats.Msg, build func(now time.Time) any) {
+	done := make(chan any, 1)
+	s.offer(ctx, func(now time.Time) []reconcile.Effect { done <- build(now); return nil })
+	select {
+	case v := <-done:
+		data, err := json.Marshal(v)
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			s.log.Error("answering failed", "subject", m.Subject, "err", err)
+		}
+	case <-ctx.Done():
 	}
 }
 
@@ -123,7 +139,7 @@ func (s *Scheduler) answer(m *nats.Msg, build func(now time.Time) any) {
 func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 	s.unsynced = 5
 	synced := func() {
-		s.take(func(now time.Time) []reconcile.Effect {
+		s.offer(ctx, func(now time.Time) []reconcile.Effect {
 			if s.unsynced--; s.unsynced > 0 {
 				return nil
 			}
@@ -138,9 +154,9 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 			case e.Synced:
 				synced()
 			case e.Deleted:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.DeleteQuota(now, e.Key) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteQuota(now, e.Key) })
 			default:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.SetQuota(now, e.Value) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetQuota(now, e.Value) })
 			}
 		})
 	})
@@ -150,9 +166,9 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 			case e.Synced:
 				synced()
 			case e.Deleted:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.DeleteNode(now, functions.NodeID(e.Key)) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteNode(now, functions.NodeID(e.Key)) })
 			default:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.SetNode(now, e.Value) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetNode(now, e.Value) })
 			}
 		})
 	})
@@ -163,12 +179,12 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 				synced()
 			case e.Deleted:
 				if ref, id, ok := splitKey(e.Key); ok {
-					s.take(func(now time.Time) []reconcile.Effect {
+					s.offer(ctx, func(now time.Time) []reconcile.Effect {
 						return s.core.DeleteRevision(now, ref, functions.RevisionID(id))
 					})
 				}
 			default:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.SetRevision(now, e.Value) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetRevision(now, e.Value) })
 			}
 		})
 	})
@@ -179,10 +195,10 @@ func (s *Scheduler) watch(ctx context.Context, g *errgroup.Group) {
 				synced()
 			case e.Deleted:
 				if ref, _, ok := splitKey(e.Key); ok {
-					s.take(func(now time.Time) []reconcile.Effect { return s.core.DeleteFunction(now, ref) })
+					s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.DeleteFunction(now, ref) })
 				}
 			default:
-				s.take(func(now time.Time) []reconcile.Effect { return s.core.SetFunction(now, e.Value) })
+				s.offer(ctx, func(now time.Time) []reconcile.Effect { return s.core.SetFunction(now, e.Value) })
 			}
 		})
 	})

@@ -20,7 +20,7 @@ const (
 	savesAtOnce = 32
 )
 
-// recall takes what was stored of idle times.
+// recall hands what was stored of idle times to the loop.
 func (s *Scheduler) recall(ctx context.Context, synced func()) error {
 	ctx, done := context.WithCancel(ctx)
 	defer done()
@@ -30,7 +30,7 @@ func (s *Scheduler) recall(ctx context.Context, synced func()) error {
 			synced()
 			done()
 		case !e.Deleted:
-			s.take(func(time.Time) []reconcile.Effect { s.core.Recall(e.Value); return nil })
+			s.offer(ctx, func(time.Time) []reconcile.Effect { s.core.Recall(e.Value); return nil })
 		}
 	})
 }
@@ -40,7 +40,7 @@ func (s *Scheduler) save(ctx context.Context) {
 	for pause(ctx, s.cfg.SaveEvery) {
 		// What is learnt meanwhile waits for the next time.
 		for left, slices := 1, 0; left > 0 && (slices == 0 || pause(ctx, savePause)); slices++ {
-			list, more := s.gather()
+			list, more := s.gather(ctx)
 			s.store(ctx, list)
 			if slices == 0 {
 				left = (more + saveSlice - 1) / saveSlice
@@ -63,16 +63,23 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// gather takes a slice of what is to be stored.
-func (s *Scheduler) gather() (list []reconcile.Learnt, more int) {
-	s.take(func(now time.Time) []reconcile.Effect {
+// gather asks the loop for a slice of what is to be stored.
+func (s *Scheduler) gather(ctx context.Context) (list []reconcile.Learnt, more int) {
+	done := make(chan struct{})
+	s.offer(ctx, func(now time.Time) []reconcile.Effect {
+		defer close(done)
 		list, more = s.core.Learnt(now, saveSlice)
 		return nil
 	})
-	return list, more
+	select {
+	case <-done:
+		return list, more
+	case <-ctx.Done():
+		return nil, 0
+	}
 }
 
-// saveAll stores everything; no input is taken any more.
+// saveAll stores everything; the loop has ended.
 func (s *Scheduler) saveAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SaveWithin)
 	defer cancel()

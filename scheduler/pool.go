@@ -132,18 +132,20 @@ func (f *follower) run(ctx context.Context) {
 
 // pass decides once, and has the pool resized where that is decided.
 func (f *follower) pass(ctx context.Context, p *PoolState) {
-	var v *poolView
-	if !f.s.take(func(now time.Time) []reconcile.Effect {
+	done := make(chan *poolView, 1)
+	f.s.offer(ctx, func(now time.Time) []reconcile.Effect {
 		d, out := plan(now, f.s.core.State(), p, f.s.cfg.Fleet, f.memory)
-		v = viewOf(f.s.core.State(), p, d)
+		done <- viewOf(f.s.core.State(), p, d)
 		return f.s.core.Withdraw(now, out)
-	}) {
-		return
+	})
+	select {
+	case <-ctx.Done():
+	case v := <-done:
+		f.memory = v.decision.Memory
+		f.resize(ctx, p, v.decision)
+		v.Resized = f.resized
+		f.s.pool.Store(v)
 	}
-	f.memory = v.decision.Memory
-	f.resize(ctx, p, v.decision)
-	v.Resized = f.resized
-	f.s.pool.Store(v)
 }
 
 // plan decides about a pool, and says which of its nodes are to take nothing more, or to be emptied.

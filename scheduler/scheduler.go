@@ -14,6 +14,7 @@ import (
 )
 
 const (
+	inputs = 1024
 	writes = 256
 	// stalled is when the loop itself ran so late that silence in the time before says nothing about nodes.
 	stalled = 3 * time.Second
@@ -24,19 +25,25 @@ type input func(now time.Time) []reconcile.Effect
 
 // Scheduler is the control loop. Make it with New, run it once with Run.
 type Scheduler struct {
-	cfg   Config
-	bus   *bus.Bus
-	log   *slog.Logger
-	write chan reconcile.Effect
-	ready chan struct{}
+	cfg Config
+	bus *bus.Bus
+	log *slog.Logger
+	// in and demand are the inputs that wait for the loop; what a gateway needs goes before what else there is, by turns. queued counts all of them, the
+	// one that the loop has in hand too.
+	in     chan input
+	demand chan input
+	queued atomic.Int64
+	write  chan reconcile.Effect
+	ready  chan struct{}
+	// running says that inputs are taken. It is changed with mu held.
+	running atomic.Bool
 	// sooner says that the loop is to look at the time again: something is due before it would wake.
 	sooner chan struct{}
 
-	// mu guards what follows: whoever brings an input decides, without a goroutine in between that would have to be woken.
+	// mu guards what follows.
 	mu   sync.Mutex
 	core *reconcile.Reconciler
-	// running says that inputs are taken. ticked is when the loop last looked at everything, wake when it is to wake.
-	running      bool
+	// ticked is when the loop last looked at everything, wake when it is to wake.
 	ticked, wake time.Time
 	// sequence counts the commands to each node; out sends them.
 	sequence map[functions.NodeID]uint64
@@ -61,6 +68,8 @@ func New(cfg Config, b *bus.Bus, log *slog.Logger) (*Scheduler, error) {
 			Settle: cfg.Settle, PlaceTimeout: cfg.PlaceTimeout, TrafficDelay: cfg.TrafficDelay,
 			Compact: cfg.Compact == CompactIdle, CompactAfter: cfg.CompactAfter,
 		}, functions.NewInstanceID),
+		in:       make(chan input, inputs),
+		demand:   make(chan input, inputs),
 		write:    make(chan reconcile.Effect, writes),
 		ready:    make(chan struct{}),
 		sooner:   make(chan struct{}, 1),
@@ -75,7 +84,7 @@ func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 func (s *Scheduler) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	s.begin()
-	unsubscribe, err := s.subscribe()
+	unsubscribe, err := s.subscribe(gctx)
 	if err != nil {
 		s.end()
 		return err
@@ -99,25 +108,40 @@ func (s *Scheduler) Run(ctx context.Context) error {
 func (s *Scheduler) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running, s.ticked = true, time.Now()
+	s.ticked = time.Now()
 	s.wake = s.ticked.Add(s.cfg.Tick)
+	s.running.Store(true)
 }
 
 // end has no further input taken.
 func (s *Scheduler) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = false
+	s.running.Store(false)
 }
 
-// take takes an input and carries out what follows from it. False: none is taken, as Run does not run.
-func (s *Scheduler) take(in input) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.running {
+// offer hands an input on and returns once it is taken, or lies before the loop; it blocks while the loop is behind.
+func (s *Scheduler) offer(ctx context.Context, in input) { s.hand(ctx, s.in, in) }
+
+func (s *Scheduler) hand(ctx context.Context, to chan<- input, in input) {
+	if s.now(in) {
+		return
+	}
+	s.queued.Add(1)
+	select {
+	case to <- in:
+	case <-ctx.Done():
+		s.queued.Add(-1)
+	}
+}
+
+// now takes an input on the spot, if nothing else is being taken or waits: then nobody has to be woken for it. What one source brings keeps its order.
+func (s *Scheduler) now(in input) bool {
+	if s.queued.Load() > 0 || !s.mu.TryLock() {
 		return false
 	}
-	s.carryOut(in(time.Now()))
+	defer s.mu.Unlock()
+	s.take(in)
 	if next := s.next(); next.Before(s.wake) {
 		s.wake = next
 		select {
@@ -126,6 +150,21 @@ func (s *Scheduler) take(in input) bool {
 		}
 	}
 	return true
+}
+
+// take takes an input and carries out what follows from it; s.mu is held.
+func (s *Scheduler) take(in input) {
+	if s.running.Load() {
+		s.carryOut(in(time.Now()))
+	}
+}
+
+// taken takes an input that lay before the loop.
+func (s *Scheduler) taken(in input) {
+	s.mu.Lock()
+	s.take(in)
+	s.mu.Unlock()
+	s.queued.Add(-1)
 }
 
 // next is when the loop has something to do; s.mu is held.
@@ -137,14 +176,23 @@ func (s *Scheduler) next() time.Time {
 	return wake
 }
 
-// loop does what time asks for.
+// loop takes the inputs that wait, and does what time asks for.
 func (s *Scheduler) loop(ctx context.Context) {
 	timer := time.NewTimer(s.cfg.Tick)
 	defer timer.Stop()
 	for {
 		select {
+		case in := <-s.demand:
+			s.taken(in)
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			return
+		case in := <-s.demand:
+			s.taken(in)
+		case in := <-s.in:
+			s.taken(in)
 		case <-s.sooner:
 		case <-timer.C:
 		}

@@ -414,10 +414,16 @@ func TestARestartLearnsWhatRuns(t *testing.T) {
 	if want := rev.Config.Limits.Resources(); o.Nodes[0].Reserved != want.Add(want) {
 		t.Errorf("reserved %s", o.Nodes[0].Reserved)
 	}
-	select {
-	case c := <-w.commands:
-		t.Errorf("after the restart: %s %s", c.Action, c.Instance)
-	default:
+	for {
+		select {
+		case c := <-w.commands:
+			// That it is asked for a report changes nothing; on a slow machine one may have been missed.
+			if c.Action != bus.ActionReport {
+				t.Errorf("after the restart: %s %s", c.Action, c.Instance)
+			}
+		default:
+			return
+		}
 	}
 }
 

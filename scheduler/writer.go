@@ -29,7 +29,7 @@ func (s *Scheduler) writer(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 			case errors.Is(err, errSettled):
-				s.take(func(time.Time) []reconcile.Effect { return s.core.Settled(e.Ref) })
+				s.offer(ctx, func(time.Time) []reconcile.Effect { return s.core.Settled(e.Ref) })
 			case err != nil:
 				// The effect comes again while its cause lasts.
 				s.log.Error("changing a record failed", "fn", e.Ref.String(), "rev", e.Revision, "err", err)

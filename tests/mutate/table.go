@@ -470,7 +470,7 @@ var mutations = []mutation{
 	},
 	{
 		"a demand taken by a scheduler that does not work",
-		"scheduler/scheduler.go", "if !s.running {", "if s == nil {", "./scheduler:TestNear",
+		"scheduler/inputs.go", "if !s.running.Load() {", "if s == nil {", "./scheduler:TestNear",
 	},
 	{
 		"a command taken by a worker that does not work",
