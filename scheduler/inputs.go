@@ -25,7 +25,7 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 	own := bus.ListenSubject(s.bus.Boot())
 	handlers := map[string]nats.MsgHandler{
 		bus.SubjectDemand: func(m *nats.Msg) {
-			handle(ctx, s, s.demand, m, func(now time.Time, d bus.Demand) []reconcile.Effect { return s.core.Demand(now, d) })
+			handle(ctx, s, s.demand, m, func(now time.Time, d *bus.Demand) []reconcile.Effect { return s.core.Demand(now, *d) })
 		},
 		bus.SubjectReports: func(m *nats.Msg) {
 			if len(m.Data) == 0 {
@@ -35,13 +35,13 @@ func (s *Scheduler) subscribe(ctx context.Context) (func(), error) {
 				}
 				return
 			}
-			handle(ctx, s, s.in, m, func(now time.Time, r bus.Report) []reconcile.Effect {
+			handle(ctx, s, s.in, m, func(now time.Time, r *bus.Report) []reconcile.Effect {
 				// A worker may say on its own subject what it likes, and speaks for its own node only.
 				if !bus.OfNode(m.Subject, bus.SubjectReports, r.Node) {
 					s.log.Error("a report names another node than its subject", "subject", m.Subject, "node", r.Node)
 					return nil
 				}
-				return s.core.Report(now, r)
+				return s.core.Report(now, *r)
 			})
 		},
 		bus.SubjectOverview: func(m *nats.Msg) {
@@ -109,8 +109,8 @@ func (s *Scheduler) Hear(d *bus.Demand) bool {
 	}
 }
 
-func handle[T any](ctx context.Context, s *Scheduler, to chan<- input, m *nats.Msg, apply func(time.Time, T) []reconcile.Effect) {
-	v, err := bus.Decode[T](m.Data)
+func handle[T any](ctx context.Context, s *Scheduler, to chan<- input, m *nats.Msg, apply func(time.Time, *T) []reconcile.Effect) {
+	v, err := bus.Read[T](m.Data)
 	if err != nil {
 		s.log.Warn("a message cannot be read", "subject", m.Subject, "err", err)
 		return

@@ -47,7 +47,7 @@ func (e *endpoints) wantOf(node functions.NodeID) {
 }
 
 func (e *endpoints) message(m *nats.Msg) {
-	t, err := bus.Decode[bus.EndpointTable](m.Data)
+	t, err := bus.Read[bus.EndpointTable](m.Data)
 	if err != nil {
 		e.log.Error("an endpoint table cannot be read", "subject", m.Subject, "err", err)
 		return
@@ -56,7 +56,7 @@ func (e *endpoints) message(m *nats.Msg) {
 		e.log.Error("an endpoint table names another node than its subject", "subject", m.Subject, "node", t.Node)
 		return
 	}
-	e.take(&t)
+	e.take(t)
 }
 
 func (e *endpoints) take(t *bus.EndpointTable) {

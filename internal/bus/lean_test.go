@@ -237,8 +237,8 @@ func benchMessage[T any](b *testing.B, msg *T) {
 		name string
 		do   func() bool
 	}{
-		{"read", func() bool { _, err := Decode[T](data); return err == nil }},
-		{"read-any", func() bool { _, err := decodeAny[T](data); return err == nil }},
+		{"read", func() bool { _, err := Read[T](data); return err == nil }},
+		{"read-any", func() bool { _, err := readAny[T](data); return err == nil }},
 		{"write", func() (ok bool) { room, ok = appendLean(room[:0], msg); return ok }},
 		{"write-any", func() bool { _, err := json.Marshal(msg); return err == nil }},
 	} {

@@ -81,28 +81,38 @@ func decode(data []byte, into any) error {
 
 // Decode reads a record or a message. One of a newer schema is refused: its meaning is not known.
 func Decode[T any](data []byte) (T, error) {
-	var v, zero T
-	if !readLean(data, &v) {
-		return decodeAny[T](data)
+	v, err := Read[T](data)
+	if err != nil {
+		var zero T
+		return zero, err
 	}
-	if n := schemaIn(&v); n > Schema {
-		return zero, newer(n)
+	return *v, nil
+}
+
+// Read is Decode for what is handed on: it makes no copy.
+func Read[T any](data []byte) (*T, error) {
+	v := new(T)
+	if !readLean(data, v) {
+		return readAny[T](data)
+	}
+	if n := schemaIn(v); n > Schema {
+		return nil, newer(n)
 	}
 	return v, nil
 }
 
-// decodeAny is Decode for what is written in any way.
-func decodeAny[T any](data []byte) (T, error) {
-	var v, zero T
-	if err := decode(data, &v); err != nil {
+// readAny is Read for what is written in any way.
+func readAny[T any](data []byte) (*T, error) {
+	v := new(T)
+	if err := decode(data, v); err != nil {
 		// A newer schema may have changed a field's type: say that rather than where it did not fit.
 		if n := schemaOf(data); n > Schema {
-			return zero, newer(n)
+			return nil, newer(n)
 		}
-		return zero, fmt.Errorf("decoding: %w", err)
+		return nil, fmt.Errorf("decoding: %w", err)
 	}
-	if n := schemaIn(&v); n > Schema {
-		return zero, newer(n)
+	if n := schemaIn(v); n > Schema {
+		return nil, newer(n)
 	}
 	return v, nil
 }
