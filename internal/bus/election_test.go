@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
 	"github.com/tatami-faas/tatami/internal/fault"
@@ -156,5 +158,30 @@ func TestRecordsThroughElections(t *testing.T) {
 	}
 	if keys, err := c.buses[0].Functions().Keys(t.Context(), ""); err != nil || len(keys) > 0 {
 		t.Errorf("left are %q; %v", keys, err)
+	}
+}
+
+// A try that meets the one before on its way, whose answer was lost, is no conflict: it is made again, until that one is stored.
+func TestATryMeetsTheOneBefore(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	table, tries, stored := c.buses[0].Functions(), 0, uint64(0)
+	rev, err := table.WriteBy(t.Context(), "one", []byte(`{"schema":1}`), func(ctx context.Context, data []byte) (uint64, error) {
+		switch tries++; tries {
+		case 1:
+			return 0, context.DeadlineExceeded
+		case 2:
+			return 0, &jetstream.APIError{Code: 400, ErrorCode: jetstream.JSErrCodeStreamWrongLastSequenceConstant}
+		}
+		if stored == 0 {
+			var err error
+			if stored, err = table.CreateEncoded(t.Context(), "one", data); err != nil {
+				return 0, err
+			}
+		}
+		return 0, &jetstream.APIError{Code: 400, ErrorCode: jetstream.JSErrCodeStreamWrongLastSequence}
+	})
+	if err != nil || rev != stored || tries != 3 {
+		t.Errorf("after %d tries it is stored as %d, and was as %d; %v", tries, rev, stored, err)
 	}
 }

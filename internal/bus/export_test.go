@@ -75,6 +75,11 @@ func (s silentWatch) pass(ctx context.Context, b *silentBucket) {
 	}
 }
 
+// WriteBy writes a record as put does it, again and again.
+func (t *Table[T]) WriteBy(ctx context.Context, key string, data []byte, put func(context.Context, []byte) (uint64, error)) (uint64, error) {
+	return t.writeEncoded(ctx, key, data, put)
+}
+
 // BegunWatch is a watch of a cluster's bucket, which end ends.
 func BegunWatch(w jetstream.KeyWatcher, end context.CancelFunc) jetstream.KeyWatcher {
 	return watching{w, end}

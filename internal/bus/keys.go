@@ -73,7 +73,8 @@ func (k *Keys) put(ctx context.Context, hash string, m *nats.Msg) (uint64, error
 	tries := 0
 	seq, err := Patiently(ctx, k.bus, func(ctx context.Context) (uint64, error) {
 		tries++
-		return k.bus.Store(ctx, m)
+		seq, err := k.bus.Store(ctx, m)
+		return seq, retried(tries, err)
 	})
 	if IsConflict(err) && tries > 1 {
 		// It may be the record that an earlier try stored, whose answer was lost.

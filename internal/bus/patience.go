@@ -114,11 +114,23 @@ func beginWatch(ctx context.Context, within time.Duration, kv jetstream.KeyValue
 // errBeingStored is the server's error for a message sent again whose first copy it has not got rid of yet: it may still be lost.
 const errBeingStored = 10158
 
+// errUnderWay is with the error of a try that met a message of its subject which is not stored yet: it may be the one of the try before.
+var errUnderWay = errors.New("another message of the subject is on its way")
+
+// retried marks the error of such a try, which tells neither that somebody else was first nor that nobody was: it is made again.
+func retried(tries int, err error) error {
+	var api *jetstream.APIError
+	if tries > 1 && errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+		return errors.Join(errUnderWay, err)
+	}
+	return err
+}
+
 // unled reports whether an error may be due to nobody leading.
 func unled(err error) bool {
 	var api *jetstream.APIError
-	return busy(err) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrTimeout) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.ErrorCode == errBeingStored
+	return busy(err) || errors.Is(err, errUnderWay) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &api) && api.ErrorCode == errBeingStored
 }
 
 // busy reports whether the server said that it cannot do now what it was asked. To watches it says that in the words of the client before.

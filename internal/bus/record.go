@@ -222,7 +222,8 @@ func (r *record[T]) save(data []byte) error {
 	tries := 0
 	rev, err := insist(context.Background(), sharedTimeout, firstStore, sharedTry, func(ctx context.Context) (uint64, error) {
 		tries++
-		return r.kv.Update(ctx, r.key, data, r.revision)
+		rev, err := r.kv.Update(ctx, r.key, data, r.revision)
+		return rev, retried(tries, err)
 	})
 	if tries > 1 && IsConflict(err) {
 		// It may be what an earlier try stored, whose answer was lost.

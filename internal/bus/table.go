@@ -137,7 +137,8 @@ func (t *Table[T]) writeEncoded(ctx context.Context, key string, data []byte, pu
 	tries := 0
 	rev, err := Patiently(ctx, t.bus, func(ctx context.Context) (uint64, error) {
 		tries++
-		return put(ctx, data)
+		rev, err := put(ctx, data)
+		return rev, retried(tries, err)
 	})
 	if tries > 1 && IsConflict(err) {
 		// It may be the record that an earlier try stored, whose answer was lost.
@@ -169,7 +170,7 @@ func (t *Table[T]) delete(ctx context.Context, key string, opts ...jetstream.KVD
 	tries := 0
 	_, err := Patiently(ctx, t.bus, func(ctx context.Context) (struct{}, error) {
 		tries++
-		return struct{}{}, t.kv.Delete(ctx, key, opts...)
+		return struct{}{}, retried(tries, t.kv.Delete(ctx, key, opts...))
 	})
 	if tries > 1 && IsConflict(err) {
 		// An earlier try, whose answer was lost, may have removed it.

@@ -197,6 +197,10 @@ var clusters = []mutation{
 		"internal/bus/patience.go", "\tw.end()\n\treturn nil", "\tdefer w.end()\n\treturn w.KeyWatcher.Stop()", "./internal/bus:TestAWatchEndsWithoutItsServer",
 	},
 	{
+		"a record of one's own taken for another's while it is on its way",
+		"internal/bus/patience.go", "busy(err) || errors.Is(err, errUnderWay) || ", "busy(err) || ", "./internal/bus:TestATryMeetsTheOneBefore",
+	},
+	{
 		"a worker that leaves without a word",
 		"worker/worker.go", "\tw.departed = !leave\n", "", "./worker:TestTheEndOfTheWorkerDrains",
 	},
