@@ -20,10 +20,14 @@ import (
 	"github.com/tatami-faas/tatami/gateway/http1"
 	"github.com/tatami-faas/tatami/gateway/invoke"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/tests/beside"
 	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
-func TestMain(m *testing.M) { leaks.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	beside.Run(6)
+	leaks.VerifyTestMain(m)
+}
 
 // node is a worker whose instances are servers on the loopback.
 type node struct {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tatami-faas/tatami/functions"
 	"github.com/tatami-faas/tatami/internal/bus"
+	"github.com/tatami-faas/tatami/tests/beside"
 	"github.com/tatami-faas/tatami/tests/leaks"
 )
 
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	beside.Run(6)
 	// A client that starts this goroutine while its connection closes waits on no channel: the library's own leak.
 	leaks.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
