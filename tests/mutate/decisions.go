@@ -22,4 +22,16 @@ var decisions = []mutation{
 		"a heap of times that is not kept in order",
 		"scheduler/reconcile/due.go", "\t\theap.Fix(&d.heap, e.place)\n", "", "./scheduler/reconcile:TestDueTimes",
 	},
+	{
+		"an input that overtakes one that waits",
+		"scheduler/scheduler.go", "if s.queued.Load() > 0 || !s.mu.TryLock() {", "if !s.mu.TryLock() {", "./scheduler:TestInputsKeepTheirOrder",
+	},
+	{
+		"a loop that is not told of what is due sooner",
+		"scheduler/scheduler.go", "if next := s.next(); next.Before(s.wake) {", "if next := s.next(); next.IsZero() {", "./scheduler:TestAnInputWakesTheLoop",
+	},
+	{
+		"an input that is taken by who leads no longer",
+		"scheduler/scheduler.go", "\ts.running.Store(false)\n", "", "./scheduler:TestNothingIsTakenAfterTheEnd",
+	},
 }
