@@ -86,7 +86,7 @@ func TestAnInputWakesTheLoop(t *testing.T) {
 	o.wake = o.ticked.Add(time.Hour)
 	o.offer(context.Background(), o.named("any"))
 	if want := o.ticked.Add(o.interval()); len(o.sooner) != 1 || !o.wake.Equal(want) {
-		t.Errorf("the loop wakes at %s, want %s, and is told %d times", o.wake, want, len(o.sooner))
+		t.Fatalf("the loop wakes at %s, want %s, and is told %d times", o.wake, want, len(o.sooner))
 	}
 	<-o.sooner
 	o.offer(context.Background(), o.named("another"))
